@@ -1,0 +1,78 @@
+"""nogs: hard visual attention, trained fast with near-optimal glimpse sequences.
+
+The pipeline from Python is the pipeline of the command line: every stage is a function of its configuration.
+
+>>> import nogs
+>>> nogs.run(nogs.Run(machine=nogs.Machine(out=Path("runs/cats")), source=nogs.Source(data="folder:cats")))
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from nogs.config import (
+    DEMO,
+    BuildBank,
+    Evaluate,
+    FitPosterior,
+    Geometry,
+    Machine,
+    Optimisation,
+    PosteriorNetwork,
+    Predict,
+    Report,
+    RetrievalOptions,
+    Run,
+    Search,
+    Source,
+    Train,
+)
+from nogs.errors import UserError
+
+_STAGES = {
+    "build_bank": "nogs.stages.build_bank",
+    "evaluate": "nogs.stages.evaluate",
+    "fit_posterior": "nogs.stages.fit_posterior",
+    "load": "nogs.data",
+    "predict": "nogs.stages.predict",
+    "report": "nogs.stages.report",
+    "run": "nogs.pipeline",
+    "search": "nogs.stages.search",
+    "train": "nogs.stages.train",
+}
+
+__all__ = [
+    "DEMO",
+    "BuildBank",
+    "Evaluate",
+    "FitPosterior",
+    "Geometry",
+    "Machine",
+    "Optimisation",
+    "PosteriorNetwork",
+    "Predict",
+    "Report",
+    "RetrievalOptions",
+    "Run",
+    "Search",
+    "Source",
+    "Train",
+    "UserError",
+    "build_bank",
+    "evaluate",
+    "fit_posterior",
+    "load",
+    "predict",
+    "report",
+    "run",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """The stages, imported when first asked for: they bring torch, and `nogs --help` need not."""
+    if name in _STAGES:
+        return getattr(importlib.import_module(_STAGES[name]), name)
+    raise AttributeError(f"module 'nogs' has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Completions of what was not seen: one method a file, one protocol."""

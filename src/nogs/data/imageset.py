@@ -1,0 +1,67 @@
+"""ImageSet: images, labels and who is in which split, whatever they came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from nogs.errors import UserError
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N square images in memory, or memory-mapped, and their labels.
+
+    ``images`` are uint8 in [0, 255], channels first (1 grey, 3 RGB). ``labels`` is [N] for one label of
+    several classes, whose names are ``classes``; or [N, K] of 0/1 for a multi-label set, and then
+    ``classes`` names the K labels. ``split`` is 0 train, 1 val, 2 test (SPLITS). ``groups`` are people:
+    images of one group never cross splits, nor complete each other; where unknown, each image is its own.
+    ``names`` are what the user calls the images: a file, or a row.
+    """
+
+    images: UInt8[Tensor, "N c H H"]
+    labels: Int[Tensor, " N"] | Int[Tensor, "N K"]
+    classes: tuple[str, ...]
+    split: Int[Tensor, " N"]
+    groups: Int[Tensor, " N"]
+    names: tuple[str, ...]
+
+    @property
+    def multilabel(self) -> bool:
+        return self.labels.ndim == 2
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def select(self, task: str | None) -> ImageSet:
+        """The same images under one label of a multi-label set, classes ("not TASK", TASK).
+
+        With ``task`` None a multi-label set stays whole. Raises UserError for a task that does not exist.
+        """
+        if task is None:
+            return self
+        if not self.multilabel:
+            raise UserError(f"--task {task}: these images have one label only, of classes {', '.join(self.classes)}")
+        if task not in self.classes:
+            raise UserError(f"--task {task} does not exist: choose one of {', '.join(self.classes)}")
+        return replace(self, labels=self.labels[:, self.classes.index(task)], classes=(f"not {task}", task))
+
+    def members(self, split: Split) -> Int[Tensor, " n"]:
+        """Indices of the images of a split, ascending."""
+        return (self.split == SPLITS.index(split)).nonzero()[:, 0]
+
+    def annotated(self, count: int, seed: int) -> Int[Tensor, " n"]:
+        """Indices of the training images that get sequences: a seeded draw, at most half of the split.
+
+        The posterior keeps them out of its own training; every stage draws the same ones.
+        """
+        train = self.members("train")
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+        return train[order[: min(count, len(train) // 2)]]

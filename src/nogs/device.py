@@ -1,0 +1,33 @@
+"""Where to compute, and chance that can be replayed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator
+
+from nogs.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for ``--device``: auto takes the accelerator if there is one, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if name == "auto":
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name} is not a device: choose auto, cpu, cuda or mps") from None
+    if device.type != "cpu" and (accelerator is None or accelerator.type != device.type):
+        raise UserError(f"--device {name} is not available here: choose auto or cpu")
+    return device
+
+
+def chance(*key: int, device: torch.device | str = "cpu") -> Generator:
+    """A generator that is a function of ``key``, so that no generator state has to be kept for a resume.
+
+    Integers of up to 2^20 are mixed without collisions of neighbours: (seed, stream, iteration).
+    """
+    state = 0
+    for part in key:
+        state = (state * 1_000_003 + part + 1) % (2**63)
+    return Generator(device).manual_seed(state)

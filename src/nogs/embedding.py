@@ -1,0 +1,68 @@
+"""What a glimpse shows and where: the location-conditioned glimpse embedding of every recurrent network here.
+
+e(y, l) = ReLU(φ(y) ⊙ ψ(l)), the product of Ba, Mnih and Kavukcuoglu 2015 (section 3), so that where a glimpse
+lies decides which of its features count: φ is convolutional or a perceptron, ψ a two-layer network on the
+glimpse's centre (*Near-Optimal Glimpse Sequences*, section 5).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+
+from nogs.glimpses import Grid
+
+
+def to_unit(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """uint8 in [0, 255] → float in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
+    """φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5)."""
+    after_stride = (grid.glimpse_px + 1) // 2
+    pooled = max(1, after_stride // 2)
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(pooled) if after_stride % 2 else nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * pooled**2, 2 * width),
+        nn.ReLU(),
+        nn.Linear(2 * width, width),
+    )
+
+
+def perceptron(grid: Grid, channels: int, *, width: int) -> nn.Module:
+    """φ of the lookahead posterior: two layers on the pixels, which is a few fast matrix products.
+
+    A design asks for the embedding of every location of every completion; on 8-pixel glimpses of faces this one
+    was also learned sooner than the convolutions (docs/log.md).
+    """
+    pixels = channels * grid.glimpse_px**2
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+
+
+class GlimpseEmbedding(nn.Module):
+    """e(y, l) of ``width`` features, given φ of as many."""
+
+    def __init__(self, grid: Grid, what: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.what = what
+        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
+        centres = grid.centres(torch.arange(len(grid)))
+        self.register_buffer("centres", centres, persistent=False)
+        self.centres: Tensor
+
+    def forward(
+        self, patches: UInt8[Tensor, "*batch c g g"], cells: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch e"]:
+        what = self.what(to_unit(patches).flatten(0, -4)).unflatten(0, patches.shape[:-3])
+        # ψ of the whole grid is cheaper than ψ of each glimpse once a batch holds more glimpses than cells.
+        where = (
+            self.where(self.centres[cells]) if cells.numel() < len(self.centres) else self.where(self.centres)[cells]
+        )
+        return (what * where).relu()

@@ -1,0 +1,133 @@
+"""The one training loop: Adam, validation, the best weights kept, and a checkpoint that resumes bitwise.
+
+Chance at iteration i is a function of (seed, i), and so is the batch, so a resumed run needs no generator
+state to repeat what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor, nn
+
+from nogs.config import Optimisation
+from nogs.device import chance
+from nogs.errors import UserError
+from nogs.progress import Tick
+from nogs.rundir import RunDirectory
+
+Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
+"""(positions in the training set, chance) → the scalar to descend."""
+Validation = Callable[[], dict[str, float]]
+"""Figures on the validation split; ``nll_nats`` is the one that counts."""
+
+CHECKPOINT_SECONDS = 20.0
+
+
+def fit(
+    network: nn.Module,
+    run: RunDirectory,
+    *,
+    loss: Loss,
+    validate: Validation,
+    examples: int,
+    optimisation: Optimisation,
+    device: torch.device,
+    tick: Tick,
+) -> None:
+    """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
+
+    A row of log.jsonl: iteration, seconds of training so far (validation not counted), train_loss (mean since
+    the last row) and the validation's figures. Stops after ``patience`` iterations without a better nll_nats.
+    """
+    o = optimisation
+    adam = torch.optim.Adam(network.parameters(), lr=o.learning_rate)
+    batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
+    iteration, seconds = 0, 0.0
+    rows: list[dict[str, Any]] = []
+    if run.has("checkpoint"):
+        iteration, seconds = _restore(run, network, adam)
+        rows = run.rewind_log(iteration)
+    elif run.rows():
+        run.rewind_log(-1)
+    best = min(rows, key=lambda row: row["nll_nats"], default=None)
+    saved = time.monotonic()
+    total, since = torch.zeros((), device=device), 0
+    while iteration < o.iterations and (best is None or iteration - best["iteration"] < o.patience):
+        started = time.perf_counter()
+        network.train()
+        adam.zero_grad(set_to_none=True)
+        value = loss(batches(iteration).to(device), chance(o.seed, 1, iteration, device=device))
+        value.backward()
+        adam.step()
+        iteration += 1
+        total, since = total + value.detach(), since + 1
+        seconds += time.perf_counter() - started
+        due = iteration % o.validate_every == 0 or iteration == o.iterations
+        if due:
+            network.eval()
+            with torch.inference_mode():
+                figures = validate()
+            row = {
+                "iteration": iteration,
+                "seconds": round(seconds, 3),
+                "train_loss": (total / since).item(),
+                **figures,
+            }
+            total, since = torch.zeros_like(total), 0
+            if best is None or row["nll_nats"] < best["nll_nats"]:
+                best = row
+                run.save_tensors("best", network.state_dict(), iteration=iteration)
+            run.log(**row)
+            tick(iteration, f"val {row['nll_nats']:.3f} (best {best['nll_nats']:.3f} at {best['iteration']})")
+        # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
+        if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(run, network, adam, iteration, seconds)
+            saved = time.monotonic()
+    if run.has("best"):
+        network.load_state_dict(run.load_tensors("best"))
+    network.eval()
+
+
+class Batches:
+    """Positions in the training set of each iteration's batch: a new permutation every epoch.
+
+    The last, smaller batch of an epoch is dropped.
+    """
+
+    def __init__(self, *, examples: int, size: int, seed: int) -> None:
+        self._examples, self._size, self._seed = examples, min(size, examples), seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, iteration: int) -> Int[Tensor, " b"]:
+        epoch, step = divmod(iteration, self._examples // self._size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self._examples, generator=chance(self._seed, 2, epoch))
+        return self._order[step * self._size : (step + 1) * self._size]
+
+
+def _save(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam, iteration: int, seconds: float) -> None:
+    tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
+    for index, state in adam.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
+    run.save_tensors("checkpoint", tensors, iteration=iteration, seconds=seconds)
+
+
+def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> tuple[int, float]:
+    tensors, meta = run.load_tensors("checkpoint"), run.load_metadata("checkpoint")
+    network.load_state_dict(
+        {key.removeprefix("network/"): value for key, value in tensors.items() if key.startswith("network/")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("adam/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    return meta["iteration"], meta["seconds"]

@@ -1,0 +1,175 @@
+"""Glimpses: the grid of locations, the fovea that cuts them out, and the masked image they add up to.
+
+A *cell* is an index into the grid of L locations, row-major. This file is the only place that turns
+cells into pixels. A glimpse at location l is the square y = fovea(x, l) (Mnih et al. 2014, section 3.1);
+with ``scales`` k > 1 it is k concentric squares, each twice as wide as the last and averaged down to the
+same size, stacked as channels. Outside the image the border pixel repeats.
+
+Pixels are uint8 in [0, 255], channels first; locations are the (row, column) of the top-left pixel of the
+finest square.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, Shaped, UInt8
+from torch import Tensor
+
+from nogs.errors import UserError
+
+
+class Glimpses(NamedTuple):
+    """What was observed of B images in T glimpses: the patches, and the grid cells where they were taken."""
+
+    patches: UInt8[Tensor, "B T c g g"]
+    cells: Int[Tensor, "B T"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A square grid of glimpse locations over square images; its last row and column touch the border.
+
+    ``image_px`` and ``glimpse_px`` are side lengths, ``stride_px`` the step between neighbouring cells,
+    ``scales`` the number of concentric squares in a glimpse.
+    """
+
+    image_px: int
+    glimpse_px: int
+    stride_px: int
+    scales: int = 1
+
+    def __post_init__(self) -> None:
+        for flag, value in (("--glimpse-size", self.glimpse_px), ("--stride", self.stride_px)):
+            if value < 1:
+                raise UserError(f"{flag} is {value}: it must be at least 1 pixel")
+        if self.glimpse_px > self.image_px:
+            raise UserError(
+                f"--glimpse-size {self.glimpse_px} is larger than the image ({self.image_px} px): "
+                f"choose at most {self.image_px}"
+            )
+
+    @cached_property
+    def offsets_px(self) -> tuple[int, ...]:
+        """First pixel of each row (and column) of cells; the last is image_px - glimpse_px."""
+        last = self.image_px - self.glimpse_px
+        regular = range(0, last + 1, self.stride_px)
+        return (*regular, last) if regular[-1] != last else tuple(regular)
+
+    @property
+    def side(self) -> int:
+        """Cells along one side."""
+        return len(self.offsets_px)
+
+    def __len__(self) -> int:
+        return self.side**2
+
+    def top_left_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 2"]:
+        """(row, column) in pixels of the top-left pixel of each cell."""
+        offsets = torch.tensor(self.offsets_px, device=cells.device)
+        return torch.stack((offsets[cells // self.side], offsets[cells % self.side]), dim=-1)
+
+    def centres(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
+        """(row, column) of each glimpse's centre, scaled so that the image spans [-1, 1]."""
+        return (self.top_left_px(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
+
+    def nearest_cells(self, top_left_px: Int[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
+        """The cell whose top-left pixel is nearest to each (row, column), for sequences made elsewhere."""
+        offsets = torch.tensor(self.offsets_px, device=top_left_px.device)
+        row_column = (top_left_px[..., None] - offsets).abs().argmin(-1)
+        return row_column[..., 0] * self.side + row_column[..., 1]
+
+
+def fovea(
+    images: Shaped[Tensor, "N c H W"],
+    grid: Grid,
+    top_left_px: Int[Tensor, "B T 2"],
+    rows: Int[Tensor, " B"] | None = None,
+) -> Shaped[Tensor, "B T cs g g"]:
+    """Cut T glimpses out of each of B images; ``cs`` = channels x scales, finest scale first.
+
+    ``rows`` says which images, by default all: of a large set only the pixels that are looked at are read.
+    Takes any dtype: retrieval looks at PCA components through the same fovea, which is linear.
+    ``top_left_px`` need not lie on the grid, nor inside the image.
+    """
+    _, c, H, W = images.shape
+    B, T = top_left_px.shape[:2]
+    g = grid.glimpse_px
+    rows = torch.arange(B, device=images.device) if rows is None else rows
+    planes = rows[:, None, None] * c + torch.arange(c, device=images.device)[:, None]
+    squares = []
+    for scale in range(grid.scales):
+        widen = 2**scale
+        span = torch.arange(g * widen, device=images.device) - g * (widen - 1) // 2
+        index = planes * (H * W) + _pixel_index(top_left_px, span, H, W).reshape(B, 1, -1)
+        square = images.take(index).reshape(B, c, T, g * widen, g * widen).transpose(1, 2)
+        if widen > 1:
+            pooled = square.reshape(B, T, c, g, widen, g, widen).float().mean((4, 6))
+            square = pooled if images.is_floating_point() else pooled.round().to(images.dtype)
+        squares.append(square)
+    return torch.cat(squares, dim=2) if grid.scales > 1 else squares[0]
+
+
+def look(
+    images: UInt8[Tensor, "N c H W"],
+    grid: Grid,
+    cells: Int[Tensor, "B T"],
+    rows: Int[Tensor, " B"] | None = None,
+) -> Glimpses:
+    """Observe each image (or those of ``rows``) at its T cells."""
+    return Glimpses(fovea(images, grid, grid.top_left_px(cells), rows), cells)
+
+
+def look_everywhere(images: UInt8[Tensor, "B c H W"], grid: Grid) -> UInt8[Tensor, "B L cs g g"]:
+    """Every glimpse of the grid, of each image, in cell order."""
+    cells = torch.arange(len(grid), device=images.device).expand(len(images), -1)
+    return fovea(images, grid, grid.top_left_px(cells))
+
+
+def nothing_seen(images: UInt8[Tensor, "B c H H"], grid: Grid) -> Glimpses:
+    """No glimpse of any of these images: T = 0."""
+    cells = torch.empty(len(images), 0, dtype=torch.long, device=images.device)
+    return look(images, grid, cells)
+
+
+def masked_image(glimpses: Glimpses, grid: Grid) -> Float[Tensor, "B c_and_mask H H"]:
+    """The image times the mask of what was observed, in [0, 1], with the mask as the last channel.
+
+    The input of the AVP-CNN (Harvey et al., section 4.2): unseen pixels are 0. Coarser scales are painted
+    first and leave 2^-scale in the mask, so that the network can tell a sharp pixel from an averaged one.
+    """
+    patches, cells = glimpses
+    B, _, cs, g, _ = patches.shape
+    c, H = cs // grid.scales, grid.image_px
+    values = patches.float() / 255
+    canvas = values.new_zeros(B, c + 1, H * H)
+    top_left_px = grid.top_left_px(cells)
+    for scale in reversed(range(grid.scales)):
+        widen = 2**scale
+        square = values[:, :, scale * c : (scale + 1) * c].transpose(1, 2)
+        square = square.repeat_interleave(widen, -1).repeat_interleave(widen, -2)
+        mask = square.new_full((B, 1, *square.shape[2:]), 1 / widen)
+        span = torch.arange(g * widen, device=patches.device) - g * (widen - 1) // 2
+        index = _pixel_index(top_left_px, span, H, H)
+        inside = _inside(top_left_px, span, H, H)
+        painted = torch.cat((square, mask), dim=1).reshape(B, c + 1, -1)
+        # Pixels beyond the border have no place on the canvas: they fall into one extra, discarded bin.
+        target = torch.where(inside, index, H * H).reshape(B, 1, -1).expand(B, c + 1, -1)
+        bin_ = canvas.new_zeros(B, c + 1, 1)
+        canvas = torch.cat((canvas, bin_), -1).scatter(2, target, painted)[..., : H * H]
+    return canvas.reshape(B, c + 1, H, H)
+
+
+def _pixel_index(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Int[Tensor, "B T w w"]:
+    rows = (top_left_px[..., 0, None] + span).clamp(0, H - 1)
+    columns = (top_left_px[..., 1, None] + span).clamp(0, W - 1)
+    return rows[..., :, None] * W + columns[..., None, :]
+
+
+def _inside(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Shaped[Tensor, "B T w w"]:
+    rows = top_left_px[..., 0, None] + span
+    columns = top_left_px[..., 1, None] + span
+    return ((rows >= 0) & (rows < H))[..., :, None] & ((columns >= 0) & (columns < W))[..., None, :]

@@ -1,0 +1,110 @@
+"""Networks and banks to and from run directories: safetensors, with all else to build them in the metadata."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from nogs.attention import HardAttention
+from nogs.completion.retrieval import Bank
+from nogs.config import Geometry, PosteriorNetwork
+from nogs.data import ImageSet
+from nogs.errors import UserError
+from nogs.glimpses import Grid
+from nogs.posterior import AVPCNN, LookaheadPosterior
+from nogs.rundir import RunDirectory
+
+
+def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
+    """The grid that a geometry means on these images. Raises UserError where T glimpses do not fit on it."""
+    grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
+    if not 1 <= geometry.glimpses <= len(grid):
+        raise UserError(
+            f"--glimpses {geometry.glimpses} on a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
+            "or a smaller --stride"
+        )
+    return grid
+
+
+def build_posterior(
+    network: PosteriorNetwork, grid: Grid, *, channels: int, classes: int, multilabel: bool
+) -> LookaheadPosterior | AVPCNN:
+    """The posterior that the configuration names, untrained."""
+    if network.posterior == "lookahead":
+        return LookaheadPosterior(
+            grid, channels=channels, classes=classes, multilabel=multilabel, hidden=network.hidden
+        )
+    return AVPCNN(
+        grid,
+        channels=channels,
+        classes=classes,
+        multilabel=multilabel,
+        backbone=network.backbone,
+        pretrained=network.pretrained,
+    )
+
+
+def save_posterior(
+    run: RunDirectory, posterior: LookaheadPosterior | AVPCNN, network: PosteriorNetwork, images: ImageSet
+) -> None:
+    """Write model.safetensors of a fit-posterior run."""
+    run.save_tensors(
+        "model",
+        posterior.state_dict(),
+        kind="posterior",
+        network=dataclasses.asdict(network),
+        grid=dataclasses.asdict(posterior.grid),
+        channels=images.images.shape[1],
+        classes=images.classes,
+        multilabel=images.multilabel,
+    )
+
+
+def load_posterior(run: RunDirectory, device: torch.device) -> LookaheadPosterior | AVPCNN:
+    """The posterior of a finished fit-posterior run, in eval mode."""
+    meta = run.load_metadata("model")
+    network = PosteriorNetwork(**{**meta["network"], "pretrained": False})
+    posterior = build_posterior(
+        network,
+        Grid(**meta["grid"]),
+        channels=meta["channels"],
+        classes=len(meta["classes"]),
+        multilabel=meta["multilabel"],
+    )
+    posterior.load_state_dict(run.load_tensors("model"))
+    return posterior.to(device).eval()
+
+
+def save_attention(
+    run: RunDirectory, network: HardAttention, images: ImageSet, *, hidden: int, glimpses: int, method: str
+) -> None:
+    """Write model.safetensors of a train run: what `nogs predict` needs, and nothing else."""
+    run.save_tensors(
+        "model",
+        network.state_dict(),
+        kind="attention",
+        method=method,
+        grid=dataclasses.asdict(network.grid),
+        channels=images.images.shape[1],
+        hidden=hidden,
+        glimpses=glimpses,
+        classes=images.classes,
+    )
+
+
+def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttention, int, tuple[str, ...]]:
+    """A trained network in eval mode, its number of glimpses and its classes."""
+    meta = run.load_metadata("model")
+    network = HardAttention(
+        Grid(**meta["grid"]), channels=meta["channels"], classes=len(meta["classes"]), hidden=meta["hidden"]
+    )
+    network.load_state_dict(run.load_tensors("model"))
+    return network.to(device).eval(), meta["glimpses"], tuple(meta["classes"])
+
+
+def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
+    """The bank of a finished build-bank run over the same images."""
+    arrays = run.load_tensors("bank")
+    members = arrays.pop("members")
+    return Bank(data.images[members], data.groups[members], **arrays)

@@ -1,0 +1,191 @@
+"""The attentional variational posterior g(θ | y_1:t, l_1:t): a label's distribution given any set of glimpses.
+
+*Near-Optimal Glimpse Sequences*, section 4.2. A posterior is called with glimpses and gives a
+`torch.distributions` object: `Categorical` for one label of C classes, `Bernoulli` for K labels at once.
+For design it also looks ahead: what would it say if one more glimpse were taken, at each location of the
+grid in turn, of an image that completes what was seen?
+
+- `AVPCNN`, the paper's: a CNN on the masked image. One pass per location and completion.
+- `LookaheadPosterior`, ours and the default: a GRU over location-conditioned glimpse embeddings, one step of
+  which per candidate gives a whole map in one batched pass (after Rangrej & Clark 2021).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import timm
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical
+from torch.nn import functional as F
+
+from nogs.embedding import GlimpseEmbedding, perceptron
+from nogs.glimpses import Glimpses, Grid, look_everywhere, masked_image
+
+PAIRS = 16
+"""Completions looked at in one pass: with 1,000 locations their GRU gates still fit in a cache."""
+
+
+@runtime_checkable
+class Posterior(Protocol):
+    """What design asks of a posterior."""
+
+    grid: Grid
+    multilabel: bool
+    focus: Float[Tensor, " L"]
+    """How often training looked at each location; sums to 1."""
+
+    def __call__(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        """g(θ | y_1:T, l_1:T), batch shape [B] (or [B, K] for K labels)."""
+        ...
+
+    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
+        """Logits of g(θ | y_1:t, l_1:t) for every t = 1..T."""
+        ...
+
+    def lookahead(
+        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
+    ) -> Float[Tensor, "P L C"]:
+        """Logits after one more glimpse at each of L locations, its pixels taken from a completion.
+
+        ``owners[p]`` is the row of ``seen`` (of T ≥ 0 glimpses) that completion p belongs to.
+        """
+        ...
+
+
+def class_log_probs(
+    logits: Float[Tensor, "*batch K"], *, multilabel: bool, label: int | None = None
+) -> Float[Tensor, "*batch C"]:
+    """log g(θ) of one label: of its C classes, or of (0, 1) for label number ``label`` of a multi-label set."""
+    if not multilabel:
+        return logits.log_softmax(-1)
+    if label is None:
+        raise ValueError("a multi-label posterior needs the number of the label")
+    return F.logsigmoid(torch.stack((-logits[..., label], logits[..., label]), dim=-1))
+
+
+def distribution(logits: Float[Tensor, "*batch C"], *, multilabel: bool) -> Categorical | Bernoulli:
+    """The logits as what they mean."""
+    return Bernoulli(logits=logits) if multilabel else Categorical(logits=logits)
+
+
+class LookaheadPosterior(nn.Module):
+    """A GRU over glimpse embeddings and one classifier; h_0 is learned, so that it speaks before any glimpse."""
+
+    def __init__(self, grid: Grid, *, channels: int, classes: int, multilabel: bool, hidden: int = 128) -> None:
+        super().__init__()
+        self.grid = grid
+        self.multilabel = multilabel
+        self.focus: Tensor
+        self.register_buffer("focus", torch.full((len(grid),), 1 / len(grid)))
+        what = perceptron(grid, channels * grid.scales, width=64)
+        self.embedding = GlimpseEmbedding(grid, what, width=64)
+        self.core = nn.GRUCell(64, hidden)
+        self.start = nn.Parameter(torch.zeros(hidden))
+        self.classifier = nn.Sequential(nn.Linear(hidden, 64), nn.ReLU(), nn.Linear(64, classes))
+
+    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        return distribution(self.classifier(self._states(glimpses)[:, -1]), multilabel=self.multilabel)
+
+    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
+        return self.classifier(self._states(glimpses)[:, 1:])
+
+    def lookahead(
+        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
+    ) -> Float[Tensor, "P L C"]:
+        h = self._states(seen)[:, -1]
+        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh)
+        cells = torch.arange(len(self.grid), device=completions.device)
+        passes = []
+        for rows, images in zip(owners.split(PAIRS), completions.split(PAIRS), strict=True):
+            embedded = self.embedding(look_everywhere(images, self.grid), cells.expand(len(images), -1))
+            arriving = F.linear(embedded, self.core.weight_ih, self.core.bias_ih)
+            passes.append(self.classifier(_gru(arriving, recalled[rows, None], h[rows, None])))
+        return torch.cat(passes)
+
+    def _states(self, glimpses: Glimpses) -> Float[Tensor, "B states h"]:
+        B, T = glimpses.cells.shape
+        states = [self.start.expand(B, -1)]
+        if T:
+            for embedded in self.embedding(glimpses.patches, glimpses.cells).unbind(1):
+                states.append(self.core(embedded, states[-1]))
+        return torch.stack(states, dim=1)
+
+
+def _gru(
+    arriving: Float[Tensor, "P L gates"], recalled: Float[Tensor, "P 1 gates"], h: Float[Tensor, "P 1 h"]
+) -> Float[Tensor, "P L h"]:
+    """One step of `nn.GRUCell` whose recurrent product is shared by all candidates of an image."""
+    reset_in, update_in, new_in = arriving.chunk(3, dim=-1)
+    reset_h, update_h, new_h = recalled.chunk(3, dim=-1)
+    reset, update = (reset_in + reset_h).sigmoid(), (update_in + update_h).sigmoid()
+    return torch.lerp((new_in + reset * new_h).tanh(), h, update)
+
+
+class AVPCNN(nn.Module):
+    """Any timm classifier on the masked image with the mask as a channel: permutation-invariant in the glimpses."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        channels: int,
+        classes: int,
+        multilabel: bool,
+        backbone: str = "small-resnet",
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.channels = channels
+        self.multilabel = multilabel
+        self.focus: Tensor
+        self.register_buffer("focus", torch.full((len(grid),), 1 / len(grid)))
+        self.backbone: nn.Module = (
+            small_resnet(channels + 1, classes)
+            if backbone == "small-resnet"
+            else timm.create_model(backbone, pretrained=pretrained, in_chans=channels + 1, num_classes=classes)
+        )
+
+    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        return distribution(self._logits(glimpses), multilabel=self.multilabel)
+
+    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
+        patches, cells = glimpses
+        return torch.stack(
+            [self._logits(Glimpses(patches[:, : t + 1], cells[:, : t + 1])) for t in range(cells.shape[1])], dim=1
+        )
+
+    def lookahead(
+        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
+    ) -> Float[Tensor, "P L C"]:
+        cells = torch.arange(len(self.grid), device=completions.device)[:, None]
+        maps = []
+        for owner, image in zip(owners.tolist(), completions, strict=True):
+            new = look_everywhere(image[None], self.grid)[0, :, None]
+            patches = torch.cat((seen.patches[owner].expand(len(cells), *seen.patches.shape[1:]), new), dim=1)
+            along = torch.cat((seen.cells[owner].expand(len(cells), -1), cells), dim=1)
+            passes = zip(patches.split(256), along.split(256), strict=True)
+            maps.append(torch.cat([self._logits(Glimpses(*part)) for part in passes]))
+        return torch.stack(maps)
+
+    def _logits(self, glimpses: Glimpses) -> Float[Tensor, "B C"]:
+        if glimpses.cells.shape[1]:
+            return self.backbone(masked_image(glimpses, self.grid))
+        H = self.grid.image_px
+        unseen = torch.zeros(len(glimpses.cells), self.channels + 1, H, H, device=glimpses.cells.device)
+        return self.backbone(unseen)
+
+
+def small_resnet(channels: int, classes: int) -> nn.Module:
+    """A residual network of 0.7 M parameters for images of 32 to 128 pixels: timm's ResNet, a block a stage."""
+    return timm.models.resnet.ResNet(
+        timm.models.resnet.BasicBlock,  # type: ignore[arg-type] # timm's annotation is of an instance
+        layers=(1, 1, 1, 1),
+        channels=(32, 64, 96, 128),
+        in_chans=channels,
+        num_classes=classes,
+        stem_width=32,
+    )

@@ -1,0 +1,1 @@
+"""The report of a run: figures and the page, drawn from what is on disk. Computes nothing new."""

@@ -1,0 +1,139 @@
+"""A sentence or two under each figure: what to look for, with numbers taken from the results as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from nogs.report.material import Material
+from nogs.report.numbers import Real, count, nats, percent
+from nogs.report.style import title_of
+from nogs.report.table import REFERENCE, mean_or_bound, ratio
+
+
+def lead(material: Material) -> str:
+    """The outcome in a sentence or two."""
+    parts = []
+    for name, scores in material.methods.items():
+        if name == REFERENCE or REFERENCE not in material.methods:
+            continue
+        how = ratio(material, name)
+        if how != "–":
+            parts.append(
+                f"RAM takes {_in_words(how)} as many iterations to the target loss as {title_of(name)}: "
+                f"{_needed(material, REFERENCE)} against {_needed(material, name)}."
+            )
+        ours, rams = mean(scores["test_accuracy"]), mean(material.methods[REFERENCE]["test_accuracy"])
+        parts.append(f"{title_of(name)} ends at {percent(ours)} test accuracy, RAM at {percent(rams)}.")
+    if not parts:
+        parts = [
+            f"{title_of(name)} ends at {percent(mean(scores['test_accuracy']))} test accuracy."
+            for name, scores in material.methods.items()
+        ]
+    return " ".join(parts)
+
+
+def network_and_posterior(material: Material) -> str:
+    found = material.results.get("sequences", {})
+    text = (
+        "The network remembers one glimpse after another and says after each what it sees and where to look "
+        "next. The posterior is the one that sequences are designed with"
+    )
+    designed, random = found.get("nll_nats_by_glimpse"), found.get("random_nll_nats_by_glimpse")
+    if designed and random:
+        text += (
+            f": after {len(designed)} glimpses its loss is {nats(designed[-1])} nats at designed locations and "
+            f"{nats(random[-1])} at random ones, on images it was not fitted to"
+        )
+    text += ". "
+    designed = found.get("calibration_error_by_glimpse")
+    random = found.get("random_calibration_error_by_glimpse") or material.results.get("posterior", {}).get(
+        "calibration_error_by_glimpse"
+    )
+    if designed and random:
+        verdict = "more" if designed[-1] > random[-1] else "not more"
+        text += (
+            f"Its confidence is off by {percent(designed[-1])} at designed locations in the end, {verdict} than "
+            f"at random ones ({percent(random[-1])}): a design is drawn to where the posterior is over-confident."
+        )
+    return text.strip()
+
+
+def information_gain(material: Material, *, publishable: bool) -> str:
+    criterion = "expects the least entropy" if material.criterion == "epe" else "expects the greatest gain"
+    over = "the mean image (the photographs are not shown)" if publishable else "the image, faded where unseen"
+    chosen = [
+        mean(float(example.eig[t, example.cells[t]]) for example in material.examples)
+        for t in range(len(material.examples[0].cells))
+    ]
+    return (
+        "Above, the expected information gain about the class of a glimpse at each location, given the glimpses "
+        f"before it; the square is where the search {criterion}. Below, {over}, and the probability the posterior "
+        f"gives to the true class. The gain expected of the chosen glimpse is {chosen[0]:.2g} nats at first and "
+        f"{chosen[-1]:.2g} at the last, a mean over these {len(material.examples)} images."
+    )
+
+
+def where_they_look(material: Material) -> str:
+    text = (
+        "Colour is the share of images whose glimpse covers a pixel: test images under the greedy policy, a mean "
+        "over seeds. The first glimpse cannot depend on the image, so each seed has one place for it; look at "
+        "how the later ones spread"
+    )
+    if material.designed is None:
+        return text + "."
+    return text + ", and whether a method has come to look where the designed sequences (of training images) do."
+
+
+def validation_loss(material: Material) -> str:
+    text = "Validation loss with the greedy policy, every seed thin and their mean bold. "
+    target = material.results["target_nll_nats"]
+    if target is None:
+        return text + "There is no target: it is set by RAM, which was not trained."
+    reached = [
+        f"{title_of(name)} in {_of_seeds(scores['iterations_to_target'])}" for name, scores in material.methods.items()
+    ]
+    return (
+        text + f"The dashed line is the target, {nats(target)} nats: RAM’s best loss, a mean over seeds, plus 0.01. "
+        f"It is reached by {_listed(reached)}; look at how early. Seconds are of training alone."
+    )
+
+
+def races(material: Material) -> str:
+    text = (
+        "A dot is a seed, the bar their mean, the line one standard deviation each way; converged is within 0.01 "
+        "nats of the run’s own best loss, so converging early is worth something only with a good loss."
+    )
+    never = any(None in scores["iterations_to_target"] for scores in material.methods.values())
+    if never and material.results["target_nll_nats"] is not None:
+        text += " An arrow stands where training ended without reaching the target."
+    return text
+
+
+def accuracy_by_glimpse(material: Material) -> str:
+    said = []
+    for name, scores in material.methods.items():
+        seeds = scores["test_accuracy_by_glimpse"]
+        first, last = mean(seed[0] for seed in seeds), mean(seed[-1] for seed in seeds)
+        said.append(f"{title_of(name)} goes from {percent(first)} after one to {percent(last)} after {len(seeds[0])}")
+    return f"What each further glimpse adds, and costs (1 multiply-add = 2 FLOPs): {_listed(said)}."
+
+
+def _needed(material: Material, name: str) -> str:
+    needed = mean_or_bound(material.methods[name]["iterations_to_target"], material.trained(name, "iteration"))
+    if needed is None:
+        return "an unknown number"
+    return ("at least " if needed.bound else "") + count(needed.value)
+
+
+def _in_words(ratio_text: str) -> str:
+    return ratio_text.replace("≥ ", "at least ").replace("≤ ", "at most ") + " times"
+
+
+def _of_seeds(values: Sequence[Real | None]) -> str:
+    return f"{sum(value is not None for value in values)} of {len(values)} seeds"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

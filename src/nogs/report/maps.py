@@ -1,0 +1,183 @@
+"""The figures of places: maps of expected information gain step by step, and where each method looks.
+
+A map is painted in pixels: each cell is a tile around its glimpse's centre, as wide as the grid is fine.
+Where photographs may not be published, everything is drawn over the mean image.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Float, Shaped
+from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nogs.glimpses import Grid
+from nogs.report.material import Example
+from nogs.report.style import CHOSEN, Palette, short
+
+MAPS = "magma"
+GAMMA = 0.5
+"""Colours follow the square root, so that the small gains of late glimpses are seen beside the first."""
+FADED = 0.32
+
+
+def information_gain(
+    example: Example,
+    picture: Shaped[Tensor, "c H H"],
+    grid: Grid,
+    palette: Palette,
+    *,
+    name: str,
+    most_nats: float,
+) -> Figure:
+    """One test image: above, the map before each glimpse; below, what has been seen after it.
+
+    ``picture`` is what glimpses are drawn on, in [0, 255]; ``most_nats`` the top of the colour scale.
+    """
+    T = len(example.cells)
+    corners_px = grid.top_left_px(example.cells).tolist()
+    figure = Figure(figsize=(1.12 * T + 0.72, 2.95))
+    axes = figure.subplots(2, T, squeeze=False)
+    right = 1 - 0.66 / figure.get_figwidth()
+    figure.subplots_adjust(left=0.012, right=right, top=0.83, bottom=0.075, wspace=0.06, hspace=0.08)
+    figure.text(0.012, 0.965, name, va="top", fontweight="bold", fontsize=10.5, parse_math=False)
+    norm = PowerNorm(GAMMA, vmin=min(0.0, float(example.eig.min())), vmax=most_nats)
+    for t in range(T):
+        above, below = axes[0, t], axes[1, t]
+        _bare(above, grid, palette)
+        above.set_title(f"{t + 1}", loc="center", fontsize=9, pad=3, color=palette.faint, fontweight="normal")
+        painted = _paint(above, example.eig[t], grid, norm)
+        _outline(above, corners_px[t], grid)
+        _bare(below, grid, palette)
+        _show(below, picture, seen_px=corners_px[: t + 1], grid=grid)
+        for step, corner_px in enumerate(corners_px[: t + 1]):
+            _outline(below, corner_px, grid, number=step + 1)
+        probability = float(example.log_probs[t, example.label].exp())
+        below.set_xlabel(f"{probability:.0%}".replace("%", " %"), labelpad=3, fontsize=9)
+    box = axes[0, -1].get_position()
+    scale = figure.colorbar(painted, cax=figure.add_axes((box.x1 + 0.012, box.y0, 0.016, box.height)))
+    scale.set_label("nats", fontsize=8.5, labelpad=2)
+    scale.set_ticks([0, most_nats / 4, most_nats], labels=["0", f"{most_nats / 4:.2g}", f"{most_nats:.2g}"])
+    scale.ax.tick_params(labelsize=8, length=2, pad=1.5)
+    scale.outline.set_visible(False)
+    return figure
+
+
+def where_they_look(
+    looks: dict[str, tuple[str, Float[Tensor, "T L"]]],
+    mean_image: Float[Tensor, "c H H"],
+    grid: Grid,
+    palette: Palette,
+) -> Figure:
+    """Share of images whose glimpse t covers each pixel; a row for each of {title: (colour, shares)}."""
+    T = max(len(shares) for _, shares in looks.values())
+    side = min(1.55, 8.1 / T)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
+    figure = Figure(figsize=(side * T + 1.5, side * len(looks) + 0.35), layout=layout)
+    axes = figure.subplots(len(looks), T, squeeze=False)
+    for row, (title, (colour, shares)) in enumerate(looks.items()):
+        ramp = LinearSegmentedColormap.from_list(title, [to_rgba(colour, 0), to_rgba(colour, 1)])
+        for t in range(T):
+            ax = axes[row, t]
+            if t >= len(shares):
+                ax.axis("off")
+                continue
+            _bare(ax, grid, palette)
+            _show(ax, mean_image, seen_px=[], grid=grid)
+            drawn = ax.imshow(
+                coverage(shares[t], grid),
+                cmap=ramp,
+                norm=PowerNorm(GAMMA, 0, 1),
+                extent=(0, grid.image_px, grid.image_px, 0),
+                interpolation="none",
+            )
+            if row == 0:
+                ax.set_title(
+                    f"glimpse {t + 1}" if t == 0 else f"{t + 1}",
+                    loc="center",
+                    fontsize=9.5,
+                    color=palette.faint,
+                    fontweight="normal",
+                )
+        axes[row, 0].set_ylabel(title, fontsize=10.5, fontweight="bold", color=colour)
+        scale = figure.colorbar(drawn, ax=axes[row, :].tolist(), fraction=0.03, aspect=14, pad=0.012)
+        scale.set_ticks([0, 0.25, 1])
+        scale.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        scale.ax.tick_params(labelsize=8, length=2)
+        scale.outline.set_visible(False)
+    return figure
+
+
+def coverage(shares: Float[Tensor, " L"], grid: Grid) -> NDArray[np.float32]:
+    """Share of images whose glimpse covers each pixel, from the share at each cell."""
+    covered = torch.zeros(grid.image_px, grid.image_px)
+    used = shares.nonzero()[:, 0]
+    for (row, column), share in zip(grid.top_left_px(used).tolist(), shares[used], strict=True):
+        covered[row : row + grid.glimpse_px, column : column + grid.glimpse_px] += share
+    return covered.numpy()
+
+
+def edges_px(grid: Grid) -> list[float]:
+    """Where the tiles of a map begin and end: half way between the centres of neighbouring glimpses."""
+    centres = [offset + grid.glimpse_px / 2 for offset in grid.offsets_px]
+    between = [(a + b) / 2 for a, b in pairwise(centres)]
+    half = grid.stride_px / 2
+    return [max(0.0, centres[0] - half), *between, min(float(grid.image_px), centres[-1] + half)]
+
+
+def _paint(ax: Axes, values: Float[Tensor, " L"], grid: Grid, norm: PowerNorm) -> QuadMesh:
+    edges = edges_px(grid)
+    square = values.reshape(grid.side, grid.side).numpy()
+    return ax.pcolormesh(edges, edges, square, cmap=MAPS, norm=norm, rasterized=True)
+
+
+def _show(ax: Axes, picture: Shaped[Tensor, "c H H"], *, seen_px: list[list[int]], grid: Grid) -> None:
+    """The picture, faded where it was not seen."""
+    pixels = picture.float().clamp(0, 255).permute(1, 2, 0).numpy() / 255
+    colours = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
+    opacity = np.full(pixels.shape[:2], FADED, dtype=np.float32)
+    for row, column in seen_px:
+        opacity[row : row + grid.glimpse_px, column : column + grid.glimpse_px] = 1
+    ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
+
+
+def _outline(ax: Axes, corner_px: list[int], grid: Grid, *, number: int | None = None) -> None:
+    row, column = corner_px
+    side = grid.glimpse_px
+    ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=CHOSEN, linewidth=1.4))
+    if number is not None:
+        label = {"boxstyle": "square,pad=0.12", "facecolor": CHOSEN, "edgecolor": "none"}
+        ax.text(
+            column,
+            row,
+            f"{number}",
+            fontsize=5.5,
+            ha="center",
+            va="center",
+            color="#06222e",
+            fontweight="bold",
+            bbox=label,
+            clip_on=False,
+        )
+
+
+def _bare(ax: Axes, grid: Grid, palette: Palette) -> None:
+    ax.set(xlim=(0, grid.image_px), ylim=(grid.image_px, 0), xticks=[], yticks=[], facecolor=palette.fill)
+    ax.grid(visible=False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    ax.set_aspect("equal")
+
+
+def example_name(number: int, class_name: str) -> str:
+    return f"Test image {number}: {short(class_name)}"

@@ -1,0 +1,236 @@
+"""The hard attention network: its contract, what it may see, and how cells are chosen."""
+
+from __future__ import annotations
+
+import io
+import itertools
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.attention import HardAttention, following, greedy, sampling
+from nogs.glimpses import Grid
+from nogs.objectives import (
+    Rollout,
+    label_loss,
+    partially_supervised_loss,
+    reinforce_loss,
+    supervised_loss,
+)
+
+IMAGE_PX, T, CLASSES = 24, 3, 4
+NETWORKS = list(itertools.product((3, 6, 8, 16), (1, 3), (1, 2)))
+"""(glimpse size, channels, scales)"""
+
+
+def make(size: int = 6, channels: int = 1, scales: int = 1, *, seed: int = 0) -> HardAttention:
+    torch.manual_seed(seed)
+    grid = Grid(image_px=IMAGE_PX, glimpse_px=size, stride_px=6, scales=scales)
+    return HardAttention(grid, channels=channels, classes=CLASSES, hidden=8)
+
+
+def noise(count: int, channels: int = 1, *, seed: int = 0) -> Tensor:
+    shape = (count, channels, IMAGE_PX, IMAGE_PX)
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=Generator().manual_seed(seed))
+
+
+def given_cells(network: HardAttention, count: int, *, seed: int = 0) -> Tensor:
+    return torch.randint(len(network.grid), (count, T), generator=Generator().manual_seed(seed))
+
+
+def assert_close(got: Rollout, expected: Rollout) -> None:
+    for field, value in got._asdict().items():
+        torch.testing.assert_close(
+            value, getattr(expected, field), rtol=1e-4, atol=1e-5, msg=lambda m, f=field: f"{f}: {m}"
+        )
+
+
+def row(rollout: Rollout, index: int) -> Rollout:
+    return Rollout(*(column[index : index + 1] for column in rollout))
+
+
+@pytest.mark.parametrize(("size", "channels", "scales"), NETWORKS)
+def test_shapes_and_gradient_to_every_parameter(size: int, channels: int, scales: int) -> None:
+    network, images = make(size, channels, scales), noise(8, channels)
+    cells = given_cells(network, 8)
+    cells[4:] = -1
+    rollout = network(images, glimpses=T, choose=following(cells, sampling(Generator().manual_seed(0))))
+    assert rollout.cells.shape == rollout.baselines.shape == (8, T)
+    assert rollout.location_logits.shape == (8, T, len(network.grid))
+    assert rollout.class_logits.shape == (8, T, CLASSES)
+    labels = torch.arange(8) % CLASSES
+    partially_supervised_loss(rollout, labels, cells[:, 0] >= 0, supervised_labels=True).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(("size", "channels", "scales"), NETWORKS)
+def test_an_image_does_not_depend_on_its_batch(size: int, channels: int, scales: int) -> None:
+    network, images = make(size, channels, scales).eval(), noise(6, channels)
+    cells = given_cells(network, 6)
+    together = network(images, glimpses=T, choose=following(cells, greedy))
+    freely = network(images, glimpses=T, choose=greedy)
+    for index in range(6):
+        image = images[index : index + 1]
+        alone = network(image, glimpses=T, choose=following(cells[index : index + 1], greedy))
+        assert_close(row(together, index), alone)
+        assert_close(row(freely, index), network(image, glimpses=T, choose=greedy))
+
+
+@pytest.mark.parametrize(("size", "channels", "scales"), [(3, 1, 1), (8, 3, 2)])
+def test_deterministic_and_the_same_after_save_and_load(size: int, channels: int, scales: int) -> None:
+    network, images = make(size, channels, scales).eval(), noise(5, channels)
+    once = network(images, glimpses=T, choose=greedy)
+    file = io.BytesIO()
+    torch.save(network.state_dict(), file)
+    file.seek(0)
+    other = make(size, channels, scales, seed=1).eval()
+    assert not torch.equal(other(images, glimpses=T, choose=greedy).class_logits, once.class_logits)
+    other.load_state_dict(torch.load(file))
+    for again in (network, other):
+        for got, expected in zip(again(images, glimpses=T, choose=greedy), once, strict=True):
+            assert torch.equal(got, expected)
+
+
+def test_the_same_chance_gives_the_same_rollout() -> None:
+    network, images = make().eval(), noise(64)
+    cells = [network(images, glimpses=T, choose=sampling(Generator().manual_seed(seed))).cells for seed in (7, 7, 8)]
+    assert torch.equal(cells[0], cells[1])
+    assert not torch.equal(cells[0], cells[2])
+
+
+def gradients(network: HardAttention, loss: Tensor) -> dict[str, float]:
+    """Size of the gradient in each part of the network; 0 means exactly none."""
+    network.zero_grad(set_to_none=True)
+    loss.backward()
+    sizes: dict[str, float] = {}
+    for name, parameter in network.named_parameters():
+        part = name.split(".")[0]
+        size = 0.0 if parameter.grad is None else parameter.grad.abs().sum().item()
+        sizes[part] = sizes.get(part, 0.0) + size
+    return sizes
+
+
+def test_where_to_look_never_steers_what_is_remembered() -> None:
+    network, images, labels = make(), noise(8), torch.arange(8) % CLASSES
+    sampled = sampling(Generator().manual_seed(0))
+    policy = reinforce_loss(network(images, glimpses=T, choose=sampled), labels).sum()
+    taught = supervised_loss(network(images, glimpses=T, choose=following(given_cells(network, 8), greedy))).sum()
+    for loss, moved in ((policy, {"locator", "baseline"}), (taught, {"locator"})):
+        sizes = gradients(network, loss)
+        assert {part for part, size in sizes.items() if size > 0} == moved
+    label = label_loss(network(images, glimpses=T, choose=sampled), labels).sum()
+    sizes = gradients(network, label)
+    assert {part for part, size in sizes.items() if size > 0} == {"embedding", "core", "classifier"}
+
+
+def test_the_last_answer_teaches_the_first_look() -> None:
+    network, looks = make(), list[Tensor]()
+    network.embedding.register_forward_hook(lambda module, inputs, output: looks.append(output))
+    said = network(noise(8), glimpses=T, choose=following(given_cells(network, 8), greedy)).class_logits
+    for t, look in enumerate(looks):
+        (last,) = torch.autograd.grad(said[:, -1].square().sum(), look, retain_graph=True)
+        assert (last.abs().sum(1) > 0).all(), t
+        before = torch.autograd.grad(said[:, :t].sum(), look, retain_graph=True, allow_unused=True)
+        assert before == (None,) or not before[0].any(), t
+
+
+@pytest.mark.parametrize("size", [3, 6, 8, 16])
+def test_it_sees_its_glimpses_and_nothing_else(size: int) -> None:
+    network, images, others = make(size).eval(), noise(1), noise(1, seed=1)
+    offsets = [*range(0, IMAGE_PX - size + 1, 6)]
+    offsets += [IMAGE_PX - size] if offsets[-1] != IMAGE_PX - size else []
+    cells = [1, len(offsets) + 1]  # (row 0, column 1), then (row 1, column 1)
+    squares = [(0, offsets[1]), (offsets[1], offsets[1])]
+    choose = following(torch.tensor([cells]), greedy)
+    said = network(images, glimpses=2, choose=choose)
+    assert said.cells.tolist() == [cells]
+    outside = others.clone()
+    for top, left in squares:
+        outside[..., top : top + size, left : left + size] = images[..., top : top + size, left : left + size]
+    assert not torch.equal(outside, images)
+    for got, expected in zip(network(outside, glimpses=2, choose=choose), said, strict=True):
+        assert torch.equal(got, expected)
+    top, left = squares[1]
+    inside = images.clone()
+    inside[..., top : top + size, left : left + size] = others[..., top : top + size, left : left + size]
+    after = network(inside, glimpses=2, choose=choose)
+    if size <= top:  # else the squares overlap
+        assert torch.equal(after.class_logits[:, 0], said.class_logits[:, 0])
+        assert torch.equal(after.location_logits, said.location_logits)
+    assert not torch.equal(after.class_logits[:, 1], said.class_logits[:, 1])
+
+
+def test_the_first_location_is_chosen_blindly_and_the_rest_from_what_was_seen() -> None:
+    network = make().eval()
+    rollout = network(noise(5), glimpses=T, choose=following(torch.full((5, T), 2), greedy))
+    assert torch.equal(rollout.location_logits[:, 0], rollout.location_logits[:1, 0].expand(5, -1))
+    assert torch.equal(rollout.baselines[:, 0], rollout.baselines[:1, 0].expand(5))
+    assert len(rollout.location_logits[:, 1].unique(dim=0)) == 5
+
+
+def test_more_glimpses_change_nothing_before_them() -> None:
+    network, images = make().eval(), noise(5)
+    long, short = (network(images, glimpses=t, choose=greedy) for t in (T, T - 1))
+    assert_close(Rollout(*(column[:, : T - 1] for column in long)), short)
+
+
+def test_greedy_looks_at_the_likeliest_cell() -> None:
+    assert greedy(torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 1.9]]), 0).tolist() == [1, 0]
+
+
+def test_sampling_draws_from_the_policy() -> None:
+    """Chi-square goodness of fit, p < 1e-6 fails: a false-alarm rate of 1e-6 for each of the two policies."""
+    n, generator = 200_000, Generator().manual_seed(0)
+    probs = torch.tensor([[0.4, 0.3, 0.15, 0.1, 0.03, 0.015, 0.005], [1 / 7] * 7], dtype=torch.float64)
+    logits = (probs.log() + torch.tensor([[5.0], [-3.0]])).float()  # a constant says nothing
+    drawn = sampling(generator)(logits.repeat_interleave(n, 0), 0).unflatten(0, (2, n))
+    for cells, p in zip(drawn, probs, strict=True):
+        counts = cells.bincount(minlength=7).double()
+        statistic = ((counts - n * p).square() / (n * p)).sum()
+        p_value = torch.special.gammaincc(torch.tensor(3.0, dtype=torch.float64), statistic / 2)
+        assert p_value > 1e-6
+
+
+def test_sampling_keeps_the_draws_of_images_and_steps_apart() -> None:
+    """Successive draws and neighbouring rows are independent: 4 cells, false-alarm rate 1e-6 each."""
+    n, choose = 100_000, sampling(Generator().manual_seed(1))
+    first, second = (choose(torch.zeros(n, 4), t) for t in range(2))
+    for a, b in ((first, second), (first[:-1:2], first[1::2])):
+        pairs = (a * 4 + b).bincount(minlength=16).double()
+        expected = len(a) / 16
+        statistic = ((pairs - expected).square() / expected).sum()
+        p_value = torch.special.gammaincc(torch.tensor(7.5, dtype=torch.float64), statistic / 2)
+        assert p_value > 1e-6
+
+
+def test_sampling_never_draws_what_the_policy_rules_out() -> None:
+    logits = torch.tensor([0.0, -torch.inf, -200.0, 1.0]).expand(50_000, -1)
+    assert set(sampling(Generator().manual_seed(0))(logits, 0).tolist()) == {0, 3}
+
+
+def test_following_goes_where_it_is_told_and_draws_where_it_is_not() -> None:
+    asked: list[int] = []
+
+    def otherwise(logits: Tensor, t: int) -> Tensor:
+        asked.append(t)
+        return logits.argmin(-1)
+
+    choose = following(torch.tensor([[2, 0], [-1, 1], [0, -1]]), otherwise)
+    logits = torch.tensor([[0.0, -1.0, 5.0], [7.0, 1.0, 0.0], [3.0, 2.0, 9.0]])
+    assert choose(logits, 0).tolist() == [2, 2, 0]
+    assert choose(logits, 1).tolist() == [0, 1, 1]
+    assert asked == [0, 1]
+
+
+def test_the_supervised_rows_do_not_change_what_the_others_draw() -> None:
+    network, images = make().eval(), noise(6)
+    cells = torch.full((6, T), -1)
+    free = network(images, glimpses=T, choose=following(cells, sampling(Generator().manual_seed(3))))
+    cells[4:] = 5
+    mixed = network(images, glimpses=T, choose=following(cells, sampling(Generator().manual_seed(3))))
+    assert torch.equal(mixed.cells[:4], free.cells[:4])
+    assert (mixed.cells[4:] == 5).all()

@@ -1,0 +1,286 @@
+"""Where to look next, against brute force over worlds small enough to enumerate: exact posterior, exact completion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.completion.protocol import Completions
+from nogs.design import Criterion, Design, DesignedSequences, design_first, design_next, design_sequences
+from nogs.glimpses import Glimpses, look
+from world import TILES, ExactPosterior, Seen, World, random_world, seen_in
+
+CROWDED = random_world(5, atoms=32, image_px=5, offsets_px=(0, 2, 3))
+"""More to tell apart, with glimpses that overlap: two of them seldom do."""
+WORLDS = pytest.mark.parametrize("world", [TILES, CROWDED], ids=["tiles", "crowded"])
+CRITERIA = pytest.mark.parametrize("criterion", ["epe", "eig"])
+SO_FAR = [[], [4], [0, 5], [8, 2, 3]]
+ATOMS = [0, 5, 11, -1]
+"""The last shares its image with another label."""
+
+
+class Exact(ExactPosterior):
+    """The world's posterior; `focus` is part of the protocol, and design has no use for it."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.focus = torch.full((len(world.cells),), 1 / len(world.cells))
+
+
+class ExactCompletion:
+    """Every atom that agrees with what was seen, with its posterior weight. Remembers what it was asked."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.asked: list[tuple[Glimpses, list[int], int]] = []
+
+    def __call__(self, seen: Glimpses, *, groups: Tensor, generator: Generator) -> Completions:
+        self.asked.append((seen, groups.tolist(), generator.initial_seed()))
+        found = [self.world.completions(seen_in(seen, row)) for row in range(len(seen.cells))]
+        images, weights, owners, effective = [], [], [], []
+        for row, completions in enumerate(found):
+            for atom, weight in completions:
+                images.append(self.world.image_tensor()[atom])
+                weights.append(weight)
+                owners.append(row)
+            effective.append(1 / sum(weight**2 for _, weight in completions))
+        return Completions(
+            torch.stack(images),
+            torch.tensor(owners),
+            torch.tensor(weights, dtype=torch.float64),
+            torch.tensor(effective),
+        )
+
+
+def chance(t: int) -> Generator:
+    return Generator().manual_seed(1000 + t)
+
+
+def situation(world: World, cells: list[int]) -> tuple[Glimpses, list[Seen], Completions]:
+    """Four atoms seen at the same cells: as tensors, in the world's terms, and completed."""
+    images = world.image_tensor()[ATOMS]
+    if cells:
+        seen = look(images, world.grid(), torch.tensor(cells).expand(len(ATOMS), -1))
+    else:
+        nothing = torch.empty(len(ATOMS), 0, dtype=torch.long)
+        seen = Glimpses(torch.empty(len(ATOMS), 0, 1, 2, 2, dtype=torch.uint8), nothing)
+    completions = ExactCompletion(world)(seen, groups=torch.tensor(ATOMS), generator=chance(0))
+    return seen, [world.look(atom, cells) for atom in ATOMS], completions
+
+
+def brute_force(entropy_after: Callable[[int], float], visited: list[int], cells: range) -> tuple[float, list[int]]:
+    """The least expected posterior entropy among cells not yet looked at, and all cells that have it."""
+    values = {cell: entropy_after(cell) for cell in cells if cell not in visited}
+    least = min(values.values())
+    return least, [cell for cell, value in values.items() if value < least + 1e-9]
+
+
+def assert_same_design(got: Design, expected: Design) -> None:
+    assert torch.equal(got.cells, expected.cells)
+    torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-9)
+    torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-9)
+
+
+@WORLDS
+@CRITERIA
+@pytest.mark.parametrize("cells", SO_FAR, ids=len)
+def test_maps_and_choice_are_the_brute_force_ones(world: World, criterion: Criterion, cells: list[int]) -> None:
+    seen, histories, completions = situation(world, cells)
+    design = design_next(Exact(world), seen, completions, criterion=criterion)
+    assert design.epe.dtype == design.eig.dtype == torch.float64
+    for row, history in enumerate(histories):
+        epe = [world.expected_posterior_entropy(history, cell) for cell in world.cells]
+        eig = [world.mutual_information(history, cell) for cell in world.cells]
+        torch.testing.assert_close(design.epe[row], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
+        torch.testing.assert_close(design.eig[row], torch.tensor(eig, dtype=torch.float64), rtol=0, atol=1e-6)
+        _, best = brute_force(epe.__getitem__, cells, world.cells)
+        assert int(design.cells[row]) in best
+
+
+@WORLDS
+def test_the_choice_is_worth_testing(world: World) -> None:
+    """Somewhere the best cell is alone, and somewhere it is not the one that would be best elsewhere."""
+    alone = []
+    for cells in SO_FAR:
+        for history in situation(world, cells)[1]:
+            _, best = brute_force(
+                lambda cell, history=history: world.expected_posterior_entropy(history, cell), cells, world.cells
+            )
+            alone += best if len(best) == 1 else []
+    assert len(set(alone)) > 1
+
+
+def anything(world: World) -> Completions:
+    """What an image may be before anything was seen."""
+    return Completions(
+        world.image_tensor(),
+        torch.zeros(len(world.images), dtype=torch.long),
+        torch.tensor(world.prior, dtype=torch.float64),
+        torch.tensor([1.0]),
+    )
+
+
+@WORLDS
+@CRITERIA
+def test_the_first_cell_is_everybodys(world: World, criterion: Criterion) -> None:
+    first = design_first(Exact(world), anything(world), criterion=criterion)
+    assert first.cells.shape == (1,)
+    epe = [world.expected_posterior_entropy((), cell) for cell in world.cells]
+    torch.testing.assert_close(first.epe[0], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
+    assert int(first.cells) in brute_force(epe.__getitem__, [], world.cells)[1]
+    assert int(first.cells) == world.greedy_cell(())
+
+
+def sequences(world: World, criterion: Criterion, glimpses: int, completion: ExactCompletion) -> DesignedSequences:
+    return design_sequences(
+        Exact(world),
+        completion,
+        world.image_tensor(),
+        torch.arange(len(world.images)) + 100,
+        design_first(Exact(world), anything(world), criterion=criterion),
+        glimpses=glimpses,
+        criterion=criterion,
+        chance=chance,
+    )
+
+
+@WORLDS
+@CRITERIA
+def test_sequences_are_the_greedy_ones(world: World, criterion: Criterion) -> None:
+    completion = ExactCompletion(world)
+    found = sequences(world, criterion, 3, completion)
+    whole = evaluations = 0
+    for atom, cells in enumerate(found.cells.tolist()):
+        ties = 0
+        for t in range(3):
+            history = world.look(atom, cells[:t])
+            epe = [world.expected_posterior_entropy(history, cell) for cell in world.cells]
+            torch.testing.assert_close(found.epe[atom, t], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
+            eig = [world.mutual_information(history, cell) for cell in world.cells]
+            torch.testing.assert_close(found.eig[atom, t], torch.tensor(eig, dtype=torch.float64), rtol=0, atol=1e-6)
+            _, best = brute_force(epe.__getitem__, cells[:t], world.cells)
+            assert cells[t] in best
+            ties += len(best) - 1
+            weights = [weight for _, weight in world.completions(history)]
+            evaluations += len(weights) * len(world.cells) if t else 0
+            size = torch.inf if t == 0 else 1 / sum(weight**2 for weight in weights)
+            assert found.effective[atom, t].item() == pytest.approx(size)
+        if ties == 0:
+            whole += 1
+            assert cells == world.greedy_cells(atom, 3)
+    assert whole > 0
+    assert found.evaluations == evaluations
+    # What was looked at is the image itself; groups and chance are passed on.
+    groups = list(range(100, 100 + len(world.images)))
+    assert [(asked, seed) for _, asked, seed in completion.asked] == [
+        (groups, 1001),
+        (groups, 1002),
+    ]
+    for t, (seen, _, _) in enumerate(completion.asked, start=1):
+        for atom, cells in enumerate(found.cells.tolist()):
+            assert seen_in(seen, atom) == world.look(atom, cells[:t])
+
+
+@CRITERIA
+def test_no_cell_is_looked_at_twice(criterion: Criterion) -> None:
+    found = sequences(TILES, criterion, 9, ExactCompletion(TILES))
+    assert all(sorted(cells) == list(TILES.cells) for cells in found.cells.tolist())
+
+
+@WORLDS
+@CRITERIA
+@pytest.mark.parametrize("cells", SO_FAR, ids=len)
+def test_the_order_of_completions_says_nothing(world: World, criterion: Criterion, cells: list[int]) -> None:
+    seen, _, completions = situation(world, cells)
+    order = torch.randperm(len(completions.owners), generator=chance(0))
+    order = order[completions.owners[order].argsort(stable=True)]
+    assert not torch.equal(order, torch.arange(len(order)))
+    shuffled = Completions(
+        completions.images[order], completions.owners[order], completions.weights[order], completions.effective
+    )
+    expected = design_next(Exact(world), seen, completions, criterion=criterion)
+    got = design_next(Exact(world), seen, shuffled, criterion=criterion)
+    # Cells that tie may change places with the order of summation.
+    torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
+    rows = torch.arange(len(ATOMS))
+    torch.testing.assert_close(expected.eig[rows, got.cells], expected.eig[rows, expected.cells], rtol=0, atol=1e-12)
+
+
+@WORLDS
+@CRITERIA
+@pytest.mark.parametrize("cells", SO_FAR, ids=len)
+def test_a_completion_counts_as_much_as_its_weight(world: World, criterion: Criterion, cells: list[int]) -> None:
+    """Each completion twice, with a third and two thirds of its weight."""
+    seen, _, completions = situation(world, cells)
+    share = torch.tensor([1 / 3, 2 / 3], dtype=torch.float64)
+    doubled = Completions(
+        completions.images.repeat_interleave(2, 0),
+        completions.owners.repeat_interleave(2),
+        (completions.weights[:, None] * share).flatten(),
+        completions.effective,
+    )
+    expected = design_next(Exact(world), seen, completions, criterion=criterion)
+    got = design_next(Exact(world), seen, doubled, criterion=criterion)
+    torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
+    torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
+
+
+@WORLDS
+def test_an_image_does_not_depend_on_the_others(world: World) -> None:
+    seen, _, completions = situation(world, [4])
+    together = design_next(Exact(world), seen, completions, criterion="eig")
+    for row in range(len(ATOMS)):
+        mine = completions.owners == row
+        alone = Completions(
+            completions.images[mine],
+            torch.zeros(int(mine.sum()), dtype=torch.long),
+            completions.weights[mine],
+            completions.effective[row : row + 1],
+        )
+        one = design_next(Exact(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone, criterion="eig")
+        assert_same_design(one, Design(*(column[[row]] for column in together)))
+
+
+class OneAgainstTheRest(Exact):
+    """The world's posterior as that of a multi-label set: label k is whether the class is k."""
+
+    multilabel = True
+
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
+        return super().lookahead(seen, completions, owners).exp().clamp(1e-15, 1 - 1e-15).logit()
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_one_label_of_a_multi_label_posterior(label: int) -> None:
+    seen, histories, completions = situation(TILES, [0, 5])
+    design = design_next(OneAgainstTheRest(TILES), seen, completions, criterion="epe", label=label)
+    binary = replace(TILES, labels=tuple(int(other == label) for other in TILES.labels))
+    for row, history in enumerate(histories):
+        epe = [binary.expected_posterior_entropy(history, cell) for cell in TILES.cells]
+        torch.testing.assert_close(design.epe[row], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
+        assert int(design.cells[row]) in brute_force(epe.__getitem__, [0, 5], TILES.cells)[1]
+
+
+@CRITERIA
+def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
+    """A posterior of made-up numbers, for which the two forms of the gain disagree."""
+
+    class MadeUp(Exact):
+        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
+            noise = torch.randn(len(owners), 9, 3, generator=Generator().manual_seed(2), dtype=torch.float64)
+            # Sure of one class at cells 6 to 8, whatever is seen there.
+            return 2 * noise + torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
+
+    seen, _, completions = situation(TILES, [4])
+    design = design_next(MadeUp(TILES), seen, completions, criterion=criterion)
+    score = {"epe": -design.epe, "eig": design.eig}
+    for row, cell in enumerate(design.cells.tolist()):
+        candidates = [c for c in TILES.cells if c != 4]
+        assert cell == max(candidates, key=lambda c, row=row: score[criterion][row, c].item())
+    other = design_next(MadeUp(TILES), seen, completions, criterion="eig" if criterion == "epe" else "epe")
+    assert not torch.equal(other.cells, design.cells)

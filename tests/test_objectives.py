@@ -1,0 +1,274 @@
+"""Policy losses, against expectations enumerated over every location sequence and against sums by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.attention import HardAttention, following, greedy
+from nogs.glimpses import Grid
+from nogs.objectives import (
+    Rollout,
+    label_loss,
+    location_log_probs,
+    partially_supervised_loss,
+    reinforce_loss,
+    supervised_loss,
+)
+
+LOCATIONS, CLASSES = 3, 3
+SEQUENCES = torch.tensor(list(itertools.product(range(LOCATIONS), repeat=2)))
+LABELS = (0, 2)
+
+
+class Table:
+    """A policy small enough to enumerate, T = 2: logits of l_1, and of l_2 given l_1; float64.
+
+    Which class an image is taken for is a table over its sequences. Shares no code with `nogs`.
+    """
+
+    def __init__(self) -> None:
+        generator = Generator().manual_seed(0)
+        self.first = torch.randn(LOCATIONS, generator=generator, dtype=torch.float64).requires_grad_()
+        self.second = torch.randn(LOCATIONS, LOCATIONS, generator=generator, dtype=torch.float64).requires_grad_()
+        self.said = torch.randn(len(LABELS), LOCATIONS, LOCATIONS, CLASSES, generator=generator, dtype=torch.float64)
+
+    @property
+    def parameters(self) -> tuple[Tensor, Tensor]:
+        return self.first, self.second
+
+    def expected_reward(self, image: int) -> Tensor:
+        """Σ_{l_1, l_2} p(l_1) p(l_2 | l_1) R(l_1, l_2)."""
+        total = torch.zeros((), dtype=torch.float64)
+        for a, b in SEQUENCES.tolist():
+            likely = self.first.softmax(0)[a] * self.second[a].softmax(0)[b]
+            best = max(range(CLASSES), key=lambda c: self.said[image, a, b, c].item())
+            total = total + likely * float(best == LABELS[image])
+        return total
+
+    def rollouts(self, image: int, baselines: Tensor) -> tuple[Rollout, Tensor]:
+        """Every sequence as a row, and how likely it is."""
+        a, b = SEQUENCES.unbind(1)
+        logits = torch.stack((self.first.expand(len(a), -1), self.second[a]), dim=1)
+        before = torch.zeros_like(self.said[image, a, b])  # what is said at t = 1 earns nothing
+        said = torch.stack((before, self.said[image, a, b]), dim=1)
+        probability = (self.first.softmax(0)[a] * self.second.softmax(1)[a, b]).detach()
+        return Rollout(SEQUENCES, logits, baselines, said), probability
+
+
+def baselines(kind: str) -> Tensor:
+    """b_t may depend on what was seen before t, and on nothing else: b_2 is a function of l_1."""
+    b = torch.zeros(len(SEQUENCES), 2, dtype=torch.float64)
+    if kind == "constant":
+        b += 0.7
+    if kind == "of the past":
+        b[:, 0] = -1.3
+        b[:, 1] = torch.tensor([0.2, 5.0, -2.0], dtype=torch.float64)[SEQUENCES[:, 0]]
+    return b
+
+
+def test_the_table_is_worth_testing_on() -> None:
+    rewards = [Table().expected_reward(image).item() for image in range(len(LABELS))]
+    assert all(0.05 < reward < 0.95 for reward in rewards)
+
+
+@pytest.mark.parametrize("kind", ["none", "constant", "of the past"])
+def test_the_mean_reinforce_gradient_is_that_of_the_expected_reward(kind: str) -> None:
+    table = Table()
+    expected = torch.autograd.grad(-sum(table.expected_reward(i) for i in range(len(LABELS))), table.parameters)
+    loss = torch.zeros((), dtype=torch.float64)
+    for image, label in enumerate(LABELS):
+        rollout, probability = table.rollouts(image, baselines(kind))
+        loss = loss + (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), label))).sum()
+    got = torch.autograd.grad(loss, table.parameters)
+    assert max(g.abs().max().item() for g in got) > 0.01
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_a_baseline_of_the_future_would_be_noticed() -> None:
+    table, biased = Table(), baselines("none")
+    biased[:, 1] = SEQUENCES[:, 1].double()  # depends on l_2 itself
+    expected = torch.autograd.grad(-table.expected_reward(0), table.parameters)
+    rollout, probability = table.rollouts(0, biased)
+    got = torch.autograd.grad(
+        (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), LABELS[0]))).sum(), table.parameters
+    )
+    assert (got[1] - expected[1]).abs().max() > 0.01
+
+
+def test_the_baseline_learns_the_reward_and_nothing_else() -> None:
+    # R = 1 and b = (0.25, 0.5): d/db mean_t (R - b_t)² = -2 (R - b_t) / T, by hand (-0.75, -0.5).
+    b = torch.tensor([[0.25, 0.5]], requires_grad=True)
+    logits = torch.tensor([[[1.0, 2.0], [0.5, 0.1]]])
+    rollout = Rollout(torch.tensor([[0, 1]]), logits, b, torch.tensor([[[0.0, 0.0], [-1.0, 1.0]]]))
+    reinforce_loss(rollout, torch.tensor([1])).sum().backward()
+    torch.testing.assert_close(b.grad, torch.tensor([[-0.75, -0.5]]))
+
+
+FOUR_CELLS = torch.tensor(list(itertools.product(range(4), repeat=2)))
+
+
+def small_network() -> HardAttention:
+    """4 locations and 3 classes; what it says is made to differ between glimpses, which untrained it hardly does."""
+    torch.manual_seed(2)
+    grid = Grid(image_px=6, glimpse_px=3, stride_px=3)
+    network = HardAttention(grid, channels=1, classes=3, hidden=6)
+    with torch.no_grad():
+        network.locator[0].weight.mul_(6)
+        network.locator[2].weight.mul_(4)
+        images = noise(16)
+        said = network(images, glimpses=2, choose=following(FOUR_CELLS, greedy)).class_logits[:, -1]
+        network.classifier.bias.sub_(said.mean(0))
+    return network
+
+
+def noise(count: int) -> Tensor:
+    return torch.randint(0, 256, (count, 1, 6, 6), dtype=torch.uint8, generator=Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("bias", [0.0, 0.6])
+def test_the_network_climbs_its_expected_reward(bias: float) -> None:
+    """The same through the network itself, over all 16 sequences of 4 locations, for two images."""
+    network = small_network()
+    with torch.no_grad():
+        network.baseline.bias.fill_(bias)
+    parameters = list(network.locator.parameters())
+    images, labels = noise(2), torch.tensor([0, 1])
+    objective, loss, rewards = torch.zeros(()), torch.zeros(()), []
+    for a, b in FOUR_CELLS.tolist():
+        rollout = network(images, glimpses=2, choose=following(torch.tensor([[a, b], [a, b]]), greedy))
+        policy = rollout.location_logits.softmax(-1)
+        likely = policy[:, 0, a] * policy[:, 1, b]
+        said = [max(range(3), key=logits[-1].__getitem__) for logits in rollout.class_logits.tolist()]
+        right = torch.tensor([float(said[0] == 0), float(said[1] == 1)])
+        rewards.append(right)
+        objective = objective + (likely * right).sum()
+        loss = loss + (likely.detach() * reinforce_loss(rollout, labels)).sum()
+    assert torch.stack(rewards).std(0).min() > 0
+    expected = torch.autograd.grad(-objective, parameters, retain_graph=True)
+    got = torch.autograd.grad(loss, parameters)
+    assert max(g.abs().max().item() for g in expected) > 0.01
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+P_FIRST, P_SECOND = (0.5, 0.25, 0.25), (0.1, 0.7, 0.2)
+
+
+def by_hand(cells: list[list[int]]) -> Rollout:
+    """A policy with the probabilities above whatever the image; logits are shifted by a constant."""
+    B = len(cells)
+    where = torch.tensor([P_FIRST, P_SECOND]).log() + torch.tensor([[3.0], [-4.0]])
+    said = torch.tensor([[[0.2, 0.8], [0.9, 0.1]]]).log() + 2
+    return Rollout(
+        torch.tensor(cells),
+        where.expand(B, -1, -1).clone().requires_grad_(),
+        torch.zeros(B, 2),
+        said.expand(B, -1, -1).clone().requires_grad_(),
+    )
+
+
+def test_losses_by_hand() -> None:
+    rollout = by_hand([[0, 2], [2, 1]])
+    torch.testing.assert_close(
+        location_log_probs(rollout),
+        torch.tensor([[math.log(0.5), math.log(0.2)], [math.log(0.25), math.log(0.7)]]),
+    )
+    torch.testing.assert_close(supervised_loss(rollout), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)]))
+    torch.testing.assert_close(
+        label_loss(rollout, torch.tensor([0, 1])),
+        torch.tensor([-(math.log(0.2) + math.log(0.9)) / 2, -(math.log(0.8) + math.log(0.1)) / 2]),
+    )
+    # Last said: class 0. The first image earns 1, the second nothing; baselines are 0.
+    torch.testing.assert_close(
+        reinforce_loss(rollout, torch.tensor([0, 1])), torch.tensor([-math.log(0.5 * 0.2) + 1, 0.0])
+    )
+
+
+def test_an_unlikely_target_still_pulls() -> None:
+    logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
+    rollout = Rollout(torch.tensor([[2]]), logits, torch.zeros(1, 1), torch.zeros(1, 1, 2))
+    supervised_loss(rollout).sum().backward()
+    torch.testing.assert_close(logits.grad, torch.tensor([[[1.0, 0.0, -1.0]]]))
+
+
+CELLS = [[0, 2], [2, 1], [1, 1], [0, 0], [2, 0]]
+
+
+@pytest.mark.parametrize("supervised_labels", [True, False])
+@pytest.mark.parametrize("mask", [(0, 0, 1, 1, 1), (1, 0, 0, 0, 0), (0, 0, 0, 0, 0), (1, 1, 1, 1, 1)])
+def test_the_sum_of_three_means(mask: tuple[int, ...], supervised_labels: bool) -> None:
+    rollout, y = by_hand(CELLS), torch.tensor([0, 1, 1, 0, 0])
+    terms: dict[str, list[float]] = {"label": [], "policy": [], "supervised": []}
+    for (a, b), label, supervised in zip(CELLS, y.tolist(), mask, strict=True):
+        surprise = -math.log(P_FIRST[a] * P_SECOND[b])
+        if supervised:
+            terms["supervised"].append(surprise)
+        else:
+            terms["policy"].append(surprise + 1 if label == 0 else 0.0)
+        if supervised_labels or not supervised:
+            terms["label"].append(-(math.log((0.2, 0.8)[label]) + math.log((0.9, 0.1)[label])) / 2)
+    expected = sum(sum(values) / len(values) for values in terms.values() if values)
+    loss = partially_supervised_loss(
+        rollout, y, torch.tensor(mask, dtype=torch.bool), supervised_labels=supervised_labels
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    for logits in (rollout.location_logits, rollout.class_logits):
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
+
+
+def parts(network: HardAttention, loss: Tensor) -> dict[str, Tensor]:
+    """The gradient of each part of the network, as one vector; zeros where there is none."""
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    vectors: dict[str, list[Tensor]] = {}
+    for name, parameter, gradient in zip(names, parameters, found, strict=True):
+        zero = torch.zeros_like(parameter)
+        vectors.setdefault(name.split(".")[0], []).append((zero if gradient is None else gradient).flatten())
+    return {part: torch.cat(pieces) for part, pieces in vectors.items()}
+
+
+def test_supervised_labels_change_the_classifier_and_what_feeds_it_alone() -> None:
+    network = small_network()
+    images = noise(5)
+    labels, supervised = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([True, False, False, True, False])
+    cells = torch.tensor([[0, 2], [1, 3], [2, 2], [3, 0], [1, 0]])
+    rollout = network(images, glimpses=2, choose=following(cells, greedy))
+    with_labels, without = (
+        parts(network, partially_supervised_loss(rollout, labels, supervised, supervised_labels=flag))
+        for flag in (True, False)
+    )
+    every, free = (parts(network, label_loss(rollout, labels)[rows].mean()) for rows in (slice(None), ~supervised))
+    for part in ("locator", "baseline"):
+        assert with_labels[part].abs().sum() > 0
+        torch.testing.assert_close(with_labels[part], without[part], rtol=0, atol=0)
+    for part in ("classifier", "core", "embedding"):
+        assert not torch.allclose(with_labels[part], without[part])
+        torch.testing.assert_close(with_labels[part], every[part])
+        torch.testing.assert_close(without[part], free[part])
+
+
+def test_without_free_images_and_supervised_labels_the_classifier_rests() -> None:
+    network = small_network()
+    images = noise(2)
+    rollout = network(images, glimpses=2, choose=following(torch.tensor([[0, 2], [1, 3]]), greedy))
+    loss = partially_supervised_loss(rollout, torch.tensor([0, 1]), torch.tensor([True, True]), supervised_labels=False)
+    found = parts(network, loss)
+    assert found["locator"].abs().sum() > 0
+    for part in ("classifier", "core", "embedding", "baseline"):
+        assert found[part].abs().sum() == 0
+
+
+def test_no_term_grows_with_the_batch() -> None:
+    mask = torch.tensor([True, False, False, True, False])
+    y = torch.tensor([0, 1, 1, 0, 0])
+    once = partially_supervised_loss(by_hand(CELLS), y, mask, supervised_labels=True)
+    thrice = partially_supervised_loss(by_hand(CELLS * 3), y.repeat(3), mask.repeat(3), supervised_labels=True)
+    torch.testing.assert_close(thrice, once)

@@ -1,0 +1,370 @@
+"""Completion by retrieval, against loops over pixels and against a world small enough to enumerate."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.completion.protocol import Completions
+from nogs.completion.retrieval import (
+    Bank,
+    Retrieval,
+    _resample,
+    principal_components,
+    project,
+    temper,
+)
+from nogs.config import RetrievalOptions
+from nogs.glimpses import Glimpses, Grid, look
+from world import TILES
+
+IMAGE_PX = 8
+GRID = Grid(image_px=IMAGE_PX, glimpse_px=3, stride_px=2)
+"""Offsets 0, 2, 4, 5; 16 cells."""
+OFFSETS = (0, 2, 4, 5)
+Pixels = list[list[int]]
+
+
+def chance(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+def noise(count: int, channels: int = 1, *, px: int = IMAGE_PX, seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (count, channels, px, px), dtype=torch.uint8, generator=chance(seed))
+
+
+def bank_of(images: Tensor, *, mirror: bool = True, components: int = 1000, groups: Tensor | None = None) -> Bank:
+    """As build-bank makes it, but for the precision of the latents."""
+    mean, basis = principal_components(images, components=components, generator=chance())
+    views = (images, images.flip(-1)) if mirror else (images,)
+    latents = torch.stack([project(view, mean, basis) for view in views])
+    return Bank(images, torch.arange(len(images)) if groups is None else groups, mean, basis, latents)
+
+
+def nobody(count: int) -> Tensor:
+    """Groups that no image of the bank belongs to."""
+    return torch.full((count,), -1)
+
+
+def shifted(picture: Pixels, dy: int, dx: int) -> Pixels:
+    """The picture moved down and right by (dy, dx); the border pixel repeats."""
+    H, W = len(picture), len(picture[0])
+    return [[picture[min(max(r - dy, 0), H - 1)][min(max(c - dx, 0), W - 1)] for c in range(W)] for r in range(H)]
+
+
+def mirrored(picture: Pixels) -> Pixels:
+    return [line[::-1] for line in picture]
+
+
+def window(picture: Pixels, cell: int) -> list[int]:
+    top, left = OFFSETS[cell // 4], OFFSETS[cell % 4]
+    return [picture[top + r][left + c] for r in range(3) for c in range(3)]
+
+
+def squared(a: list[int], b: list[int]) -> int:
+    return sum((x - y) ** 2 for x, y in zip(a, b, strict=True))
+
+
+def tuned(distances: list[int], target: float) -> list[float]:
+    """exp(-d / 2σ²), normalised, with the σ² whose effective sample size is the target; by bisection in floats."""
+    least = min(distances)
+    low, high = 1e-9, 1e12
+    weights: list[float] = []
+    for _ in range(300):
+        middle = math.sqrt(low * high)
+        weights = [math.exp(-(d - least) / middle) for d in distances]
+        total = sum(weights)
+        weights = [w / total for w in weights]
+        low, high = (middle, high) if 1 / sum(w * w for w in weights) < target else (low, middle)
+    return weights
+
+
+def key(picture: Pixels) -> tuple[tuple[int, ...], ...]:
+    return tuple(map(tuple, picture))
+
+
+def weight_by_image(found: Completions) -> dict[tuple[tuple[int, ...], ...], float]:
+    total: Counter[tuple[tuple[int, ...], ...]] = Counter()
+    for image, weight in zip(found.images[:, 0].tolist(), found.weights.tolist(), strict=True):
+        total[key(image)] += weight
+    return dict(total)
+
+
+def test_principal_components_are_those_of_the_full_decomposition() -> None:
+    images = noise(60, 3, px=5)
+    images[:, :, :2] //= 4  # not alike in all directions
+    before = torch.random.get_rng_state()
+    mean, components = principal_components(images, components=6, generator=chance())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    flat = images.flatten(1).numpy().astype(np.float64)
+    np.testing.assert_allclose(mean.flatten().numpy(), flat.mean(0), rtol=1e-5)
+    V = components.flatten(1).numpy().astype(np.float64)
+    np.testing.assert_allclose(V @ V.T, np.eye(6), atol=1e-5)
+    kept = ((flat - flat.mean(0)) @ V.T) ** 2
+    best = np.linalg.svd(flat - flat.mean(0), compute_uv=False)[:6] ** 2
+    assert kept.sum() > 0.98 * best.sum()
+    np.testing.assert_allclose(
+        project(images, mean, components).numpy(), (flat - flat.mean(0)) @ V.T, rtol=1e-3, atol=0.05
+    )
+    again = principal_components(images, components=6, generator=chance())
+    assert torch.equal(again[1], components)
+
+
+def test_no_more_components_than_there_are() -> None:
+    assert principal_components(noise(9, px=4), components=256, generator=chance())[1].shape == (8, 1, 4, 4)
+    assert principal_components(noise(40, px=4), components=256, generator=chance())[1].shape == (16, 1, 4, 4)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("cells", [[5], [0, 15, 6]], ids=len)
+def test_with_all_components_proposals_are_ranked_by_their_pixels(mirror: bool, cells: list[int]) -> None:
+    images, others = noise(80), noise(3, seed=1)
+    bank = bank_of(images, mirror=mirror)
+    options = RetrievalOptions(proposals=80 * (1 + mirror))
+    seen = look(others, GRID, torch.tensor([cells] * 3))
+    ranked = Retrieval(bank, GRID, options)._propose(seen, nobody(3))
+    pictures = images[:, 0].tolist()
+    pictures += [mirrored(picture) for picture in pictures] if mirror else []
+    for row, other in enumerate(others[:, 0].tolist()):
+        distances = [sum(squared(window(picture, cell), window(other, cell)) for cell in cells) for picture in pictures]
+        along = [distances[index] for index in torch.as_tensor(ranked[row]).tolist()]
+        assert sorted(torch.as_tensor(ranked[row]).tolist()) == list(range(len(pictures)))
+        # Distances of millions, in float32.
+        assert all(a <= b * (1 + 1e-4) for a, b in pairwise(along))
+
+
+def test_images_may_be_looked_at_in_different_places() -> None:
+    images = noise(40)
+    retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions(proposals=10))
+    cells = torch.tensor([[5, 0], [0, 5], [5, 7]])
+    seen = look(images[:3], GRID, cells)
+    together = retrieval._propose(seen, nobody(3))
+    for row in range(3):
+        assert int(together[row][0]) == row  # itself, exactly
+        alone = retrieval._propose(Glimpses(seen.patches[[row]], seen.cells[[row]]), nobody(1))
+        assert torch.as_tensor(alone[0]).tolist() == torch.as_tensor(together[row]).tolist()
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_weights_are_those_of_the_summed_distances(shift: int, mirror: bool) -> None:
+    """Every candidate at every shift by loops over pixels, two glimpses, and weights tuned by an own bisection."""
+    images, other = noise(12), noise(1, seed=1)
+    images //= 2
+    cells, N, target = [0, 10], 4000, 6.0
+    options = RetrievalOptions(completions=N, proposals=100, shift=shift, effective=target / N)
+    found = Retrieval(bank_of(images, mirror=mirror), GRID, options)(
+        look(other, GRID, torch.tensor([cells])), groups=nobody(1), generator=chance()
+    )
+    pictures = images[:, 0].tolist()
+    pictures += [mirrored(picture) for picture in pictures] if mirror else []
+    moves = [(dy, dx) for dy in (-shift, 0, shift) for dx in (-shift, 0, shift)] if shift else [(0, 0)]
+    candidates = [shifted(picture, dy, dx) for picture in pictures for dy, dx in moves]
+    seen = other[0, 0].tolist()
+    distances = [sum(squared(window(c, cell), window(seen, cell)) for cell in cells) for c in candidates]
+    weights = tuned(distances, target)
+    expected: Counter[tuple[tuple[int, ...], ...]] = Counter()
+    for candidate, weight in zip(candidates, weights, strict=True):
+        expected[key(candidate)] += weight
+    got = weight_by_image(found)
+    assert got.keys() <= expected.keys()
+    # Systematic resampling gives each its share of N, to the next whole number.
+    assert all(abs(got.get(k, 0.0) - w) < 1.5 / N + 1e-4 for k, w in expected.items())
+    assert found.effective.item() == pytest.approx(target, rel=0.01)
+
+
+def test_every_glimpse_has_its_say() -> None:
+    """Log weights add: agreeing with all a little less beats agreeing with one perfectly."""
+    true = torch.full((1, 1, IMAGE_PX, IMAGE_PX), 100, dtype=torch.uint8)
+    left, right, near = true.clone(), true.clone(), true + 20
+    left[..., 4:] = 200  # right at the left glimpse, far off at the right one
+    right[..., :4] = 200
+    bank = bank_of(torch.cat((left, right, near, noise(5))), mirror=False)
+    options = RetrievalOptions(completions=100, shift=0, effective=0.011)
+    found = Retrieval(bank, GRID, options)(
+        look(true, GRID, torch.tensor([[0, 3]])), groups=nobody(1), generator=chance()
+    )
+    assert found.weights[(found.images == near).flatten(1).all(1)].sum() > 0.9
+
+
+def test_completions_of_an_enumerable_world_are_its_posterior() -> None:
+    """With exact matches at hand and no wish for more, what is left are the atoms that agree with the glimpses."""
+    bank = bank_of(TILES.image_tensor(), mirror=False)
+    N = 960
+    retrieval = Retrieval(bank, TILES.grid(), RetrievalOptions(completions=N, shift=0, effective=1 / N))
+    ambiguous = 0
+    for atom in range(len(TILES.images)):
+        for cells in ([4], [0, 5], [8, 2, 3]):
+            seen = look(TILES.image_tensor()[[atom]], TILES.grid(), torch.tensor([cells]))
+            found = weight_by_image(retrieval(seen, groups=nobody(1), generator=chance(atom)))
+            agree = [TILES.images[other] for other, _ in TILES.completions(TILES.look(atom, cells))]
+            expected = {key: count / len(agree) for key, count in Counter(agree).items()}
+            assert found.keys() == expected.keys()
+            assert all(abs(found[image] - share) < 2 / N for image, share in expected.items())
+            ambiguous += len(agree) > 1
+    assert ambiguous > 10
+
+
+def smooth(count: int, *, seed: int = 0) -> Tensor:
+    """16 px pictures with room to move: noise in the middle of grey."""
+    images = torch.full((count, 1, 16, 16), 128, dtype=torch.uint8)
+    images[..., 4:12, 4:12] = noise(count, px=8, seed=seed)
+    return images
+
+
+SPACIOUS = Grid(image_px=16, glimpse_px=5, stride_px=1)
+
+
+@pytest.mark.parametrize("move", [(-2, -2), (-2, 0), (-2, 2), (0, -2), (0, 2), (2, -2), (2, 0), (2, 2)])
+def test_an_image_that_was_moved_is_found_and_moved_back(move: tuple[int, int]) -> None:
+    images = smooth(10)
+    true = torch.tensor(shifted(images[3, 0].tolist(), *move), dtype=torch.uint8)[None, None]
+    seen = look(true, SPACIOUS, torch.tensor([[5 * 12 + 5, 3 * 12 + 7]]))
+    options = RetrievalOptions(completions=8, shift=2, effective=1 / 8)
+    bank = bank_of(images)
+    found = Retrieval(bank, SPACIOUS, options)(seen, groups=nobody(1), generator=chance())
+    assert torch.equal(found.images, true)
+    assert found.weights.tolist() == [1.0]
+    for other in (0, 1):  # neither without shifts, nor with others
+        options = RetrievalOptions(completions=8, shift=other, effective=1 / 8)
+        found = Retrieval(bank, SPACIOUS, options)(seen, groups=nobody(1), generator=chance())
+        assert not (found.images == true).flatten(1).all(1).any()
+
+
+@pytest.mark.parametrize("cells", [[0], [5, 8]], ids=len)
+def test_the_mirror_image_of_a_bank_image_is_found_by_its_pixels(cells: list[int]) -> None:
+    images = noise(30)
+    true = torch.tensor(mirrored(images[7, 0].tolist()), dtype=torch.uint8)[None, None]
+    seen = look(true, GRID, torch.tensor([cells]))
+    options = RetrievalOptions(completions=8, shift=0, effective=1 / 8, proposals=5)
+    found = Retrieval(bank_of(images), GRID, options)(seen, groups=nobody(1), generator=chance())
+    assert torch.equal(found.images, true)
+    found = Retrieval(bank_of(images, mirror=False), GRID, options)(seen, groups=nobody(1), generator=chance())
+    assert not torch.equal(found.images[:1], true)
+
+
+@pytest.mark.parametrize("proposals", [4, 60, 1000])
+def test_an_image_of_the_same_group_never_completes_it(proposals: int) -> None:
+    """Nor when more proposals are asked for than there are images of others."""
+    images, groups = noise(30), torch.arange(30) // 3
+    options = RetrievalOptions(completions=500, proposals=proposals, shift=0, effective=1.0)
+    retrieval = Retrieval(bank_of(images, groups=groups), GRID, options)
+    asked = torch.tensor([0, 13, 29])
+    found = retrieval(look(images[asked], GRID, torch.tensor([[5, 9]] * 3)), groups=groups[asked], generator=chance())
+    known = {key(p): int(g) for p, g in zip(images[:, 0].tolist(), groups, strict=True)}
+    known |= {key(mirrored(p)): int(g) for p, g in zip(images[:, 0].tolist(), groups, strict=True)}
+    for row, own in enumerate(groups[asked].tolist()):
+        others = [known[key(image)] for image in found.images[found.owners == row, 0].tolist()]
+        assert others
+        assert own not in others
+
+
+def test_what_comes_back_is_as_promised() -> None:
+    images = noise(40, 3)
+    retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions(completions=24, proposals=20, shift=1))
+    seen = look(images[:4], GRID, torch.tensor([[5, 9]] * 4))
+    found = retrieval(seen, groups=torch.arange(4), generator=chance())
+    assert found.images.dtype == torch.uint8
+    assert found.images.shape == (len(found.owners), 3, IMAGE_PX, IMAGE_PX)
+    assert found.owners.tolist() == sorted(found.owners.tolist())
+    assert found.effective.tolist() == pytest.approx([6.0] * 4, rel=0.03)
+    for owner in range(4):
+        mine = found.owners == owner
+        assert found.weights[mine].sum().item() == pytest.approx(1, abs=1e-6)
+        assert (found.weights[mine] > 0).all()
+        assert len(found.images[mine].unique(dim=0)) == mine.sum()
+    again = retrieval(seen, groups=torch.arange(4), generator=chance())
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+
+
+def test_scales_and_colours_are_compared_too() -> None:
+    grid = Grid(image_px=IMAGE_PX, glimpse_px=3, stride_px=2, scales=2)
+    images = noise(30, 3)
+    options = RetrievalOptions(completions=8, shift=1, effective=1 / 8, proposals=5)
+    found = Retrieval(bank_of(images), grid, options)(
+        look(images[[4]], grid, torch.tensor([[5, 9]])), groups=nobody(1), generator=chance()
+    )
+    assert torch.equal(found.images, images[[4]])
+
+
+def test_the_order_of_the_bank_says_nothing() -> None:
+    images, groups = noise(50), torch.arange(50)
+    bank = bank_of(images, groups=groups)
+    order = torch.randperm(50, generator=chance(3))
+    shuffled = Bank(images[order], groups[order], bank.mean, bank.components, bank.latents[:, order])
+    options = RetrievalOptions(completions=32, proposals=20, shift=1)
+    seen = look(images[:3], GRID, torch.tensor([[5, 9]] * 3))
+    found, again = (
+        Retrieval(b, GRID, options)(seen, groups=torch.arange(3), generator=chance()) for b in (bank, shuffled)
+    )
+    for owner in range(3):
+        multisets = [
+            sorted(
+                (key(image), round(weight, 6))
+                for image, weight in zip(
+                    f.images[f.owners == owner, 0].tolist(), f.weights[f.owners == owner].tolist(), strict=True
+                )
+            )
+            for f in (found, again)
+        ]
+        assert multisets[0] == multisets[1]
+
+
+def test_before_anything_was_seen_all_images_are_alike() -> None:
+    images = noise(20)
+    retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions())
+    found = retrieval.unconditional(8, generator=chance())
+    known = {key(image) for image in images[:, 0].tolist()}
+    assert len(weight_by_image(found)) == 8
+    assert weight_by_image(found).keys() <= known
+    assert found.owners.tolist() == [0] * 8
+    assert found.weights.tolist() == [1 / 8] * 8
+    everything = retrieval.unconditional(1000, generator=chance())
+    assert weight_by_image(everything).keys() == known
+    assert everything.weights.sum().item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("target", [1.5, 4.0, 16.0, 60.0])
+@pytest.mark.parametrize("scale", [30.0, 1e4, 1e7])
+def test_tempering_reaches_the_effective_sample_size(target: float, scale: float) -> None:
+    distance = scale * torch.rand(200, generator=chance()).square()
+    weights = temper(distance, target).double()
+    assert weights.sum().item() == pytest.approx(1, abs=1e-5)
+    assert 1 / weights.square().sum().item() == pytest.approx(target, rel=0.02)
+    # A Gaussian: the log weights fall with the distance along a line.
+    near = weights > 1e-6
+    log_weights, excess = (weights / weights.max()).log()[near], (distance - distance.min()).double()[near]
+    slope = log_weights.min() / excess.max()
+    assert slope < 0
+    torch.testing.assert_close(log_weights, slope * excess, rtol=1e-3, atol=1e-3)
+
+
+def test_tempering_ends_at_indifference() -> None:
+    torch.testing.assert_close(
+        temper(torch.tensor([0.0, 1e3, 1e5, 2e6]), 10.0), torch.full((4,), 0.25), rtol=1e-3, atol=0
+    )
+
+
+def test_tempering_ends_at_exact_matches() -> None:
+    # Three exact matches are more than were asked for: nothing else is let in.
+    weights = temper(torch.tensor([0.0, 1.0, 0.0, 400.0, 0.0]), 2.0)
+    torch.testing.assert_close(weights, torch.tensor([1 / 3, 0, 1 / 3, 0, 1 / 3]))
+    assert temper(torch.tensor([7.0, 8.0, 9.0]), 1.0).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_resampling_is_systematic_and_unbiased() -> None:
+    """Each count is its expectation rounded down or up, so a mean of R counts is within ε of it but for
+    2 exp(-2 R ε²) (Hoeffding): 2e-7 for each of 7 weights, a false-alarm rate of 1.4e-6."""
+    weights = torch.tensor([0.4, 0.02, 0.13, 0.2, 0.005, 0.2, 0.045])
+    n, R, generator = 10, 4000, chance()
+    counts = torch.stack([_resample(weights, n, generator).bincount(minlength=7) for _ in range(R)])
+    assert (counts.sum(1) == n).all()
+    assert ((counts - n * weights).abs() < 1 + 1e-5).all()
+    epsilon = math.sqrt(math.log(2 / 2e-7) / (2 * R))
+    assert ((counts.double().mean(0) - n * weights).abs() < epsilon).all()

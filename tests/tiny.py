@@ -1,0 +1,204 @@
+"""Sets of images small enough to run every stage on, and `nogs` as a process that can be killed anywhere.
+
+Importing nogs takes seconds, so a driver imports it once and forks a process for every command: it has its own
+files, exit code and death, as if it had been typed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+IMAGE_PX, GLIMPSE_PX, STRIDE_PX, T = 16, 6, 5, 2
+CLASSES = ("0", "1", "2")
+GEOMETRY = ("--glimpse-size", str(GLIMPSE_PX), "--stride", str(STRIDE_PX), "--glimpses", str(T))
+"""Nine locations: glimpses at 0, 5 and 10 pixels."""
+
+
+def pictures(labels: np.ndarray[Any, Any], seed: int) -> np.ndarray[Any, Any]:
+    """uint8 [N, 16, 16]: stripes across, stripes down or a chessboard in one of nine places, on faint noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 40, (len(labels), IMAGE_PX, IMAGE_PX), dtype=np.uint8)
+    row, column = np.indices((GLIMPSE_PX, GLIMPSE_PX))
+    stamps = [255 * (of % 2 == 0) for of in (row, column, row + column)]
+    for image, label in zip(x, labels, strict=True):
+        top, left = rng.integers(0, 3, 2) * STRIDE_PX
+        image[top : top + GLIMPSE_PX, left : left + GLIMPSE_PX] = stamps[label]
+    return x
+
+
+def write_npz(path: Path, *, count: int = 160, multilabel: bool = False) -> Path:
+    """A set of three classes, or of two labels (`striped`: not a chessboard; `across`), split 100/30/30."""
+    y = np.arange(count) % len(CLASSES)
+    x = pictures(y, seed=0)
+    split = np.array(["train", "val", "test"])[(np.arange(count) >= count - 60).astype(int)]
+    split[count - 30 :] = "test"
+    if multilabel:
+        np.savez(path, x=x, y=np.stack((y < 2, y == 0), 1).astype(int), names=["striped", "across"], split=split)
+    else:
+        np.savez(path, x=x, y=y, split=split)
+    return path
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+DRIVER = """
+import faulthandler, json, os, signal, sys, warnings
+import torch
+import nogs.cli, nogs.fit, nogs.pipeline, nogs.stages.predict, nogs.stages.report, nogs.report.table
+
+def command(args, out, err, checkpoint_seconds, die_at, uid, cwd):
+    os.setsid()
+    for stream, file in ((1, out), (2, err)):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.chdir(cwd)
+    if uid is not None:
+        os.setgid(uid)
+        os.setuid(uid)
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    nogs.fit.CHECKPOINT_SECONDS = checkpoint_seconds
+    touched = 0
+
+    def watch(event, details):
+        # What changes the disk in a run directory: opening to write, renaming, making directories.
+        nonlocal touched
+        writes = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
+        if not (writes or event in ("os.rename", "os.mkdir")) or watch.off:
+            return
+        touched += 1
+        if touched == die_at:
+            watch.off = True
+            if event == "open" and str(details[0]).endswith("log.jsonl"):
+                with open(details[0], "a") as log:
+                    log.write('{"torn')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    watch.off = False
+    sys.addaudithook(watch)
+    code = nogs.cli.main(args)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return code, touched
+
+print(json.dumps("ready"), flush=True)
+for line in sys.stdin:
+    request = json.loads(line)
+    if "wait" in request:
+        _, status = os.waitpid(request["wait"], 0)
+        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
+        continue
+    tally = request.pop("tally")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code, touched = command(**request)
+            with open(tally, "w") as file:
+                file.write(str(touched))
+        except SystemExit as end:  # of the parser
+            code = end.code
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    print(json.dumps(pid), flush=True)
+"""
+
+
+class Driver:
+    """Runs `nogs` commands, each in a process of its own; ``folder`` is for their output."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+        self._process, self._folder, self._count = process, folder, 0
+
+    def start(
+        self,
+        *args: object,
+        checkpoint_seconds: float = 0.0,
+        die_at: int | None = None,
+        uid: int | None = None,
+        cwd: Path | None = None,
+    ) -> int:
+        """Start a command, return its process id. ``die_at`` n: SIGKILL at its n-th change to the disk."""
+        self._count += 1
+        return int(
+            self._ask(
+                args=[str(arg) for arg in args],
+                out=str(self._folder / "out.txt"),
+                err=str(self._folder / "err.txt"),
+                tally=str(self._folder / "tally.txt"),
+                checkpoint_seconds=checkpoint_seconds,
+                die_at=die_at,
+                uid=uid,
+                cwd=str(cwd or self._folder),
+            )
+        )
+
+    def wait(self, pid: int) -> Ended:
+        """Its exit code (minus the signal, if one ended it) and what it printed."""
+        code = int(self._ask(wait=pid))
+        return Ended(code, (self._folder / "out.txt").read_text(), (self._folder / "err.txt").read_text())
+
+    def run(self, *args: object, **how: Any) -> Ended:
+        return self.wait(self.start(*args, **how))
+
+    def changes(self) -> int:
+        """How often the last command that came to its end changed the disk."""
+        return int((self._folder / "tally.txt").read_text())
+
+    def _ask(self, **request: object) -> Any:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+
+@cache
+def driver() -> Driver:
+    """The driver of this test process; it ends with it."""
+    folder = Path(tempfile.mkdtemp(prefix="nogs-driver-"))
+    folder.chmod(0o755)
+    process = subprocess.Popen(
+        [sys.executable, "-c", DRIVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "NOGS_CACHE": str(folder / "cache"), "COLUMNS": "200"},
+    )
+
+    @atexit.register
+    def close() -> None:
+        process.communicate()  # closes its input, at the end of which it stops
+        shutil.rmtree(folder)
+
+    assert process.stdout
+    assert process.stdout.readline() == '"ready"\n'
+    return Driver(process, folder)
+
+
+def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 120.0) -> None:
+    """Look until it has happened; the limit is for tests that would hang, not a measure of speed."""
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"{what}: not in {seconds} s"
+        time.sleep(0.01)
