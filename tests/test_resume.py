@@ -12,15 +12,17 @@ import os
 import random
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
+
 from tiny import GEOMETRY, driver, wait_for, write_npz
 
-KILLS = 5
+KILLS = 4
 OF_TIME = {"seconds", "seconds_to_converge", "seconds_to_target"}
 
 
@@ -70,19 +72,34 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     return Commands(whole, commands, changes)
 
 
-@pytest.mark.parametrize("name", ["posterior", "bank", "sequences", "ram", "nogs", "evaluation"])
-def test_a_killed_stage_goes_on_to_the_same_end(uninterrupted: Commands, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["posterior", "bank", "ram", "nogs", "evaluation"])
+def test_a_stage_killed_again_and_again_goes_on_to_the_same_end(
+    uninterrupted: Commands, tmp_path: Path, name: str
+) -> None:
     command, changes = uninterrupted.commands[name], uninterrupted.changes[name]
-    out, moments, resume = tmp_path / "out", random.Random(name), ()
+    out, moments = tmp_path / "out", random.Random(name)
+    code, err = command.run(out, die_at=moments.randint(1, changes // 2))
+    assert code == -signal.SIGKILL, err
     for _ in range(KILLS):
-        # Never so late that a resumed command could have ended before.
-        code, err = command.run(out, *resume, die_at=moments.randint(1, max(1, changes // KILLS)))
-        assert code == -signal.SIGKILL, err
-        assert not (out / "COMPLETE").exists()
-        resume = ("--resume",)
+        # A resumed command first makes four changes to say so; it may come to its end before it is killed.
+        code, err = command.run(out, "--resume", die_at=moments.randint(4, 5 + changes // KILLS))
+        assert code in (0, -signal.SIGKILL), err
+        assert (out / "COMPLETE").exists() == (code == 0)
     code, err = command.run(out, "--resume")
     assert code == 0, err
     assert_same(uninterrupted.whole / name, out)
+
+
+def test_a_search_killed_at_each_moment_goes_on_to_the_same_end(uninterrupted: Commands, tmp_path: Path) -> None:
+    """Every moment there is: a chunk's file and its row in the log are two things, and neither may be lost."""
+    command = uninterrupted.commands["sequences"]
+    for moment in range(1, uninterrupted.changes["sequences"] + 1):
+        out = tmp_path / str(moment)
+        code, err = command.run(out, die_at=moment)
+        assert code == -signal.SIGKILL, err
+        code, err = command.run(out, "--resume")
+        assert code == 0, err
+        assert_same(uninterrupted.whole / "sequences", out)
 
 
 @pytest.mark.parametrize("name", ["posterior", "nogs"])
@@ -113,47 +130,55 @@ def test_killed_in_the_middle_of_computing(uninterrupted: Commands, tmp_path: Pa
 
 def test_a_killed_pipeline_goes_on_to_what_its_stages_do_one_by_one(tmp_path: Path) -> None:
     """Killed before the search ends, and while a training runs beside it, which must end with it."""
-    data = ("--data", f"npz:{write_npz(tmp_path / 'images.npz')}")
-    by_hand, out = tmp_path / "by-hand", tmp_path / "run"
-    sequences = ("--sequences", by_hand / "sequences")
-    posterior = ("--iterations", 40, "--batch-size", 128, "--learning-rate", 2e-3, "--validate-every", 250)
-    training = (*data, *GEOMETRY, "--iterations", 400, "--batch-size", 32, "--validate-every", 20)
-    stages = {
-        "posterior": Command("fit-posterior", (*data, *GEOMETRY, *posterior, "--annotate", 40)),
-        "bank": Command("build-bank", data),
-        "sequences": Command("search", ("--posterior", by_hand / "posterior", "--bank", by_hand / "bank")),
-        "train/ps-nogs-seed1": Command("train", (*training, "--method", "ps-nogs", "--seed", 1, *sequences)),
-        "evaluation": Command("evaluate", ("--models", by_hand / "train/ps-nogs-seed1", *sequences)),
-    }
-    for name, command in stages.items():
-        code, err = command.run(by_hand / name)
-        assert code == 0, err
-
-    methods = ("--methods", "ps-nogs", "--seeds", 1, "--jobs", 1)
-    whole = Command("run", (*training, *methods, "--posterior-iterations", 40, "--annotate", 40))
-    moments, resume = random.Random("run"), ()
+    out, moments, resume = tmp_path / "run", random.Random("run"), ()
+    whole = Command(
+        "run",
+        (
+            *("--data", f"npz:{write_npz(tmp_path / 'images.npz')}", *GEOMETRY, "--annotate", 40),
+            *("--posterior-iterations", 40, "--iterations", 400, "--batch-size", 32, "--validate-every", 20),
+            *("--methods", "ps-nogs", "--seeds", 1, "--jobs", 1),
+        ),
+    )
     while not (out / "sequences").exists():
-        # A search changes the disk more often than that: no kill comes after it.
-        code, err = whole.run(out, *resume, die_at=moments.randint(6, 12))
+        # Enough to get a stage further; and fewer than a search makes, so that no kill comes after it.
+        code, err = whole.run(out, *resume, die_at=moments.randint(15, 18))
         assert code == -signal.SIGKILL, err
         resume = ("--resume",)
     pid = driver().start("run", *whole.flags, "--out", out, "--resume")
-    wait_for((out / "train/ps-nogs-seed1/log.jsonl").exists, "a training's first validation")
+    training = out / "train" / "ps-nogs-seed1"
+    wait_for((training / "log.jsonl").exists, "a training's first validation")
     beside = children(pid)
     assert beside
     os.kill(pid, signal.SIGKILL)
     driver().wait(pid)
     wait_for(lambda: not any(map(alive, beside)), "the end of what ran beside it")
-    assert not (out / "train/ps-nogs-seed1/COMPLETE").exists()
+    assert not (training / "COMPLETE").exists()
 
     code, err = whole.run(out, "--resume")
     assert code == 0, err
-    for name in stages:
-        assert_same(by_hand / name, out / name)
-    results = [json.loads((run / "results.json").read_text()) for run in (out, by_hand / "evaluation")]
+    for stage in ("posterior", "bank", "sequences", "train/ps-nogs-seed1", "evaluation"):
+        config = json.loads((out / stage / "config.json").read_text())
+        code, err = Command(config["stage"], tuple(flags(config))).run(tmp_path / "by-hand" / stage)
+        assert code == 0, err
+        assert_same(tmp_path / "by-hand" / stage, out / stage)
+    results = [json.loads((run / "results.json").read_text()) for run in (out, tmp_path / "by-hand" / "evaluation")]
     assert but_time(results[0]) == but_time(results[1])
     assert (out / "report.html").exists()
     assert (out / "COMPLETE").exists()
+
+
+def flags(config: dict[str, Any]) -> Iterator[object]:
+    """The command line that config.json stands for: it is all that is needed to run a stage again."""
+    for key, value in config.items():
+        name = key.replace("_", "-")
+        if isinstance(value, dict) and key != "machine":
+            yield from flags(value)
+        elif isinstance(value, bool):
+            yield f"--{name}" if value else f"--no-{name}"
+        elif isinstance(value, list):
+            yield from (f"--{name}", *value)
+        elif value is not None and key not in ("stage", "machine"):
+            yield from (f"--{name}", value)
 
 
 def assert_same(whole: Path, resumed: Path) -> None:

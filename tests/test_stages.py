@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import CLASSES, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
 
 import nogs
 import nogs.stages.search
@@ -22,6 +21,7 @@ from nogs.completion.retrieval import Retrieval
 from nogs.data import ImageSet
 from nogs.rundir import RunDirectory
 from nogs.sequences import load_sequences
+from tiny import CLASSES, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
 
 GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
 LOCATIONS, ANNOTATED, TESTED = 9, 30, 30

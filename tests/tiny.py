@@ -9,11 +9,14 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import runpy
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -43,8 +46,7 @@ def write_npz(path: Path, *, count: int = 160, multilabel: bool = False) -> Path
     """A set of three classes, or of two labels (`striped`: not a chessboard; `across`), split 100/30/30."""
     y = np.arange(count) % len(CLASSES)
     x = pictures(y, seed=0)
-    split = np.array(["train", "val", "test"])[(np.arange(count) >= count - 60).astype(int)]
-    split[count - 30 :] = "test"
+    split = np.repeat(["train", "val", "test"], [count - 60, 30, 30])
     if multilabel:
         np.savez(path, x=x, y=np.stack((y < 2, y == 0), 1).astype(int), names=["striped", "across"], split=split)
     else:
@@ -58,77 +60,11 @@ class Ended(NamedTuple):
     err: str
 
 
-DRIVER = """
-import faulthandler, json, os, signal, sys, warnings
-import torch
-import nogs.cli, nogs.fit, nogs.pipeline, nogs.stages.predict, nogs.stages.report, nogs.report.table
-
-def command(args, out, err, checkpoint_seconds, die_at, uid, cwd):
-    os.setsid()
-    for stream, file in ((1, out), (2, err)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-    os.chdir(cwd)
-    if uid is not None:
-        os.setgid(uid)
-        os.setuid(uid)
-    warnings.simplefilter("error")
-    torch.set_num_threads(1)
-    nogs.fit.CHECKPOINT_SECONDS = checkpoint_seconds
-    touched = 0
-
-    def watch(event, details):
-        # What changes the disk in a run directory: opening to write, renaming, making directories.
-        nonlocal touched
-        writes = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
-        if not (writes or event in ("os.rename", "os.mkdir")) or watch.off:
-            return
-        touched += 1
-        if touched == die_at:
-            watch.off = True
-            if event == "open" and str(details[0]).endswith("log.jsonl"):
-                with open(details[0], "a") as log:
-                    log.write('{"torn')
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    watch.off = False
-    sys.addaudithook(watch)
-    code = nogs.cli.main(args)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code, touched
-
-print(json.dumps("ready"), flush=True)
-for line in sys.stdin:
-    request = json.loads(line)
-    if "wait" in request:
-        _, status = os.waitpid(request["wait"], 0)
-        print(json.dumps(os.waitstatus_to_exitcode(status)), flush=True)
-        continue
-    tally = request.pop("tally")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            code, touched = command(**request)
-            with open(tally, "w") as file:
-                file.write(str(touched))
-        except SystemExit as end:  # of the parser
-            code = end.code
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    print(json.dumps(pid), flush=True)
-"""
-
-
 class Driver:
     """Runs `nogs` commands, each in a process of its own; ``folder`` is for their output."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
-        self._process, self._folder, self._count = process, folder, 0
+        self._process, self._folder = process, folder
 
     def start(
         self,
@@ -138,14 +74,14 @@ class Driver:
         uid: int | None = None,
         cwd: Path | None = None,
     ) -> int:
-        """Start a command, return its process id. ``die_at`` n: SIGKILL at its n-th change to the disk."""
-        self._count += 1
+        """Start a command, or a Python file that uses nogs, and return its process id.
+
+        ``die_at`` n: SIGKILL at its n-th change to the disk.
+        """
         return int(
             self._ask(
                 args=[str(arg) for arg in args],
-                out=str(self._folder / "out.txt"),
-                err=str(self._folder / "err.txt"),
-                tally=str(self._folder / "tally.txt"),
+                files=[str(self._folder / name) for name in ("out", "err", "changes")],
                 checkpoint_seconds=checkpoint_seconds,
                 die_at=die_at,
                 uid=uid,
@@ -156,14 +92,14 @@ class Driver:
     def wait(self, pid: int) -> Ended:
         """Its exit code (minus the signal, if one ended it) and what it printed."""
         code = int(self._ask(wait=pid))
-        return Ended(code, (self._folder / "out.txt").read_text(), (self._folder / "err.txt").read_text())
+        return Ended(code, (self._folder / "out").read_text(), (self._folder / "err").read_text())
 
     def run(self, *args: object, **how: Any) -> Ended:
         return self.wait(self.start(*args, **how))
 
     def changes(self) -> int:
         """How often the last command that came to its end changed the disk."""
-        return int((self._folder / "tally.txt").read_text())
+        return int((self._folder / "changes").read_text())
 
     def _ask(self, **request: object) -> Any:
         assert self._process.stdin
@@ -179,7 +115,7 @@ def driver() -> Driver:
     folder = Path(tempfile.mkdtemp(prefix="nogs-driver-"))
     folder.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-c", DRIVER],
+        [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -192,13 +128,98 @@ def driver() -> Driver:
         shutil.rmtree(folder)
 
     assert process.stdout
-    assert process.stdout.readline() == '"ready"\n'
+    assert process.stdout.readline() == "ready\n"
     return Driver(process, folder)
 
 
-def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 120.0) -> None:
+def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 500.0) -> None:
     """Look until it has happened; the limit is for tests that would hang, not a measure of speed."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"{what}: not in {seconds} s"
         time.sleep(0.01)
+
+
+def _serve() -> None:
+    """The driver's own process: a request a line, answered by a line."""
+    # Here, for the processes that a command starts beside it import this file too.
+    import nogs.pipeline
+    import nogs.report.table
+    import nogs.stages.predict  # noqa: F401
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+            continue
+        pid = os.fork()
+        if pid:
+            print(pid, flush=True)
+            continue
+        code = 1
+        try:
+            code = _command(**request)
+        except SystemExit as end:  # of the parser, or to say the exit code
+            code = int(end.code or 0)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def _command(
+    args: list[str],
+    files: list[str],
+    checkpoint_seconds: float,
+    die_at: int | None,
+    uid: int | None,
+    cwd: str,
+) -> int:
+    """What `nogs` does, in a process of its own; the number of changes to the disk goes to the last of ``files``."""
+    import torch
+
+    import nogs.cli
+    import nogs.fit
+    import nogs.stages.search
+
+    os.setsid()
+    out, err, tally = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in files)
+    os.dup2(out, 1)
+    os.dup2(err, 2)
+    os.chdir(cwd)
+    if uid is not None:
+        os.setgid(uid)
+        os.setuid(uid)
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    nogs.fit.CHECKPOINT_SECONDS = checkpoint_seconds
+    nogs.stages.search.CHUNK = 15  # several chunks of few sequences
+    changes = 0
+
+    def watch(event: str, details: tuple[Any, ...]) -> None:
+        nonlocal changes
+        to_write = event == "open" and isinstance(details[2], int) and details[2] & (os.O_WRONLY | os.O_RDWR)
+        if not to_write and event not in ("os.rename", "os.mkdir"):
+            return
+        changes += 1
+        if changes == die_at:
+            if to_write and str(details[0]).endswith("log.jsonl"):
+                os.write(os.open(details[0], os.O_WRONLY | os.O_APPEND | os.O_CREAT), b'{"torn')
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    if args and args[0].endswith(".py"):
+        sys.argv = args
+        runpy.run_path(args[0], run_name="__main__")
+        return 0
+    code = nogs.cli.main(args)
+    os.write(tally, str(changes).encode())
+    return code
+
+
+if __name__ == "__main__":
+    _serve()

@@ -248,8 +248,11 @@ class Predict:
 DEMO = Run(
     machine=Machine(out=Path("nogs-demo")),
     source=Source(data="digits"),
-    geometry=Geometry(glimpse_size=6, stride=3, glimpses=6),
+    geometry=Geometry(glimpse_size=6, stride=3, glimpses=4),
     seeds=(0, 1),
+    iterations=2500,
+    learning_rate=3e-3,
+    posterior_iterations=4000,
     mirror=False,
 )
 """What `nogs demo` runs, unless flags say otherwise."""

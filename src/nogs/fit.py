@@ -73,6 +73,8 @@ def fit(
             network.eval()
             with torch.inference_mode():
                 figures = validate()
+            if not math.isfinite(figures["nll_nats"]):
+                raise UserError(f"the validation loss is not finite at iteration {iteration}: lower the learning rate")
             row = {
                 "iteration": iteration,
                 "seconds": round(seconds, 3),

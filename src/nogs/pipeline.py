@@ -33,7 +33,7 @@ from nogs.stages.report import report
 from nogs.stages.search import search
 from nogs.stages.train import train
 
-POLL_SECONDS = 0.5
+POLL_SECONDS = 2.0
 POSTERIOR_BATCH = 128
 POSTERIOR_LEARNING_RATE = 2e-3
 

@@ -92,11 +92,15 @@ class RunDirectory:
 
     def _write(self, name: str, content: bytes) -> None:
         partial = self.path / f"{name}.partial"
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path / name)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.path / name)
+        except OSError:  # a disk that is full: make room at least for what comes to say so
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def open_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDirectory:

@@ -19,7 +19,7 @@ from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
 CANVAS_PX = 48
-ENLARGE = 3  # an 8×8 digit is drawn 24 px wide
+ENLARGE = 5  # an 8×8 digit is drawn 40 px wide
 FRAGMENTS = 8
 FRAGMENT_PX = 8
 CANVASES = (12_000, 1_500, 1_500)  # train (ten a digit), val, test

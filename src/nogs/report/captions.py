@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from nogs.report.material import Material
-from nogs.report.numbers import Real, count, nats, percent
+from nogs.report.notation import Real, count, nats, percent
 from nogs.report.style import title_of
 from nogs.report.table import REFERENCE, mean_or_bound, ratio
 
@@ -51,11 +51,9 @@ def network_and_posterior(material: Material) -> str:
         "calibration_error_by_glimpse"
     )
     if designed and random:
-        verdict = "more" if designed[-1] > random[-1] else "not more"
-        text += (
-            f"Its confidence is off by {percent(designed[-1])} at designed locations in the end, {verdict} than "
-            f"at random ones ({percent(random[-1])}): a design is drawn to where the posterior is over-confident."
-        )
+        off, off_random = percent(designed[-1]), percent(random[-1])
+        text += f"In the end its confidence is off by {off} at designed locations and {off_random} at random ones"
+        text += ": watch it, for the best of many locations is often one that the posterior misjudges."
     return text.strip()
 
 
@@ -68,9 +66,10 @@ def information_gain(material: Material, *, publishable: bool) -> str:
     ]
     return (
         "Above, the expected information gain about the class of a glimpse at each location, given the glimpses "
-        f"before it; the square is where the search {criterion}. Below, {over}, and the probability the posterior "
-        f"gives to the true class. The gain expected of the chosen glimpse is {chosen[0]:.2g} nats at first and "
-        f"{chosen[-1]:.2g} at the last, a mean over these {len(material.examples)} images."
+        f"before it; the square is where the search {criterion}. Below, {over}, and the probability p that the "
+        "posterior gives to the true class. The gain expected of the chosen glimpse is "
+        f"{chosen[0]:.2g} nats at first and {chosen[-1]:.2g} at the last, a mean over these "
+        f"{len(material.examples)} images."
     )
 
 
@@ -95,7 +94,7 @@ def validation_loss(material: Material) -> str:
     ]
     return (
         text + f"The dashed line is the target, {nats(target)} nats: RAM’s best loss, a mean over seeds, plus 0.01. "
-        f"It is reached by {_listed(reached)}; look at how early. Seconds are of training alone."
+        f"It is reached by {_listed(reached)}; look at how early."
     )
 
 

@@ -14,10 +14,20 @@ Point = tuple[float, float]
 
 
 def draw_network(
-    ax: Axes, palette: Palette, *, glimpse_px: int | None, locations: int | None, classes: int, hidden: int | None
+    ax: Axes,
+    palette: Palette,
+    *,
+    glimpse_px: int | None,
+    locations: int | None,
+    classes: int,
+    hidden: int | None,
+    sequences: bool,
 ) -> None:
-    """Image → glimpse → embedding → GRU → classifier, location and baseline; the location looks again."""
-    ax.set(xlim=(0, 10), ylim=(0, 8.6), aspect="equal")
+    """Image → glimpse → embedding → GRU → classifier, location and baseline; the location looks again.
+
+    ``sequences``: the location is taught by designed sequences too.
+    """
+    ax.set(xlim=(0, 10), ylim=(0.3, 8.4), aspect="equal")
     ax.axis("off")
     _image(ax, palette, (0.25, 1.6), 2.2)
     ax.text(1.35, 1.3, f"{glimpse_px} px glimpse" if glimpse_px else "glimpse", **_small(palette))
@@ -36,7 +46,7 @@ def draw_network(
     _arrow(ax, palette, [(9.1, 1.85), (9.1, 1.1), (7.9, 1.1), (7.9, 1.8)])
     ax.text(8.5, 0.65, "$h_{t-1}$: what was seen before", **_small(palette))
     for x, lesson in (
-        (1.35, "REINFORCE,\ndesigned sequences"),
+        (1.35, "REINFORCE,\ndesigned sequences" if sequences else "REINFORCE"),
         (5.0, "squared error"),
         (8.5, "cross-entropy\nwith the label"),
     ):

@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
+from nogs.methods import METHODS
 from nogs.report.diagram import draw_network
 from nogs.report.material import Logs, Row
-from nogs.report.numbers import Real, short_count
+from nogs.report.notation import Real, short_count
 from nogs.report.style import Palette, title_of
 
 WIDTH = 9.6
@@ -40,7 +41,7 @@ def network_and_posterior(
         ("accuracy", "accuracy_by_glimpse", "random_accuracy_by_glimpse"),
         ("calibration error", "calibration_error_by_glimpse", "random_calibration_error_by_glimpse"),
     )
-    figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplot_mosaic(
         [["network", str(row)] for row in range(len(panels))], width_ratios=(1.45, 1), sharex=False
     )
@@ -51,6 +52,7 @@ def network_and_posterior(
         locations=locations,
         classes=len(results["classes"]),
         hidden=hidden,
+        sequences=any(METHODS[name].sequences != "none" for name in results["methods"] if name in METHODS),
     )
     axes["network"].set_title("The network that is trained")
     for row, (title, key, random_key) in enumerate(panels):
@@ -83,7 +85,7 @@ def validation_loss(logs: Logs, target_nll_nats: Real | None, palette: Palette) 
             _loss_curves(ax, [rows for rows in seeds if rows], key, title_of(name), palette.method(name))
         if target_nll_nats is not None:
             ax.axhline(target_nll_nats, color=palette.ink, linestyle=(0, (4, 3)), linewidth=1.1)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlim(left=0)
     losses = [row["nll_nats"] for seeds in logs.values() for rows in seeds for row in rows]
@@ -120,7 +122,7 @@ def races(methods: dict[str, dict[str, Any]], trained: dict[str, list[Real | Non
             _race(ax, row, scores[key], trained.get(name, []), palette.method(name), palette)
         ax.set(title=f"Iterations {title}", yticks=range(len(methods)), ylim=(len(methods) - 0.5, -0.5))
         ax.set_yticklabels([title_of(name) for name in methods], fontsize=10.5, color=palette.ink)
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlim(left=0)
         ax.grid(axis="y", visible=False)
@@ -185,17 +187,28 @@ def _loss_curves(ax: Axes, seeds: list[list[Row]], key: str, label: str, colour:
 def _race(
     ax: Axes, row: int, values: list[Real | None], trained: list[Real | None], colour: str, palette: Palette
 ) -> None:
-    arrived = [value for value in values if value is not None]
-    never = [last for value, last in zip(values, trained, strict=False) if value is None and last is not None]
+    # Seeds one beneath the other, so that equal ones are all seen.
+    heights = [row + 0.3 * ((seed + 0.5) / len(values) - 0.5) for seed in range(len(values))]
+    known = zip(values, trained or [None] * len(values), heights, strict=True)
+    dots = [(last if value is None else value, y, value is None) for value, last, y in known]
+    arrived = [x for x, _, missed in dots if not missed and x is not None]
+    never = [(x, y) for x, y, missed in dots if missed and x is not None]
     if arrived and len(arrived) == len(values):
         ax.barh(row, mean(arrived), height=0.5, color=colour, alpha=0.28)
         if len(arrived) > 1:
             ax.errorbar(mean(arrived), row, xerr=stdev(arrived), color=palette.ink, capsize=4, linewidth=1.3)
-    ax.plot(arrived, [row] * len(arrived), "o", color=colour, markersize=7, markeredgecolor=palette.paper)
-    ax.plot(never, [row] * len(never), ">", color=palette.paper, markersize=8, markeredgecolor=colour)
-    if never:
-        ax.annotate("never", (max(never), row), (0, 8), textcoords="offset points", ha="center", fontsize=8.5)
-    if not values or (all(value is None for value in values) and not never):
+    ax.plot(
+        arrived,
+        [y for _, y, missed in dots if not missed],
+        "o",
+        color=colour,
+        markersize=7,
+        markeredgecolor=palette.paper,
+    )
+    for x, y in never:
+        ax.plot(x, y, ">", color=palette.paper, markersize=8, markeredgecolor=colour)
+        ax.annotate("never", (x, y), (-8, 0), textcoords="offset points", ha="right", va="center", fontsize=8.5)
+    if not arrived and not never:
         ax.text(0.02, row, "not known", transform=ax.get_yaxis_transform(), va="center", color=palette.faint)
 
 

@@ -15,7 +15,6 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
@@ -26,9 +25,12 @@ from nogs.report.material import Example
 from nogs.report.style import CHOSEN, Palette, short
 
 MAPS = "magma"
-GAMMA = 0.5
-"""Colours follow the square root, so that the small gains of late glimpses are seen beside the first."""
-FADED = 0.32
+GAMMA = 0.4
+"""Colours follow this power, so that the small gains of late glimpses are seen beside the first."""
+FADED = 0.45
+"""Opacity of what was not seen."""
+FAINT = 0.35
+"""Opacity of the mean image under a heat map."""
 
 
 def information_gain(
@@ -55,7 +57,14 @@ def information_gain(
     for t in range(T):
         above, below = axes[0, t], axes[1, t]
         _bare(above, grid, palette)
-        above.set_title(f"{t + 1}", loc="center", fontsize=9, pad=3, color=palette.faint, fontweight="normal")
+        above.set_title(
+            f"glimpse {t + 1}" if t == 0 else f"{t + 1}",
+            loc="center",
+            fontsize=9,
+            pad=3,
+            color=palette.faint,
+            fontweight="normal",
+        )
         painted = _paint(above, example.eig[t], grid, norm)
         _outline(above, corners_px[t], grid)
         _bare(below, grid, palette)
@@ -63,7 +72,7 @@ def information_gain(
         for step, corner_px in enumerate(corners_px[: t + 1]):
             _outline(below, corner_px, grid, number=step + 1)
         probability = float(example.log_probs[t, example.label].exp())
-        below.set_xlabel(f"{probability:.0%}".replace("%", " %"), labelpad=3, fontsize=9)
+        below.set_xlabel(f"p = {probability:.2f}", labelpad=3, fontsize=9)
     box = axes[0, -1].get_position()
     scale = figure.colorbar(painted, cax=figure.add_axes((box.x1 + 0.012, box.y0, 0.016, box.height)))
     scale.set_label("nats", fontsize=8.5, labelpad=2)
@@ -80,11 +89,19 @@ def where_they_look(
     palette: Palette,
 ) -> Figure:
     """Share of images whose glimpse t covers each pixel; a row for each of {title: (colour, shares)}."""
-    T = max(len(shares) for _, shares in looks.values())
-    side = min(1.55, 8.1 / T)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
-    figure = Figure(figsize=(side * T + 1.5, side * len(looks) + 0.35), layout=layout)
-    axes = figure.subplots(len(looks), T, squeeze=False)
+    T, R = max(len(shares) for _, shares in looks.values()), len(looks)
+    side, left, right, top, gap = min(1.55, 8.1 / T), 0.34, 0.62, 0.3, 0.07
+    width, height = left + T * (side + gap) + right, top + R * (side + gap)
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(R, T, squeeze=False)
+    figure.subplots_adjust(
+        left=left / width,
+        right=1 - (right + gap) / width,
+        top=1 - top / height,
+        bottom=gap / height,
+        wspace=gap / side,
+        hspace=gap / side,
+    )
     for row, (title, (colour, shares)) in enumerate(looks.items()):
         ramp = LinearSegmentedColormap.from_list(title, [to_rgba(colour, 0), to_rgba(colour, 1)])
         for t in range(T):
@@ -93,7 +110,7 @@ def where_they_look(
                 ax.axis("off")
                 continue
             _bare(ax, grid, palette)
-            _show(ax, mean_image, seen_px=[], grid=grid)
+            _show(ax, mean_image, seen_px=[], grid=grid, faded=FAINT)
             drawn = ax.imshow(
                 coverage(shares[t], grid),
                 cmap=ramp,
@@ -110,7 +127,9 @@ def where_they_look(
                     fontweight="normal",
                 )
         axes[row, 0].set_ylabel(title, fontsize=10.5, fontweight="bold", color=colour)
-        scale = figure.colorbar(drawn, ax=axes[row, :].tolist(), fraction=0.03, aspect=14, pad=0.012)
+        box = axes[row, -1].get_position()
+        place = (box.x1 + gap / width, box.y0 + 0.1 * box.height, 0.1 / width, 0.8 * box.height)
+        scale = figure.colorbar(drawn, cax=figure.add_axes(place))
         scale.set_ticks([0, 0.25, 1])
         scale.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         scale.ax.tick_params(labelsize=8, length=2)
@@ -141,11 +160,13 @@ def _paint(ax: Axes, values: Float[Tensor, " L"], grid: Grid, norm: PowerNorm) -
     return ax.pcolormesh(edges, edges, square, cmap=MAPS, norm=norm, rasterized=True)
 
 
-def _show(ax: Axes, picture: Shaped[Tensor, "c H H"], *, seen_px: list[list[int]], grid: Grid) -> None:
+def _show(
+    ax: Axes, picture: Shaped[Tensor, "c H H"], *, seen_px: list[list[int]], grid: Grid, faded: float = FADED
+) -> None:
     """The picture, faded where it was not seen."""
     pixels = picture.float().clamp(0, 255).permute(1, 2, 0).numpy() / 255
     colours = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
-    opacity = np.full(pixels.shape[:2], FADED, dtype=np.float32)
+    opacity = np.full(pixels.shape[:2], faded, dtype=np.float32)
     for row, column in seen_px:
         opacity[row : row + grid.glimpse_px, column : column + grid.glimpse_px] = 1
     ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
@@ -161,7 +182,7 @@ def _outline(ax: Axes, corner_px: list[int], grid: Grid, *, number: int | None =
             column,
             row,
             f"{number}",
-            fontsize=5.5,
+            fontsize=6.5,
             ha="center",
             va="center",
             color="#06222e",

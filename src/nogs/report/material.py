@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nogs.errors import UserError
 from nogs.glimpses import Grid
-from nogs.report.numbers import Real
+from nogs.report.notation import Real
 from nogs.rundir import RunDirectory, read_run
 
 Row = dict[str, Any]

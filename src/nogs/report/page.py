@@ -18,11 +18,13 @@ from matplotlib.figure import Figure
 
 from nogs.report import captions, figures, maps
 from nogs.report.material import Material
-from nogs.report.numbers import seconds
+from nogs.report.notation import seconds
 from nogs.report.style import DARK, LIGHT, Palette, drawn_in, title_of
 from nogs.report.table import results_table, time_breakdown
 
 DPI = 200
+PX_PER_INCH = 104
+"""How large figures are shown at most: their 10 pt letters are then about as large as the captions."""
 Draw = Callable[[Palette], Figure]
 
 
@@ -46,6 +48,7 @@ class Drawn(NamedTuple):
     dark: str
     png: bytes
     pdf: bytes
+    width_px: int
 
 
 class Page(NamedTuple):
@@ -190,24 +193,24 @@ def _rows(material: Material, palette: Palette) -> dict[str, tuple[str, Any]]:
 
 
 def _drawn(name: str, alt: str, draw: Draw) -> Drawn:
-    light, png, pdf = _saved(draw, LIGHT, ("svg", "png", "pdf"))
-    (dark,) = _saved(draw, DARK, ("svg",))
-    return Drawn(name, alt, base64.b64encode(light).decode(), base64.b64encode(dark).decode(), png, pdf)
-
-
-def _saved(draw: Draw, palette: Palette, formats: tuple[str, ...]) -> list[bytes]:
-    """The figure in each format; the same data give the same bytes, whenever they are drawn."""
-    dates: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
-    files = []
-    with drawn_in(palette), warnings.catch_warnings():
+    with warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes: no reason to fail or to complain.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = draw(palette)
-        for kind in formats:
-            file = io.BytesIO()
-            figure.savefig(file, format=kind, dpi=DPI, metadata=dates[kind])
-            files.append(file.getvalue())
-    return files
+        with drawn_in(DARK):
+            dark = _saved(draw(DARK), "svg")
+        with drawn_in(LIGHT):
+            figure = draw(LIGHT)
+            light, png, pdf = (_saved(figure, kind) for kind in ("svg", "png", "pdf"))
+    svg, svg_dark = (base64.b64encode(file).decode() for file in (light, dark))
+    return Drawn(name, alt, svg, svg_dark, png, pdf, round(figure.get_figwidth() * PX_PER_INCH))
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    """The file, without its date: the same data give the same bytes, whenever they are drawn."""
+    dates: dict[str, dict[str, None]] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
+    file = io.BytesIO()
+    figure.savefig(file, format=kind, dpi=DPI, metadata=dates[kind])
+    return file.getvalue()
 
 
 def _facts(material: Material) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nogs.report.material import Material, gather
-from nogs.report.numbers import Real, count, nats, percent, seconds, short_count
+from nogs.report.notation import Real, brief, count, nats, percent, seconds, short_count
 from nogs.report.style import title_of
 
 REFERENCE = "ram"
@@ -57,10 +57,10 @@ def results_table(material: Material) -> list[Line]:
     """The table's lines: speed, quality, cost."""
     lines = [
         _line(material, "Iterations to target", "iterations_to_target", count, "iteration"),
-        Line("RAM’s iterations to target, times this", tuple(Cell(ratio(material, name)) for name in material.methods)),
+        Line("Iterations to target, RAM ÷ method", tuple(Cell(ratio(material, name)) for name in material.methods)),
         _line(material, "Iterations to convergence", "iterations_to_converge", count, "iteration"),
-        _line(material, "Seconds to target", "seconds_to_target", seconds, "seconds"),
-        _line(material, "Seconds to convergence", "seconds_to_converge", seconds, "seconds"),
+        _line(material, "Seconds to target", "seconds_to_target", brief, "seconds"),
+        _line(material, "Seconds to convergence", "seconds_to_converge", brief, "seconds"),
         _line(material, "Test accuracy", "test_accuracy", percent),
         _line(material, "Balanced accuracy", "test_balanced_accuracy", percent),
         _line(material, "Test loss (nats)", "test_nll_nats", nats),

@@ -22,6 +22,8 @@ def predict(config: Predict) -> None:
 
     Glimpses are [row, column] of their top-left pixels in the resized image; ``macs`` are multiply-adds.
     """
+    if not config.images:
+        raise UserError("no image is given: name one or more files after the model's directory")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     network, T, classes = load_attention(run, device)

@@ -24,7 +24,7 @@ from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.sequences import Sequences, load_sequences, save_sequences
 
-CHUNK = 25
+CHUNK = 50
 
 
 def search(config: Search, tick: Tick | None = None) -> RunDirectory:

@@ -29,9 +29,16 @@ def nats(value: Real) -> str:
     return f"{value:.3f}"
 
 
+def brief(value: Real) -> str:
+    """6.54 → 6.5, 1234.5 → 1,234: seconds where the heading names the unit."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
 def seconds(value: Real) -> str:
-    """1.2 s, 83 s, 12 min, 3 h 5 min."""
+    """1.2 s, 83 s, 2 min 11 s, 12 min, 3 h 5 min."""
     if value < 120:
         return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    if value < 600:
+        return f"{round(value) // 60} min {round(value) % 60} s"
     minutes = round(value / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
