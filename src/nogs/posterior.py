@@ -125,7 +125,7 @@ def _gru(
 
 
 class AVPCNN(nn.Module):
-    """Any timm classifier on the masked image with the mask as a channel: permutation-invariant in the glimpses."""
+    """Any timm classifier on the masked image, its mask a channel; at one scale blind to the order of glimpses."""
 
     def __init__(
         self,
