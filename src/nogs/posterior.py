@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-import timm
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -143,11 +142,7 @@ class AVPCNN(nn.Module):
         self.multilabel = multilabel
         self.focus: Tensor
         self.register_buffer("focus", torch.full((len(grid),), 1 / len(grid)))
-        self.backbone: nn.Module = (
-            small_resnet(channels + 1, classes)
-            if backbone == "small-resnet"
-            else timm.create_model(backbone, pretrained=pretrained, in_chans=channels + 1, num_classes=classes)
-        )
+        self.backbone = _backbone(backbone, channels + 1, classes, pretrained=pretrained)
 
     def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
         return distribution(self._logits(glimpses), multilabel=self.multilabel)
@@ -179,8 +174,18 @@ class AVPCNN(nn.Module):
         return self.backbone(unseen)
 
 
+def _backbone(name: str, channels: int, classes: int, *, pretrained: bool) -> nn.Module:
+    import timm  # seconds to import, and the lookahead posterior needs none of it
+
+    if name == "small-resnet":
+        return small_resnet(channels, classes)
+    return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=classes)
+
+
 def small_resnet(channels: int, classes: int) -> nn.Module:
     """A residual network of 0.7 M parameters for images of 32 to 128 pixels: timm's ResNet, a block a stage."""
+    import timm
+
     return timm.models.resnet.ResNet(
         timm.models.resnet.BasicBlock,  # type: ignore[arg-type] # timm's annotation is of an instance
         layers=(1, 1, 1, 1),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -39,6 +38,8 @@ def digits(
     """Canvases [N, 1, canvas_px, canvas_px] of one digit each; its group is the digit's index, 0..1796."""
     if canvas_px < _SCAN_PX * enlarge:
         raise UserError(f"--image-size {canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
+    from sklearn.datasets import load_digits  # seconds to import, for this source alone
+
     scans, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int64)
     drawn = _enlarged(scans, enlarge)

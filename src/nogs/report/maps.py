@@ -7,6 +7,7 @@ Where photographs may not be published, everything is drawn over the mean image.
 from __future__ import annotations
 
 from itertools import pairwise
+from math import dist
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colors import LinearSegmentedColormap, PowerNorm, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 from torch import Tensor
@@ -48,6 +50,7 @@ def information_gain(
     """
     T = len(example.cells)
     corners_px = grid.top_left_px(example.cells).tolist()
+    sides = _free_sides(corners_px, grid)
     figure = Figure(figsize=(1.12 * T + 0.72, 2.95))
     axes = figure.subplots(2, T, squeeze=False)
     right = 1 - 0.66 / figure.get_figwidth()
@@ -70,7 +73,8 @@ def information_gain(
         _bare(below, grid, palette)
         _show(below, picture, seen_px=corners_px[: t + 1], grid=grid)
         for step, corner_px in enumerate(corners_px[: t + 1]):
-            _outline(below, corner_px, grid, number=step + 1)
+            _outline(below, corner_px, grid)
+            _number(below, step + 1, corner_px, sides[step], grid)
         probability = float(example.log_probs[t, example.label].exp())
         below.set_xlabel(f"p = {probability:.2f}", labelpad=3, fontsize=9)
     box = axes[0, -1].get_position()
@@ -172,24 +176,44 @@ def _show(
     ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
 
 
-def _outline(ax: Axes, corner_px: list[int], grid: Grid, *, number: int | None = None) -> None:
+def _outline(ax: Axes, corner_px: list[int], grid: Grid) -> None:
     row, column = corner_px
     side = grid.glimpse_px
-    ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=CHOSEN, linewidth=1.4))
-    if number is not None:
-        label = {"boxstyle": "square,pad=0.12", "facecolor": CHOSEN, "edgecolor": "none"}
-        ax.text(
-            column,
-            row,
-            f"{number}",
-            fontsize=6.5,
-            ha="center",
-            va="center",
-            color="#06222e",
-            fontweight="bold",
-            bbox=label,
-            clip_on=False,
-        )
+    ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=CHOSEN, linewidth=1.2))
+
+
+def _number(ax: Axes, number: int, corner_px: list[int], side: tuple[int, int], grid: Grid) -> None:
+    """The glimpse's number at one of its corners, outside: the glimpse may be smaller than its number."""
+    (row, column), (below, right) = corner_px, side
+    ax.annotate(
+        f"{number}",
+        (column + right * grid.glimpse_px, row + below * grid.glimpse_px),
+        (0.5 - right, 1.5 * (2 * below - 1)),  # points: letters have room about them
+        textcoords="offset points",
+        ha="left" if right else "right",
+        va="top" if below else "bottom",
+        fontsize=7,
+        fontweight="bold",
+        color=CHOSEN,
+        path_effects=[withStroke(linewidth=1.6, foreground="#06222e")],
+    )
+
+
+def _free_sides(corners_px: list[list[int]], grid: Grid) -> list[tuple[int, int]]:
+    """Which corner (below, right) each number stands at: the farthest from the numbers before it."""
+    g, reach, enough = grid.glimpse_px, grid.image_px / 20, grid.image_px / 6
+    taken: list[tuple[float, float]] = []
+    sides = []
+    for row, column in corners_px:
+        places = {
+            (below, right): (row + below * (g + reach) - reach / 2, column + right * (g + reach) - reach / 2)
+            for below in (0, 1)
+            for right in (0, 1)
+        }
+        room = {side: min([enough, *(dist(place, other) for other in taken)]) for side, place in places.items()}
+        sides.append(max(room, key=room.__getitem__))
+        taken.append(places[sides[-1]])
+    return sides
 
 
 def _bare(ax: Axes, grid: Grid, palette: Palette) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
 from nogs.attention import Chooser, HardAttention, greedy, sampling
 from nogs.completion.retrieval import Retrieval
@@ -144,6 +143,8 @@ def _record(
 
 def _scores(log_probs: Float[Tensor, "n T C"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
     """Accuracy, balanced accuracy and NLL of the last prediction; accuracy after each glimpse."""
+    from torchmetrics.functional.classification import multiclass_accuracy  # seconds to import, for this stage alone
+
     said, C = log_probs.argmax(-1), log_probs.shape[-1]
     last = log_probs[:, -1]
     return {
@@ -182,6 +183,8 @@ def _judge(
 
     Images with sequences are training images that the posterior was not fitted to.
     """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
     T, L = sequences.cells.shape[1], len(posterior.grid)
     places = {
         "random": (test, torch.randint(L, (len(test), T), generator=chance(8))),
