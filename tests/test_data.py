@@ -436,7 +436,7 @@ def test_cache_directory(monkeypatch):
 
 
 def test_fingerprint_sees_every_part():
-    images = digits(24, 0, canvases=(40, 20, 20))
+    images = digits(40, 0, canvases=(40, 20, 20))
     prints = {fingerprint(images)}
     for name in ("images", "labels", "split"):
         other = getattr(images, name).clone()
@@ -476,7 +476,7 @@ def test_spec_of_a_folder_without_its_kind_and_of_the_wrong_kind(tmp_path):
 
 def test_bad_sizes_and_tasks(tmp_path):
     assert "--image-size 0" in message("digits", image_size=0)
-    assert "24 pixels wide" in message("digits", image_size=16)
+    assert "40 pixels wide" in message("digits", image_size=16)
     assert "one label only" in message("digits", task="Smiling")
     spec = f"celeba:{make_celeba(tmp_path / 'set')}"
     assert "--task Smilng does not exist: choose one of Smiling" in message(spec, task="Smilng")

@@ -221,6 +221,7 @@ BEYOND = {
     "sequences": {
         "accuracy_by_glimpse",
         "random_accuracy_by_glimpse",
+        "random_calibration_error_by_glimpse",
         "calibration_error_by_glimpse",
         "effective_sample_size_by_glimpse",
     },

@@ -209,7 +209,7 @@ def _environment() -> dict[str, object]:
     )
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": commit.stdout.strip() or None,
+        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
         "platform": platform.platform(),
     }
 

@@ -98,6 +98,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
                 "accuracy_by_glimpse": judged["designed"]["accuracy"],
                 "random_accuracy_by_glimpse": judged["designed_random"]["accuracy"],
                 "calibration_error_by_glimpse": judged["designed"]["calibration_error"],
+                "random_calibration_error_by_glimpse": judged["designed_random"]["calibration_error"],
                 "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
             },
             "methods": {
