@@ -419,7 +419,12 @@ def test_control_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     ended = driver().wait(pid)
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("nogs: stopped; the same command with --resume goes on")
-    # A file that was just being opened is closed by the interpreter with a warning of its own: not our traceback.
+    # Interrupted in open(), the interpreter reports the unclosed file itself: that one traceback is not ours.
+    lines = ended.err.splitlines()
+    ours = [
+        line for before, line in zip(["", *lines], lines, strict=False) if not before.startswith("Exception ignored")
+    ]
+    assert not [line for line in ours if line.startswith("Traceback")]
     assert "KeyboardInterrupt" not in ended.err
 
 
