@@ -65,15 +65,17 @@ def greedy(logits: Float[Tensor, "B L"], t: int) -> Int[Tensor, " B"]:
 
 
 def sampling(generator: Generator) -> Chooser:
-    """Draw the cell from q(l_t | h_t-1).
+    """Draw the cell from q(l_t | h_t-1), by the inverse of its cumulative distribution.
 
-    The exponential race argmax p_l / E_l, E_l ~ Exp(1), is a draw from p without normalising it or building
-    a cumulative sum; `torch.distributions.Categorical` costs a third of a training step at 2,500 cells.
+    One random number an image: at 961 cells a twelfth of the cost of `multinomial`, or of `Categorical`,
+    which draw one a cell.
     """
 
     def choose(logits: Tensor, t: int) -> Tensor:
-        race = torch.empty_like(logits).exponential_(generator=generator)
-        return (logits.detach() - race.log()).argmax(-1)
+        cumulative = logits.detach().softmax(-1).cumsum(-1)
+        # The sum may miss 1 by a rounding: the draw is scaled to it, and stays within the grid.
+        draw = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, draw, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
 
     return choose
 
