@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
-from nogs.design import Criterion, Design, DesignedSequences, design_first, design_next, design_sequences
+from nogs.design import Criterion, DesignedSequences, Maps, choose, design_sequences, map_first, map_next
 from nogs.glimpses import Glimpses, look
 from world import TILES, ExactPosterior, Seen, World, random_world, seen_in
 
@@ -79,8 +79,7 @@ def brute_force(entropy_after: Callable[[int], float], visited: list[int], cells
     return least, [cell for cell, value in values.items() if value < least + 1e-9]
 
 
-def assert_same_design(got: Design, expected: Design) -> None:
-    assert torch.equal(got.cells, expected.cells)
+def assert_same_maps(got: Maps, expected: Maps) -> None:
     torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-9)
     torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-9)
 
@@ -90,7 +89,8 @@ def assert_same_design(got: Design, expected: Design) -> None:
 @pytest.mark.parametrize("cells", SO_FAR, ids=len)
 def test_maps_and_choice_are_the_brute_force_ones(world: World, criterion: Criterion, cells: list[int]) -> None:
     seen, histories, completions = situation(world, cells)
-    design = design_next(Exact(world), seen, completions, criterion=criterion)
+    design = map_next(Exact(world), seen, completions)
+    chosen = choose(design.gain(criterion), seen.cells)
     assert design.epe.dtype == design.eig.dtype == torch.float64
     for row, history in enumerate(histories):
         epe = [world.expected_posterior_entropy(history, cell) for cell in world.cells]
@@ -98,7 +98,7 @@ def test_maps_and_choice_are_the_brute_force_ones(world: World, criterion: Crite
         torch.testing.assert_close(design.epe[row], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
         torch.testing.assert_close(design.eig[row], torch.tensor(eig, dtype=torch.float64), rtol=0, atol=1e-6)
         _, best = brute_force(epe.__getitem__, cells, world.cells)
-        assert int(design.cells[row]) in best
+        assert int(chosen[row]) in best
 
 
 @WORLDS
@@ -127,12 +127,13 @@ def anything(world: World) -> Completions:
 @WORLDS
 @CRITERIA
 def test_the_first_cell_is_everybodys(world: World, criterion: Criterion) -> None:
-    first = design_first(Exact(world), anything(world), criterion=criterion)
-    assert first.cells.shape == (1,)
+    first = map_first(Exact(world), anything(world))
+    chosen = choose(first.gain(criterion), torch.empty(1, 0, dtype=torch.long))
+    assert chosen.shape == (1,)
     epe = [world.expected_posterior_entropy((), cell) for cell in world.cells]
     torch.testing.assert_close(first.epe[0], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
-    assert int(first.cells) in brute_force(epe.__getitem__, [], world.cells)[1]
-    assert int(first.cells) == world.greedy_cell(())
+    assert int(chosen) in brute_force(epe.__getitem__, [], world.cells)[1]
+    assert int(chosen) == world.greedy_cell(())
 
 
 def sequences(world: World, criterion: Criterion, glimpses: int, completion: ExactCompletion) -> DesignedSequences:
@@ -141,7 +142,7 @@ def sequences(world: World, criterion: Criterion, glimpses: int, completion: Exa
         completion,
         world.image_tensor(),
         torch.arange(len(world.images)) + 100,
-        design_first(Exact(world), anything(world), criterion=criterion),
+        map_first(Exact(world), anything(world)),
         glimpses=glimpses,
         criterion=criterion,
         chance=chance,
@@ -153,7 +154,7 @@ def sequences(world: World, criterion: Criterion, glimpses: int, completion: Exa
 def test_sequences_are_the_greedy_ones(world: World, criterion: Criterion) -> None:
     completion = ExactCompletion(world)
     found = sequences(world, criterion, 3, completion)
-    whole = evaluations = 0
+    whole = 0
     for atom, cells in enumerate(found.cells.tolist()):
         ties = 0
         for t in range(3):
@@ -166,14 +167,12 @@ def test_sequences_are_the_greedy_ones(world: World, criterion: Criterion) -> No
             assert cells[t] in best
             ties += len(best) - 1
             weights = [weight for _, weight in world.completions(history)]
-            evaluations += len(weights) * len(world.cells) if t else 0
-            size = torch.inf if t == 0 else 1 / sum(weight**2 for weight in weights)
+            size = 1 if t == 0 else 1 / sum(weight**2 for weight in weights)  # that of ``anything``
             assert found.effective[atom, t].item() == pytest.approx(size)
         if ties == 0:
             whole += 1
             assert cells == world.greedy_cells(atom, 3)
     assert whole > 0
-    assert found.evaluations == evaluations
     # What was looked at is the image itself; groups and chance are passed on.
     groups = list(range(100, 100 + len(world.images)))
     assert [(asked, seed) for _, asked, seed in completion.asked] == [
@@ -202,13 +201,14 @@ def test_the_order_of_completions_says_nothing(world: World, criterion: Criterio
     shuffled = Completions(
         completions.images[order], completions.owners[order], completions.weights[order], completions.effective
     )
-    expected = design_next(Exact(world), seen, completions, criterion=criterion)
-    got = design_next(Exact(world), seen, shuffled, criterion=criterion)
+    expected = map_next(Exact(world), seen, completions)
+    got = map_next(Exact(world), seen, shuffled)
     # Cells that tie may change places with the order of summation.
     torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
     torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
-    rows = torch.arange(len(ATOMS))
-    torch.testing.assert_close(expected.eig[rows, got.cells], expected.eig[rows, expected.cells], rtol=0, atol=1e-12)
+    rows, looked_at = torch.arange(len(ATOMS)), seen.cells
+    one, other = (choose(maps.gain(criterion), looked_at) for maps in (expected, got))
+    torch.testing.assert_close(expected.eig[rows, other], expected.eig[rows, one], rtol=0, atol=1e-12)
 
 
 @WORLDS
@@ -224,8 +224,8 @@ def test_a_completion_counts_as_much_as_its_weight(world: World, criterion: Crit
         (completions.weights[:, None] * share).flatten(),
         completions.effective,
     )
-    expected = design_next(Exact(world), seen, completions, criterion=criterion)
-    got = design_next(Exact(world), seen, doubled, criterion=criterion)
+    expected = map_next(Exact(world), seen, completions)
+    got = map_next(Exact(world), seen, doubled)
     torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
     torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
 
@@ -233,7 +233,8 @@ def test_a_completion_counts_as_much_as_its_weight(world: World, criterion: Crit
 @WORLDS
 def test_an_image_does_not_depend_on_the_others(world: World) -> None:
     seen, _, completions = situation(world, [4])
-    together = design_next(Exact(world), seen, completions, criterion="eig")
+    together = map_next(Exact(world), seen, completions)
+    chosen = choose(together.eig, seen.cells)
     for row in range(len(ATOMS)):
         mine = completions.owners == row
         alone = Completions(
@@ -242,8 +243,9 @@ def test_an_image_does_not_depend_on_the_others(world: World) -> None:
             completions.weights[mine],
             completions.effective[row : row + 1],
         )
-        one = design_next(Exact(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone, criterion="eig")
-        assert_same_design(one, Design(*(column[[row]] for column in together)))
+        one = map_next(Exact(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone)
+        assert_same_maps(one, Maps(*(column[[row]] for column in together[:3]), together.evaluations))
+        assert torch.equal(choose(one.eig, seen.cells[[row]]), chosen[[row]])
 
 
 class OneAgainstTheRest(Exact):
@@ -258,12 +260,13 @@ class OneAgainstTheRest(Exact):
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_one_label_of_a_multi_label_posterior(label: int) -> None:
     seen, histories, completions = situation(TILES, [0, 5])
-    design = design_next(OneAgainstTheRest(TILES), seen, completions, criterion="epe", label=label)
+    design = map_next(OneAgainstTheRest(TILES), seen, completions, label=label)
+    chosen = choose(design.gain("epe"), seen.cells)
     binary = replace(TILES, labels=tuple(int(other == label) for other in TILES.labels))
     for row, history in enumerate(histories):
         epe = [binary.expected_posterior_entropy(history, cell) for cell in TILES.cells]
         torch.testing.assert_close(design.epe[row], torch.tensor(epe, dtype=torch.float64), rtol=0, atol=1e-6)
-        assert int(design.cells[row]) in brute_force(epe.__getitem__, [0, 5], TILES.cells)[1]
+        assert int(chosen[row]) in brute_force(epe.__getitem__, [0, 5], TILES.cells)[1]
 
 
 @CRITERIA
@@ -277,10 +280,58 @@ def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
             return 2 * noise + torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
 
     seen, _, completions = situation(TILES, [4])
-    design = design_next(MadeUp(TILES), seen, completions, criterion=criterion)
+    design = map_next(MadeUp(TILES), seen, completions)
+    chosen = choose(design.gain(criterion), seen.cells)
     score = {"epe": -design.epe, "eig": design.eig}
-    for row, cell in enumerate(design.cells.tolist()):
+    for row, cell in enumerate(chosen.tolist()):
         candidates = [c for c in TILES.cells if c != 4]
         assert cell == max(candidates, key=lambda c, row=row: score[criterion][row, c].item())
-    other = design_next(MadeUp(TILES), seen, completions, criterion="eig" if criterion == "epe" else "epe")
-    assert not torch.equal(other.cells, design.cells)
+    other = choose(design.gain("eig" if criterion == "epe" else "epe"), seen.cells)
+    assert not torch.equal(other, chosen)
+
+
+@WORLDS
+@CRITERIA
+def test_every_evaluation_is_counted(world: World, criterion: Criterion) -> None:
+    seen, histories, completions = situation(world, [4])
+    asked = sum(len(world.completions(history)) for history in histories) * len(world.cells)
+    assert map_next(Exact(world), seen, completions).evaluations == asked
+
+
+@CRITERIA
+def test_fully_pooled_is_the_best_path_for_the_average_image(criterion: Criterion) -> None:
+    """At c = 1 every atom takes the cell of the greatest expected gain over atoms: brute force over the world."""
+    world = CROWDED
+    completion = ExactCompletion(world)
+    found = design_sequences(
+        Exact(world),
+        completion,
+        world.image_tensor(),
+        torch.arange(len(world.images)) + 100,
+        map_first(Exact(world), anything(world)),
+        glimpses=3,
+        criterion=criterion,
+        pooling=1.0,
+        chance=chance,
+    )
+    path = found.cells[0].tolist()
+    assert (found.cells == found.cells[0]).all()
+    for t in range(3):
+        histories = [world.look(atom, path[:t]) for atom in range(len(world.images))]
+
+        def mean_epe(cell: int, histories: list[Seen] = histories) -> float:
+            return sum(world.expected_posterior_entropy(history, cell) for history in histories) / len(histories)
+
+        # H[g] of an image does not depend on the cell, so least EPE and greatest EIG are one.
+        assert path[t] in brute_force(mean_epe, path[:t], world.cells)[1]
+
+
+def test_pooling_mixes_own_and_population() -> None:
+    gain = torch.tensor([[0.0, 3.0, 2.0, 9.0], [4.0, 0.0, 3.0, 9.0]])
+    looked_at = torch.tensor([[3], [3]])
+    assert choose(gain, looked_at).tolist() == [1, 0]
+    # Means 2, 1.5, 2.5: at c = 1 everybody's cell is 2; at 0.5 the scores are 1, 2.25, 2.25+ and 3, 0.75, 2.75.
+    assert choose(gain, looked_at, pooling=1.0).tolist() == [2, 2]
+    assert choose(gain + torch.tensor([0, 0, 0.1, 0]), looked_at, pooling=0.5).tolist() == [2, 0]
+    elsewhere = torch.tensor([0.0, 50.0, 0.0, 0.0])
+    assert choose(gain, looked_at, population=elsewhere, pooling=0.5).tolist() == [1, 1]

@@ -86,7 +86,7 @@ def new_run(path: Path) -> RunDirectory:
 
 
 def without_seconds(run: RunDirectory) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in run.rows()]
+    return [{key: value for key, value in row.items() if not key.endswith("seconds")} for row in run.rows()]
 
 
 def assert_same(network: nn.Module, other: nn.Module) -> None:
@@ -275,3 +275,58 @@ def test_rows_hold_the_mean_loss_since_the_last(tmp_path: Path) -> None:
     # The loss is minus the steps taken before: the means of 0..9, 10..19, ...
     means = [row["train_loss"] for row in run.rows()]
     assert means == pytest.approx([-4.5, -14.5, -24.5, -34.5], abs=0.01)
+
+
+def test_seconds_are_of_training_alone_and_wall_seconds_of_everything_across_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that moves as it is told: a step takes 1, a validation 10, a checkpoint 100, showing it 1,000."""
+    now = 0.0
+    monkeypatch.setattr(nogs.fit.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(nogs.fit, "CHECKPOINT_SECONDS", 0)
+    save, network, killed = nogs.fit._save, nn.Linear(1, 1), True
+
+    def spend(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def loss(batch: Tensor, generator: Generator) -> Tensor:
+        spend(1)
+        return network.weight.sum()
+
+    def validate() -> dict[str, float]:
+        spend(10)
+        return {"nll_nats": 0.0}
+
+    def slow_save(*args: Any) -> None:
+        spend(100)
+        save(*args)
+
+    def tick(done: int, note: str) -> None:
+        spend(1000)
+        if killed and done == 4:
+            raise Killed
+
+    def go_on() -> None:
+        optimisation = Optimisation(iterations=6, batch_size=4, validate_every=2)
+        fit(
+            network,
+            run,
+            loss=loss,
+            validate=validate,
+            examples=4,
+            optimisation=optimisation,
+            device=CPU,
+            tick=tick,
+        )
+
+    monkeypatch.setattr(nogs.fit, "_save", slow_save)
+    run = new_run(tmp_path / "run")
+    with pytest.raises(Killed):
+        go_on()
+    assert [(row["seconds"], row["wall_seconds"]) for row in run.rows()] == [(2, 12), (4, 1124)]
+    killed = False
+    spend(50_000)  # switched off
+    go_on()
+    # The checkpoint at 2 was taken after 1,012 seconds; what it took to write, it cannot know.
+    assert [(row["seconds"], row["wall_seconds"]) for row in run.rows()] == [(2, 12), (4, 1024), (6, 2136)]

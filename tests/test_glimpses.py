@@ -167,33 +167,40 @@ def test_the_masked_image_is_the_image_times_the_mask(grid: Grid) -> None:
     assert torch.equal(masked_image(look(images, grid, cells), grid), expected)
 
 
-def test_the_masked_image_forgets_the_order_of_the_glimpses() -> None:
-    grid = GRIDS[1]
+@pytest.mark.parametrize("grid", [GRIDS[1], *SCALED])
+def test_the_masked_image_forgets_the_order_of_the_glimpses(grid: Grid) -> None:
     seen = look(images_of(grid), grid, cells_of(grid))
-    order = [2, 0, 3, 1]
-    permuted = Glimpses(seen.patches[:, order], seen.cells[:, order])
-    assert torch.equal(masked_image(seen, grid), masked_image(permuted, grid))
+    for order in itertools.permutations(range(4)):
+        permuted = Glimpses(seen.patches[:, order], seen.cells[:, order])
+        assert torch.equal(masked_image(seen, grid), masked_image(permuted, grid))
 
 
+@pytest.mark.parametrize("glimpses", [1, 4])
 @pytest.mark.parametrize("grid", SCALED)
-def test_the_masked_image_shows_the_sharpest_scale_of_one_glimpse(grid: Grid) -> None:
-    """One glimpse per image: where coarse squares of several overlap, which of them shows is left open."""
-    g, images, cells = grid.glimpse_px, images_of(grid), cells_of(grid, glimpses=1)
+def test_the_masked_image_shows_the_sharpest_scale_and_the_mean_of_squares_that_overlap(
+    grid: Grid, glimpses: int
+) -> None:
+    g, images, cells = grid.glimpse_px, images_of(grid), cells_of(grid, glimpses=glimpses)
     seen = look(images, grid, cells)
     got = masked_image(seen, grid)
     expected = torch.zeros_like(got)
-    for b in range(3):
-        top, left = grid.top_left_px(cells[b, 0]).tolist()
-        for r, c in itertools.product(range(grid.image_px), range(grid.image_px)):
-            for scale in range(grid.scales):
-                width = 2**scale
-                margin = math.floor((g * width - g) / 2)
+    overlaps = 0
+    for b, r, c in itertools.product(range(3), range(grid.image_px), range(grid.image_px)):
+        for scale in range(grid.scales):
+            width = 2**scale
+            margin = math.floor((g * width - g) / 2)
+            shown = []
+            for t, (top, left) in enumerate(grid.top_left_px(cells[b]).tolist()):
                 row, column = r - (top - margin), c - (left - margin)
                 if 0 <= row < g * width and 0 <= column < g * width:
-                    patch = seen.patches[b, 0, 2 * scale : 2 * scale + 2, row // width, column // width]
-                    expected[b, :, r, c] = torch.tensor([*(patch.float() / 255).tolist(), 1 / width])
-                    break
+                    shown.append(seen.patches[b, t, 2 * scale : 2 * scale + 2, row // width, column // width].tolist())
+            if shown:
+                means = [sum(values) / len(shown) / 255 for values in zip(*shown, strict=True)]
+                expected[b, :, r, c] = torch.tensor([*means, 1 / width])
+                overlaps += scale > 0 and len(shown) > 1
+                break
     torch.testing.assert_close(got, expected)
+    assert (overlaps > 0) == (glimpses > 1)
 
 
 @pytest.mark.parametrize("scales", [1, 3])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +19,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, write_npz
+import nogs
+from nogs.methods import METHODS as ALL
+from nogs.rundir import as_json, open_run
+from nogs.sequences import Sequences, save_sequences
+from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pipeline.py"
 METHODS, SEEDS = ("ram", "ps-nogs"), (0, 1)
@@ -67,6 +74,7 @@ def test_a_run_leaves_every_stage_results_and_a_report(pipeline: Pipeline) -> No
             assert pipeline.read("train", f"{method}-seed{seed}", "config.json")["optimisation"]["seed"] == seed
     report = (pipeline.out / "report.html").read_text()
     assert "svg" in report
+    assert pipeline.read("provenance.json")["hardware"] in html.unescape(report)
     assert not re.search(r"""(src|<link[^>]*href)=["']?(https?:|//)""", report)  # it needs no network
 
 
@@ -98,6 +106,25 @@ def test_a_run_is_not_overwritten_and_a_finished_one_is_left_as_it_is(pipeline: 
     assert state() == before
 
 
+def test_a_run_that_was_moved_is_still_whole(pipeline: Pipeline, tmp_path: Path) -> None:
+    """And is read from wherever one is: the report is drawn again, and two of its networks are judged again."""
+    pipeline.out.rename(tmp_path / "moved")
+    try:
+        told = driver().run("report", "--run", "moved", cwd=tmp_path)
+        assert told.code == 0, told.err
+        models = ("moved/train/ram-seed1", "moved/train/ps-nogs-seed0")
+        command = ("evaluate", "--models", *models, "--sequences", "moved/sequences", "--out", "moved/again")
+        judged = driver().run(*command, cwd=tmp_path)
+        assert judged.code == 0, judged.err
+        once, again = (json.loads((tmp_path / "moved" / name / "results.json").read_text()) for name in (".", "again"))
+        assert again["sequences"] == once["sequences"]
+        for name, seed in (("ram", 1), ("ps-nogs", 0)):
+            assert again["methods"][name]["test_nll_nats"] == [once["methods"][name]["test_nll_nats"][seed]]
+    finally:
+        (tmp_path / "moved").rename(pipeline.out)
+        shutil.rmtree(pipeline.out / "again", ignore_errors=True)
+
+
 def test_predictions_are_those_of_the_evaluation(pipeline: Pipeline, tmp_path: Path) -> None:
     record = load_file(pipeline.out / "evaluation" / "ps-nogs-seed1.safetensors")
     x = np.load(pipeline.npz)["x"]
@@ -125,6 +152,74 @@ def test_predictions_are_those_of_the_evaluation(pipeline: Pipeline, tmp_path: P
     assert re.fullmatch(rf"{re.escape(str(files[0]))}: {predictions[0]['label']} \(\d+\.\d %\)\n", plain.out)
 
 
+def imported(out: Path, source: nogs.Source) -> Path:
+    """Sequences as `nogs sequences import` leaves them."""
+    images = nogs.load(source).annotated(30, 0)
+    run = open_run(out, "import", source, resume=False)
+    save_sequences(
+        run,
+        "sequences",
+        Sequences(images, torch.tensor([[1, 2]]).expand(len(images), -1)),
+        source=as_json(source),
+        geometry=as_json(nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)),
+        task=None,
+        origin="import",
+    )
+    run.finish()
+    return out
+
+
+def test_every_rival_in_one_run(tmp_path: Path) -> None:
+    """PS-RAM is asked for first, and must wait for the RAM that it learns from."""
+    npz, out, methods = write_npz(tmp_path / "images.npz"), tmp_path / "out", ("ps-ram", *sorted({*ALL} - {"ps-ram"}))
+    given = imported(tmp_path / "given", nogs.Source(data=f"npz:{npz}"))
+    ended = driver().run(
+        *("run", "--data", f"npz:{npz}", *FLAGS, "--out", out, "--iterations", 20, "--seeds", 1),
+        *("--methods", ",".join(methods), "--sequences", given),
+    )
+    assert ended.code == 0, ended.err
+
+    def read(*parts: str) -> Any:
+        return json.loads(out.joinpath(*parts).read_text())
+
+    results = read("results.json")
+    assert tuple(results["methods"]) == methods
+    learns_from = {
+        name: Path(of).name for name in methods if (of := read("train", f"{name}-seed1", "config.json")["sequences"])
+    }
+    assert learns_from == {"ps-nogs": "sequences", "ps-ram": "ram-seed1", "ps-hgs": "given"}
+    recorded, ram, taught = (
+        read(*parts, "provenance.json")
+        for parts in (("recorded", "ram-seed1"), ("train", "ram-seed1"), ("train", "ps-ram-seed1"))
+    )
+    assert ram["finished"] <= recorded["started"] <= recorded["finished"] <= taught["started"]
+    cells = {name: load_file(out / "evaluation" / f"{name}-seed1.safetensors")["cells"] for name in methods}
+    assert cells["centre"].unique().tolist() == [4]
+    assert len(cells["random"].unique()) == 9  # a cell is missed by 60 draws in one of 1,000 seeds
+    assert results["methods"]["centre"]["sampled_test_accuracy"] == results["methods"]["centre"]["test_accuracy"]
+    assert (out / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (("--methods", "ps-ram,ps-nogs"), "ps-ram learns from RAM: add ram to --methods"),
+        (("--methods", "ram,ps-hgs"), "ps-hgs learns from sequences that you give: add --sequences, a run of"),
+        (("--methods", "ram", "--sequences", "given"), "--sequences given: no method learns from it; add ps-hgs"),
+        (("--methods", "ps-hgs", "--sequences", "given"), "is not a run directory of `nogs sequences import`"),
+    ],
+)
+def test_sequences_that_will_not_be_there_are_missed_at_once(
+    flags: tuple[str, ...], complaint: str, tmp_path: Path
+) -> None:
+    npz = write_npz(tmp_path / "images.npz")
+    ended = driver().run("run", "--data", f"npz:{npz}", *GEOMETRY, *flags, "--out", tmp_path / "out", cwd=tmp_path)
+    assert ended.code == 2
+    assert complaint in ended.err
+    assert len(ended.err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_example_runs_on_a_folder_of_images(tmp_path: Path) -> None:
     for label, name in enumerate(("across", "down", "chess")):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -137,3 +232,22 @@ def test_the_example_runs_on_a_folder_of_images(tmp_path: Path) -> None:
     assert json.loads(prediction)["probs"].keys() == {"across", "down", "chess"}
     assert report == f"open {tmp_path / 'out' / 'report.html'}"
     assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
+    """As for memory: SIGKILL, from outside. What was being written can be gone on with."""
+    flags = (*FLAGS[: FLAGS.index("--iterations")], "--iterations", 20_000, "--posterior-iterations", 20)
+    out = tmp_path / "out"
+    command = ("run", "--data", f"npz:{write_npz(tmp_path / 'images.npz')}", *flags, "--annotate", 30, "--out", out)
+    pid = driver().start(*command, "--methods", "ram", "--seeds", 0, "--jobs", 1)
+    wait_for((out / "train" / "ram-seed0" / "log.jsonl").exists, "a training's first validation")
+    listed = subprocess.run(["pgrep", "-f", "-P", str(pid), "spawn_main"], capture_output=True, text=True, check=True)
+    for worker in listed.stdout.split():
+        os.kill(int(worker), signal.SIGKILL)
+    ended = driver().wait(pid)
+    assert ended.code == 1
+    assert "Traceback" not in ended.err
+    said = ended.err.splitlines()[-1]
+    assert said.startswith("nogs: a training process was killed, perhaps for memory: use --jobs 1")
+    assert "--resume" in said
+    assert not (out / "COMPLETE").exists()

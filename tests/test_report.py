@@ -1,197 +1,33 @@
-"""The report: a run directory in the true format, made by hand, and the page that is drawn from it."""
+"""The page of one run: a run directory in the true format, made by hand, and the page that is drawn from it."""
 
 from __future__ import annotations
 
 import base64
 import dataclasses
 import json
-import math
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from nogs.config import BuildBank, Evaluate, FitPosterior, Geometry, Machine, Optimisation, Report, Run, Search, Train
+from nogs.config import Report
 from nogs.errors import UserError
 from nogs.glimpses import Grid
 from nogs.report import captions, maps
 from nogs.report.material import gather
 from nogs.report.style import LIGHT, drawn_in
 from nogs.report.table import print_results, ratio, results_table, time_breakdown
-from nogs.rundir import RunDirectory, open_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.rundir import RunDirectory
 from nogs.stages.report import report
+from reported import GRID, chance, examples_of, make_run, results_of
 
-GRID = Grid(image_px=48, glimpse_px=8, stride_px=4)
-T, CLASSES, SEEDS = 4, 3, (0, 1, 2)
-SECTIONS = ("title", "results", "time", "network", "information-gain", "where-they-look", "validation-loss")
-SECTIONS += ("iterations", "accuracy")
-FIGURES = {
-    *("network", "where-they-look", "validation-loss", "iterations", "accuracy"),
-    *(f"information-gain-{number}" for number in (1, 2, 3)),
-}
-SPEED = {"ram": 1800.0, "ps-nogs": 500.0}
-
-
-def chance(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def blob(row: float, column: float, width: float, side: int) -> Tensor:
-    """A smooth bump over a square, greatest at (row, column)."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    return torch.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * width**2))
-
-
-def log_of(method: str, seed: int) -> list[dict[str, float]]:
-    """Validations of a training that falls from 1.1 nats to about 0.25."""
-    noise = torch.randn(60, generator=chance(seed)) * 0.012
-    return [
-        {
-            "iteration": iteration,
-            "seconds": round(iteration * (0.004 if method == "ram" else 0.005), 3),
-            "train_loss": 1.0,
-            "nll_nats": 0.25 + 0.04 * (method == "ram") + 0.85 * math.exp(-iteration / SPEED[method]) + float(noise[k]),
-            "accuracy": 0.9,
-        }
-        for k, iteration in enumerate(range(100, 6001, 100))
-    ]
-
-
-def scores_of(method: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    faster = method != "ram"
-    return {
-        "seeds": list(seeds),
-        "test_accuracy": [(0.912 if faster else 0.876) + 0.004 * seed for seed in seeds],
-        "test_balanced_accuracy": [0.871 + 0.002 * seed for seed in seeds],
-        "test_nll_nats": [(0.244 if faster else 0.317) + 0.005 * seed for seed in seeds],
-        "sampled_test_accuracy": [0.8 for _ in seeds],
-        "test_accuracy_by_glimpse": [
-            [(0.55 if faster else 0.45) + 0.12 * t + 0.004 * seed for t in range(T)] for seed in seeds
-        ],
-        "macs_by_glimpse": [61_234 * (t + 1) for t in range(T)],
-        "iterations_to_converge": [(1700 if faster else 4100) + 300 * seed for seed in seeds],
-        "seconds_to_converge": [9.5 + seed for seed in seeds],
-        "iterations_to_target": [1100 + 100 * seed for seed in seeds] if faster else [4000, None, 4400][: len(seeds)],
-        "seconds_to_target": [5.5 + seed for seed in seeds] if faster else [16.0, None, 17.6][: len(seeds)],
-        "best_validation_nll_nats": [0.25 for _ in seeds],
-    }
-
-
-def results_of(methods: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, Any]:
-    scores = {name: scores_of(name, seeds) for name in methods}
-    target = 0.2987 if "ram" in methods else None
-    if target is None:
-        for of_method in scores.values():
-            of_method["iterations_to_target"] = of_method["seconds_to_target"] = [None] * len(seeds)
-    return {
-        "schema": 1,
-        "data": "npz:shapes.npz",
-        "task": None,
-        "classes": ["circle", "a $quare", "<b>triangle</b>"],
-        "target_nll_nats": target,
-        "posterior": {
-            "seconds": 131.0,
-            "nll_nats_by_glimpse": [0.93, 0.81, 0.72, 0.66],
-            "accuracy_by_glimpse": [0.51, 0.6, 0.66, 0.71],
-            "calibration_error_by_glimpse": [0.01, 0.013, 0.015, 0.02],
-        },
-        "sequences": {
-            "count": 40,
-            "seconds": 62.0,
-            "posterior_evaluations": 123456,
-            "nll_nats_by_glimpse": [0.45, 0.31, 0.27, 0.262],
-            "random_nll_nats_by_glimpse": [0.94, 0.8, 0.71, 0.65],
-            "accuracy_by_glimpse": [0.8, 0.87, 0.9, 0.91],
-            "random_accuracy_by_glimpse": [0.5, 0.61, 0.65, 0.7],
-            "calibration_error_by_glimpse": [0.02, 0.03, 0.035, 0.041],
-        },
-        "methods": scores,
-    }
-
-
-def cells_of(images: int, seed: int, spread: float) -> Tensor:
-    """Cells that share their first glimpse and wander off from it."""
-    places = torch.tensor([[3, 4], [6, 3], [5, 7], [8, 6]]).expand(images, T, 2)
-    moved = places + (torch.randn(images, T, 2, generator=chance(seed)) * spread).round()
-    moved[:, 0] = places[:, 0] + seed % 3
-    row_column = moved.long().clamp(0, GRID.side - 1)
-    return row_column[..., 0] * GRID.side + row_column[..., 1]
-
-
-def examples_of(count: int) -> dict[str, Tensor]:
-    cells = cells_of(count, 7, 1.2)
-    maps_nats = torch.stack(
-        [
-            torch.stack(
-                [
-                    0.6 / (2 * t + 1) * blob(int(cell) // GRID.side, int(cell) % GRID.side, 2.0, GRID.side).reshape(-1)
-                    for t, cell in enumerate(row)
-                ]
-            )
-            for row in cells
-        ]
-    )
-    labels = torch.arange(count) % CLASSES
-    certain = torch.linspace(0.5, 0.98, T)
-    log_probs = torch.full((count, T, CLASSES), 0.0)
-    for image in range(count):
-        log_probs[image] = ((1 - certain) / (CLASSES - 1))[:, None].log()
-        log_probs[image, :, labels[image]] = certain.log()
-    pictures = torch.stack(
-        [
-            (255 * (blob(16, 20 + 3 * k, 5, 48) + blob(34, 14 + 6 * k, 7, 48) * 0.8).clamp(0, 1)).to(torch.uint8)[None]
-            for k in range(count)
-        ]
-    )
-    return {
-        "images": torch.arange(count),
-        "pixels": pictures,
-        "labels": labels,
-        "cells": cells,
-        "eig": maps_nats,
-        "epe": 1 - maps_nats,
-        "log_probs": log_probs,
-        "mean_image": pictures.float().mean(0),
-    }
-
-
-def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: tuple[int, ...] = SEEDS) -> Path:
-    """A run directory as the stages leave it, of networks that never were."""
-    geometry = Geometry(glimpse_size=8, stride=4, glimpses=T)
-    open_run(path, "run", Run(Machine(path), geometry=geometry, methods=methods, seeds=seeds), resume=False)
-    posterior = open_run(path / "posterior", "fit-posterior", FitPosterior(Machine(path / "posterior")), resume=False)
-    posterior.finish(device="cpu")
-    open_run(path / "bank", "build-bank", BuildBank(Machine(path / "bank")), resume=False).finish()
-    config = Search(Machine(path / "sequences"), path / "posterior", path / "bank")
-    searched = open_run(path / "sequences", "search", config, resume=False)
-    n, L = 40, len(GRID)
-    some = torch.zeros(n, T, L)
-    save_sequences(
-        searched, "sequences", Sequences(torch.arange(n), cells_of(n, 3, 1.0), some, some + 0, some[..., 0] + 0)
-    )
-    searched.finish()
-    models = tuple(path / "train" / f"{method}-seed{seed}" for method in methods for seed in seeds)
-    for model in models:
-        method, seed = model.name.split("-seed")
-        training = Train(Machine(model), geometry=geometry, optimisation=Optimisation(seed=int(seed)), method=method)
-        trained = open_run(model, "train", training, resume=False)
-        for row in log_of(method, int(seed)):
-            trained.log(**row)
-        trained.finish(device="cpu")
-    out = path / "evaluation"
-    evaluation = open_run(out, "evaluate", Evaluate(Machine(out), models, path / "sequences"), resume=False)
-    for number, model in enumerate(models):
-        record = {"cells": cells_of(50, number, 1.5), "labels": torch.zeros(50, dtype=torch.long)}
-        evaluation.save_tensors(model.name, {**record, "log_probs": torch.zeros(50, T, CLASSES)})
-    evaluation.save_tensors("examples", examples_of(3), grid=dataclasses.asdict(GRID))
-    evaluation.save_json("results.json", results_of(methods, seeds))
-    evaluation.finish(device="cpu")
-    return path
+ALWAYS = ("title", "results", "time", "network", "information-gain", "where-they-look", "validation-loss")
+ALWAYS += ("iterations", "accuracy")
+SECTIONS = ("title", "results", "time", "cost-of-it-all", "network", "design-of-a-glimpse", "states")
+SECTIONS += (*ALWAYS[4:], "cost", "stopping")
+FIGURES = {*SECTIONS[3:]} - {"information-gain"} | {f"information-gain-{number}" for number in (1, 2, 3)}
 
 
 class Reading(HTMLParser):
@@ -250,8 +86,9 @@ def test_the_numbers_are_those_of_results_json(run: Path) -> None:
         for name in scores:
             seeds = " · ".join("never" if value is None else write(value) for value in scores[name][key])
             assert seeds in text, (name, key)
-    assert "1,200 ± 100" in text  # mean and standard deviation of 1,100, 1,200 and 1,300
-    assert "91.6 ± 0.4 %" in text  # of 91.2, 91.6 and 92.0
+    assert "1,200" in text  # the mean of 1,100, 1,200 and 1,300
+    assert "91.6 %" in text  # of 91.2, 91.6 and 92.0
+    assert "0.940 · 0.950 · 0.960" in text  # areas under the ROC curve
     assert "245 k" in text  # 4 x 61,234 multiply-adds
     assert "0.299 nats" in text
 
@@ -260,7 +97,11 @@ def test_a_seed_that_never_arrived_makes_the_ratio_a_bound(run: Path) -> None:
     material = gather(run)
     # RAM: 4,000 and 4,400, and one that was trained for 6,000 without arriving; PS-NOGS: 1,200 on average.
     assert ratio(material, "ps-nogs") == "≥ 4.0"
-    assert results_table(material)[0].cells[0] == ("≥ 4,800", ("4,000", "never", "4,400"))
+    lines = {line.title: line.cells for line in results_table(material)}
+    assert lines["Iterations to target"][0] == ("≥ 4,800", "", ("4,000", "never", "4,400"))
+    # Three pairs, all of one sign: 2 of the 2^3 ways to flip them are as far from 0.
+    assert lines["Iterations to target, RAM ÷ method"][1] == ("≥ 4.0", "p = 0.25", ())
+    assert lines["Test accuracy, method − RAM"][1] == ("+3.6 %", "p = 0.25", ())
     assert "RAM takes at least 4.0 times as many iterations" in captions.lead(material)
     assert "at least 4,800 against 1,200" in captions.lead(material)
 
@@ -298,21 +139,35 @@ def test_a_method_without_ram_has_no_target(tmp_path: Path) -> None:
 def test_ram_alone_is_compared_with_nothing(tmp_path: Path) -> None:
     material = gather(make_run(tmp_path / "run", methods=("ram",), seeds=(0,)))
     assert "RAM ÷ method" not in [line.title for line in results_table(material)]
+    assert not [line for line in results_table(material) if "RAM" in line.title]
     assert captions.lead(material) == "RAM ends at 87.6 % test accuracy."
 
 
 def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", seeds=(0, 1))
-    (path / "evaluation" / "examples.safetensors").unlink()
-    for folder in ("sequences", "posterior", "train/ram-seed1", "train/ps-nogs-seed0", "train/ps-nogs-seed1"):
+    for name in ("examples", "states"):
+        (path / "evaluation" / f"{name}.safetensors").unlink()
+    for folder in (
+        "sequences",
+        "posterior",
+        "baselines",
+        "stopping",
+        "train/ram-seed1",
+        "train/ps-nogs-seed0",
+        "train/ps-nogs-seed1",
+    ):
         (path / folder / "COMPLETE").unlink()
     results = results_of(("ram", "ps-nogs"), (0, 1))
     for key in ("accuracy_by_glimpse", "random_accuracy_by_glimpse", "calibration_error_by_glimpse"):
         del results["sequences"][key]
+    for key in ("stopping", "stopping_by_seed", "stopping_advantage"):
+        del results[key]
+    for scores in results["methods"].values():
+        del scores["test_auroc"], scores["macs_by_part"]
     RunDirectory(path / "evaluation").save_json("results.json", results)
     found = Reading(report(Report(path)).read_text())
-    assert found.ids == list(SECTIONS)
-    assert len(found.sources) == 2 * 4
+    assert set(found.ids) - {"cost-of-it-all"} == set(ALWAYS)
+    assert "ROC" not in found.text
     assert "Not drawn" in found.text
     assert ratio(gather(path), "ps-nogs") == "–"  # how long the seed that never arrived was trained is not known
 
@@ -327,7 +182,9 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> N
     other = shutil.copytree(run, tmp_path / "other")
     evaluation = RunDirectory(other / "evaluation")
     noise = torch.randint(256, (3, 1, 48, 48), generator=chance(0), dtype=torch.uint8)
-    evaluation.save_tensors("examples", {**examples_of(3), "pixels": noise}, grid=dataclasses.asdict(GRID))
+    completions = torch.randint(256, (3, 2, 1, 48, 48), generator=chance(1), dtype=torch.uint8)
+    photographs = {"pixels": noise, "completions": completions}
+    evaluation.save_tensors("examples", {**examples_of(3), **photographs}, grid=dataclasses.asdict(GRID))
     photographed = (run / "report.html").read_bytes()
     page, others = (report(Report(path, publishable=True)).read_bytes() for path in (run, other))
     assert page == others
@@ -361,5 +218,5 @@ def test_the_terminal_shows_the_table(run: Path, capsys: pytest.CaptureFixture[s
     print_results(run)
     printed = capsys.readouterr().out
     assert "PS-NOGS" in printed
-    assert "1,200 ± 100" in printed
+    assert "1,200 [" in printed
     assert printed.rstrip().endswith(f"report: {run / 'report.html'}")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
+import torch
 
-from nogs.results import best_nll, convergence, first_at_or_under, target_nll
+from nogs.results import best_nll, convergence, first_at_or_under, scores, target_nll
 
 
 def log(*losses: float, every: int = 100, pace: float = 0.5) -> list[dict[str, float]]:
@@ -68,3 +70,16 @@ def test_without_a_target_nobody_reaches_it() -> None:
     assert found["iterations_to_target"] == found["seconds_to_target"] == [None, None]
     assert found["iterations_to_converge"] == [300, 400]
     assert json.loads(json.dumps(found))["iterations_to_target"] == [None, None]
+
+
+def test_scores_by_hand() -> None:
+    """Four images after one glimpse and after two; class 1 is rare, and is ranked right in two of three pairs."""
+    last = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.4, 0.6]])
+    probs = torch.stack((torch.tensor([[0.9, 0.1]]).expand(4, -1), last), dim=1)
+    found = scores(probs.log(), torch.tensor([0, 0, 0, 1]))
+    assert found["test_accuracy_by_glimpse"] == [0.75, 0.75]
+    assert found["test_accuracy"] == 0.75
+    assert found["test_balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["test_auroc"] == pytest.approx(2 / 3)
+    nll = -sum(math.log(p) for p in (0.9, 0.3, 0.8, 0.6)) / 4
+    assert found["test_nll_nats"] == pytest.approx(nll)

@@ -20,10 +20,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nogs.rundir import RunDirectory
 from tiny import GEOMETRY, driver, wait_for, write_npz
 
 KILLS = 4
-OF_TIME = {"seconds", "seconds_to_converge", "seconds_to_target"}
+OF_TIME = {"seconds", "wall_seconds", "seconds_to_converge", "seconds_to_target"}
 
 
 class Command(NamedTuple):
@@ -62,6 +63,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Commands:
         ),
         "ram": Command("train", (*data, *GEOMETRY, *FIT)),
         "nogs": Command("train", (*data, *GEOMETRY, *FIT, "--method", "ps-nogs", *sequences)),
+        "wake-sleep": Command("train", (*data, *GEOMETRY, *FIT, "--method", "ws-ram")),
+        "recorded": Command("record", ("--model", whole / "ram", "--annotate", 40)),
         "evaluation": Command("evaluate", ("--models", whole / "ram", whole / "nogs", *sequences)),
     }
     changes = {}
@@ -72,7 +75,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     return Commands(whole, commands, changes)
 
 
-@pytest.mark.parametrize("name", ["posterior", "bank", "ram", "nogs", "evaluation"])
+@pytest.mark.parametrize("name", ["posterior", "bank", "ram", "nogs", "wake-sleep", "recorded", "evaluation"])
 def test_a_stage_killed_again_and_again_goes_on_to_the_same_end(
     uninterrupted: Commands, tmp_path: Path, name: str
 ) -> None:
@@ -102,7 +105,7 @@ def test_a_search_killed_at_each_moment_goes_on_to_the_same_end(uninterrupted: C
         assert_same(uninterrupted.whole / "sequences", out)
 
 
-@pytest.mark.parametrize("name", ["posterior", "nogs"])
+@pytest.mark.parametrize("name", ["posterior", "nogs", "wake-sleep"])
 def test_a_training_goes_on_from_its_checkpoint(uninterrupted: Commands, tmp_path: Path, name: str) -> None:
     """Killed late, what is left to do is little; killed before any checkpoint, everything is done again."""
     command, changes = uninterrupted.commands[name], uninterrupted.changes[name]
@@ -157,7 +160,7 @@ def test_a_killed_pipeline_goes_on_to_what_its_stages_do_one_by_one(tmp_path: Pa
     code, err = whole.run(out, "--resume")
     assert code == 0, err
     for stage in ("posterior", "bank", "sequences", "train/ps-nogs-seed1", "evaluation"):
-        config = json.loads((out / stage / "config.json").read_text())
+        config = RunDirectory(out / stage).config
         code, err = Command(config["stage"], tuple(flags(config))).run(tmp_path / "by-hand" / stage)
         assert code == 0, err
         assert_same(tmp_path / "by-hand" / stage, out / stage)

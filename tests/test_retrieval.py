@@ -21,6 +21,7 @@ from nogs.completion.retrieval import (
     temper,
 )
 from nogs.config import RetrievalOptions
+from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, look
 from world import TILES
 
@@ -263,6 +264,15 @@ def test_an_image_of_the_same_group_never_completes_it(proposals: int) -> None:
         others = [known[key(image)] for image in found.images[found.owners == row, 0].tolist()]
         assert others
         assert own not in others
+
+
+def test_a_bank_of_one_group_is_refused_in_one_line() -> None:
+    images = noise(5)
+    retrieval = Retrieval(bank_of(images, groups=torch.full((5,), 7)), GRID, RetrievalOptions())
+    seen = look(images[:2], GRID, torch.tensor([[5], [5]]))
+    with pytest.raises(UserError, match=r"^--bank holds only images of the same group .*: build the bank from more$"):
+        retrieval(seen, groups=torch.tensor([3, 7]), generator=chance())
+    assert len(retrieval(seen, groups=torch.tensor([3, 4]), generator=chance()).images)
 
 
 def test_what_comes_back_is_as_promised() -> None:

@@ -1,6 +1,7 @@
 """The configuration of every stage: one frozen dataclass, one subcommand, one kind of run directory.
 
-Imports no torch, so that ``nogs --help`` answers at once. Sizes are in pixels, losses in nats.
+Imports no torch, so that ``nogs --help`` answers at once. Sizes are in pixels, losses in nats;
+numbers are bounded by their types (`nogs.bounds`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Annotated, Literal
 
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
+
+from nogs.bounds import COUNT, NATURAL, RATE, Bounded, Count, Natural, Rate, Share
 
 
 def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
@@ -25,27 +28,30 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
 
 Supervision = Literal["location", "published"]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
-Integers = Annotated[tuple[int, ...], _comma_separated(int)]
+Seeds = Annotated[tuple[int, ...], _comma_separated(int), NATURAL]
+Paths = Annotated[tuple[Path, ...], _comma_separated(Path)]
+Sizes = Annotated[tuple[int, ...], _comma_separated(int), COUNT]
+Rates = Annotated[tuple[float, ...], _comma_separated(float), RATE]
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(Bounded):
     """Which images, and which label of them."""
 
     data: str = "digits"
-    """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH"""
+    """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: int | None = None
     """side length in pixels that images are resized and cropped to; by default the size of the data"""
-    split_seed: int = 0
+    split_seed: Natural = 0
     """seed of the train/val/test split, where the data has none"""
     skip_bad: bool = False
     """list files that cannot be read and leave them out, instead of stopping"""
 
 
 @dataclass(frozen=True)
-class Geometry:
+class Geometry(Bounded):
     """What a glimpse is, where it can be taken, and how many."""
 
     glimpse_size: int = 8
@@ -54,7 +60,7 @@ class Geometry:
     """pixels between neighbouring locations"""
     glimpses: int = 5
     """glimpses an image (T)"""
-    scales: int = 1
+    scales: Count = 1
     """concentric squares in a glimpse, each twice as wide (Mnih et al. 2014)"""
 
 
@@ -71,12 +77,12 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class PosteriorNetwork:
+class PosteriorNetwork(Bounded):
     """The attentional variational posterior g(θ | y_1:t, l_1:t)."""
 
     posterior: Literal["lookahead", "avp-cnn"] = "lookahead"
     """lookahead: recurrent, a whole map in one batched pass; avp-cnn: a CNN on the masked image"""
-    hidden: int = 128
+    hidden: Count = 128
     """hidden units of the lookahead posterior"""
     backbone: str = "small-resnet"
     """CNN of the avp-cnn: small-resnet, or any timm model (the paper's is densenet121)"""
@@ -85,35 +91,35 @@ class PosteriorNetwork:
 
 
 @dataclass(frozen=True)
-class RetrievalOptions:
+class RetrievalOptions(Bounded):
     """How what was not seen is completed from the bank."""
 
-    completions: int = 64
+    completions: Count = 64
     """completions an image (N)"""
-    proposals: int = 256
+    proposals: Count = 256
     """images proposed by PCA for the exact stage"""
-    shift: int = 2
+    shift: Natural = 2
     """completions may be shifted by so many pixels, up, down, left and right"""
-    effective: float = 0.25
+    effective: Share = 0.25
     """σ² is tempered until the effective sample size is this share of --completions"""
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimisation(Bounded):
     """One training loop's numbers."""
 
-    iterations: int = 8000
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    validate_every: int = 100
+    iterations: Count = 8000
+    batch_size: Count = 64
+    learning_rate: Rate = 1e-3
+    validate_every: Count = 100
     """iterations between validations"""
-    patience: int = 3000
+    patience: Count = 3000
     """stop after so many iterations without a better validation loss"""
-    seed: int = 0
+    seed: Natural = 0
 
 
 @dataclass(frozen=True)
-class FitPosterior:
+class FitPosterior(Bounded):
     """Fit the posterior over the label given any set of glimpses (`nogs fit-posterior`)."""
 
     machine: Machine
@@ -121,27 +127,27 @@ class FitPosterior:
     geometry: Geometry = field(default_factory=Geometry)
     network: PosteriorNetwork = field(default_factory=PosteriorNetwork)
     optimisation: Optimisation = field(default_factory=Optimisation)
-    annotate: int = 600
+    annotate: Count = 600
     """training images kept out of this stage, because they are to get sequences"""
-    focus: float = 0.5
+    focus: Share = 0.5
     """share of training locations drawn where a glimpse was found to help (lookahead posterior)"""
 
 
 @dataclass(frozen=True)
-class BuildBank:
+class BuildBank(Bounded):
     """Index training images for retrieval: PCA of them and of their mirror images (`nogs build-bank`)."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
-    components: int = 256
+    components: Count = 256
     """PCA components"""
     mirror: bool = True
     """also offer every image mirrored left to right (not for digits or text)"""
-    seed: int = 0
+    seed: Natural = 0
 
 
 @dataclass(frozen=True)
-class Search:
+class Search(Bounded):
     """Find near-optimal glimpse sequences (`nogs search`)."""
 
     machine: Machine
@@ -153,14 +159,16 @@ class Search:
     """label to search for, where the posterior serves many"""
     criterion: Literal["epe", "eig"] = "eig"
     """epe: least expected posterior entropy; eig: greatest mixture information gain"""
+    pooling: Share = 0.75
+    """weight of the mean map of all images in each choice, from 0 (each image its own) to 1 (one path for all)"""
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
-    first: int = 1024
+    first: Count = 1024
     """completions for the first glimpse, which all images share"""
-    seed: int = 0
+    seed: Natural = 0
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(Bounded):
     """Train a hard attention network by one of the methods (`nogs train`)."""
 
     machine: Machine
@@ -168,20 +176,78 @@ class Train:
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | ps-nogs"""
+    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs, or a control without a policy: random | centre"""
     sequences: Path | None = None
-    """run directory of search, for methods that learn from sequences"""
+    """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
     """location: every image runs freely, sequences teach the location head alone, beside it;
     published: supervised images are part of the batch, teacher-forced, and teach the label too"""
-    supervised_batch: int = 16
+    supervised_batch: Count = 16
     """images with sequences in each step"""
-    hidden: int = 64
+    wake_sleep_samples: Count = 4
+    """sequences that ws-ram weighs for each image"""
+    hidden: Count = 64
     """hidden units of the recurrent core"""
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Record(Bounded):
+    """Record where a trained network looks, as sequences for others to learn from (`nogs record`)."""
+
+    machine: Machine
+    model: Path
+    """run directory of train; also gives data and geometry"""
+    annotate: Count = 600
+    """training images that get sequences"""
+
+
+@dataclass(frozen=True)
+class FitStopping(Bounded):
+    """Fit heads that say when a trained network has looked enough (`nogs fit-stopping`)."""
+
+    machine: Machine
+    model: Path
+    """run directory of train; also gives data and geometry"""
+    costs: Rates = (0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
+    """costs of a glimpse that Adaptive Computation Time and stochastic stopping are trained for"""
+    optimisation: Optimisation = field(
+        default_factory=lambda: Optimisation(iterations=3000, batch_size=256, validate_every=50, patience=1000)
+    )
+
+
+@dataclass(frozen=True)
+class ImportSequences(Bounded):
+    """Take glimpse sequences that were made elsewhere (`nogs sequences import`)."""
+
+    machine: Machine
+    source: Source = field(default_factory=Source)
+    geometry: Geometry = field(default_factory=Geometry)
+    sequences: Path | None = None
+    """CSV (image,task,step,row,col,eig_nats), a folder of NAME.txt (row, col a line), or the published .npz"""
+    parts: Path | None = None
+    """instead, where the parts of images are: CSV (image,part,row,col,visible), or part_locs.txt of cub"""
+    parts_order: Names = ("beak", "eye", "forehead", "belly", "feet")
+    """parts to look at, one after the other"""
+    sequences_image_size: Count | None = None
+    """side length in pixels of the images that the file speaks of; by default that of the data"""
+    sequences_glimpse_size: Count | None = None
+    """side length of a glimpse in the file; by default the same share of the image as --glimpse-size"""
+
+
+@dataclass(frozen=True)
+class ExportSequences:
+    """Write glimpse sequences for others, as top-left pixels (`nogs sequences export`)."""
+
+    sequences: Path
+    """run directory of search, record or sequences import"""
+    out: Path
+    """CSV file, or folder of text files"""
+    format: Literal["csv", "text"] = "csv"
+    """csv: image,task,step,row,col,eig_nats; text: a file an image, `row, col` a line"""
+
+
+@dataclass(frozen=True)
+class Evaluate(Bounded):
     """Record what each trained network sees and says of every test image, and sum it up (`nogs evaluate`)."""
 
     machine: Machine
@@ -189,45 +255,95 @@ class Evaluate:
     """run directories of train"""
     sequences: Path
     """run directory of search; it names the posterior and the bank"""
-    examples: int = 6
+    examples: Natural = 6
     """test images that sequences are designed for, to be shown in the report"""
+    stopping: tuple[Path, ...] = ()
+    """run directories of fit-stopping, on seeds of one method: curves of accuracy over mean glimpses"""
+
+
+@dataclass(frozen=True)
+class Baselines(Bounded):
+    """Train small whole-image CNNs of many costs, and a large one as the upper bound (`nogs baselines`)."""
+
+    machine: Machine
+    source: Source = field(default_factory=Source)
+    architectures: Names = ("shufflenet-v2", "mobilenet-v2")
+    resolutions: Sizes = (12, 24, 48)
+    """side lengths in pixels that images are averaged down to"""
+    widths: Rates = (0.05, 0.25)
+    """channels, as a share of the published ones"""
+    learning_rates: Rates = (1e-3, 4e-3)
+    """each is tried, and the best on validation images kept"""
+    seeds: Seeds = (0,)
+    iterations: Count = 1500
+    """iterations of each training at most"""
+    batch_size: Count = 128
+    validate_every: Count = 100
+    """iterations between validations"""
+    patience: Count = 600
+    """stop a training after so many iterations without a better validation loss"""
+    upper_bound: bool = True
+    """also train the large network, which sees whole images at full size"""
+
+
+@dataclass(frozen=True)
+class FitCNN(Bounded):
+    """One whole-image CNN; a run directory within that of `nogs baselines`."""
+
+    machine: Machine
+    source: Source
+    optimisation: Optimisation
+    architecture: str
+    resolution: Count
+    width: Rate
 
 
 @dataclass(frozen=True)
 class Report:
-    """Draw report.html from the results of a run (`nogs report`); computes nothing new."""
+    """Draw report.html of one run, or poster.html of several (`nogs report`); computes nothing new."""
 
-    run: Path
-    """directory of `nogs run` or `nogs demo`"""
+    run: Path | None = None
+    """directory of `nogs run` or `nogs demo`; its report is written there"""
+    runs: Paths = ()
+    """instead, several, a label each: their poster is written to --out"""
+    out: Path | None = None
+    """directory of the poster of --runs"""
     publishable: bool = False
     """draw maps over the mean image, where photographs may not be published"""
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Bounded):
     """The whole pipeline on your images: posterior, bank, search, training, report (`nogs run`)."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
     geometry: Geometry = field(default_factory=Geometry)
-    annotate: int = 600
+    annotate: Count = 600
     """training images that get sequences"""
     methods: Names = ("ram", "ps-nogs")
-    seeds: Integers = (0, 1, 2)
-    iterations: int = 8000
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random and centre"""
+    sequences: Path | None = None
+    """run directory of sequences for ps-hgs (`nogs sequences import`)"""
+    seeds: Seeds = (0, 1, 2)
+    iterations: Count = 8000
     """iterations of each training at most"""
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    validate_every: int = 100
+    batch_size: Count = 64
+    learning_rate: Rate = 1e-3
+    validate_every: Count = 100
     """iterations between validations"""
-    patience: int = 3000
+    patience: Count = 3000
     """stop a training after so many iterations without a better validation loss"""
-    posterior_iterations: int = 6000
+    posterior_iterations: Count = 6000
     mirror: bool = True
     """complete with mirror images too (not for digits or text)"""
+    pooling: Share = 0.75
+    """weight of the mean map of all images in each choice of a search; 0 is the paper's, 1 one path for all"""
     supervision: Supervision = "location"
     """location: sequences teach the location head alone; published: the classifier too, teacher-forced"""
-    jobs: int = 0
+    cnns: bool = False
+    """also train small whole-image CNNs of many costs, to compare with"""
+    jobs: Natural = 0
     """trainings side by side; 0 is one for each core (one in all on an accelerator)"""
 
 
@@ -235,12 +351,16 @@ class Run:
 class Predict:
     """Classify images with a trained model (`nogs predict`)."""
 
-    model: Annotated[Path, tyro.conf.Positional]
+    model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """run directory of train"""
-    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE")]
     """image files; each is resized and cropped to the size that the model was trained on"""
     json: bool = False
     """print one JSON object an image: label, probs, glimpses, steps, macs"""
+    stopping: Path | None = None
+    """run directory of fit-stopping: each image is looked at until --threshold"""
+    threshold: float | None = None
+    """stop where the next glimpse is expected to bring less, in nats; results.json of --stopping lists some"""
     device: str = "auto"
     """auto | cpu | cuda | mps"""
 
@@ -248,11 +368,13 @@ class Predict:
 DEMO = Run(
     machine=Machine(out=Path("nogs-demo")),
     source=Source(data="digits"),
-    geometry=Geometry(glimpse_size=6, stride=3, glimpses=4),
+    geometry=Geometry(glimpse_size=4, stride=2, glimpses=12),
+    annotate=100,
     seeds=(0, 1),
     iterations=2500,
-    learning_rate=3e-3,
-    posterior_iterations=4000,
+    learning_rate=2e-3,
+    posterior_iterations=2500,
     mirror=False,
+    pooling=1.0,
 )
 """What `nogs demo` runs, unless flags say otherwise."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -44,16 +44,18 @@ def fit(
 ) -> None:
     """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
 
-    A row of log.jsonl: iteration, seconds of training so far (validation not counted), train_loss (mean since
-    the last row) and the validation's figures. Stops after ``patience`` iterations without a better nll_nats.
+    A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
+    checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
+    neither. Stops after ``patience`` iterations without a better nll_nats.
     """
     o = optimisation
     adam = torch.optim.Adam(network.parameters(), lr=o.learning_rate, fused=device.type in FUSED)
     batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
-    iteration, seconds = 0, 0.0
+    iteration, seconds, began = 0, 0.0, time.perf_counter()
     rows: list[dict[str, Any]] = []
     if run.has("checkpoint"):
-        iteration, seconds = _restore(run, network, adam)
+        iteration, seconds, wall_seconds = _restore(run, network, adam)
+        began -= wall_seconds
         rows = run.rewind_log(iteration)
     elif run.rows():
         run.rewind_log(-1)
@@ -80,6 +82,7 @@ def fit(
             row = {
                 "iteration": iteration,
                 "seconds": round(seconds, 3),
+                "wall_seconds": round(time.perf_counter() - began, 3),
                 "train_loss": (total / since).item(),
                 **figures,
             }
@@ -91,11 +94,19 @@ def fit(
             tick(iteration, f"val {row['nll_nats']:.3f} (best {best['nll_nats']:.3f} at {best['iteration']})")
         # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
         if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(run, network, adam, iteration, seconds)
+            _save(run, network, adam, Progress(iteration, seconds, time.perf_counter() - began))
             saved = time.monotonic()
     if run.has("best"):
         network.load_state_dict(run.load_tensors("best"))
     network.eval()
+
+
+class Progress(NamedTuple):
+    """What a checkpoint knows beside the weights: how far it came, and how long that took."""
+
+    iteration: int
+    seconds: float
+    wall_seconds: float
 
 
 class Batches:
@@ -116,14 +127,14 @@ class Batches:
         return self._order[step * self._size : (step + 1) * self._size]
 
 
-def _save(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam, iteration: int, seconds: float) -> None:
+def _save(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam, progress: Progress) -> None:
     tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
     for index, state in adam.state_dict()["state"].items():
         tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
-    run.save_tensors("checkpoint", tensors, iteration=iteration, seconds=seconds)
+    run.save_tensors("checkpoint", tensors, **progress._asdict())
 
 
-def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> tuple[int, float]:
+def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> Progress:
     tensors, meta = run.load_tensors("checkpoint"), run.load_metadata("checkpoint")
     network.load_state_dict(
         {key.removeprefix("network/"): value for key, value in tensors.items() if key.startswith("network/")}
@@ -134,4 +145,4 @@ def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> t
             _, index, name = key.split("/")
             state.setdefault(int(index), {})[name] = value
     adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
-    return meta["iteration"], meta["seconds"]
+    return Progress(**meta)

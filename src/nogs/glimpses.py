@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Real, Shaped, UInt8
 from torch import Tensor
 
 from nogs.errors import UserError
@@ -76,7 +76,7 @@ class Grid:
         """(row, column) of each glimpse's centre, scaled so that the image spans [-1, 1]."""
         return (self.top_left_px(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
 
-    def nearest_cells(self, top_left_px: Int[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
+    def nearest_cells(self, top_left_px: Real[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
         """The cell whose top-left pixel is nearest to each (row, column), for sequences made elsewhere."""
         offsets = torch.tensor(self.offsets_px, device=top_left_px.device)
         row_column = (top_left_px[..., None] - offsets).abs().argmin(-1)
@@ -139,27 +139,31 @@ def masked_image(glimpses: Glimpses, grid: Grid) -> Float[Tensor, "B c_and_mask 
     """The image times the mask of what was observed, in [0, 1], with the mask as the last channel.
 
     The input of the AVP-CNN (Harvey et al., section 4.2): unseen pixels are 0. Coarser scales are painted
-    first and leave 2^-scale in the mask, so that the network can tell a sharp pixel from an averaged one.
+    first and leave 2^-scale in the mask, so that the network can tell a sharp pixel from an averaged one. Where
+    squares of one scale overlap, which coarse ones may with different values, their mean is shown: the order of
+    the glimpses leaves no trace.
     """
     patches, cells = glimpses
     B, _, cs, g, _ = patches.shape
     c, H = cs // grid.scales, grid.image_px
-    values = patches.float() / 255
-    canvas = values.new_zeros(B, c + 1, H * H)
+    canvas = torch.zeros(B, c + 1, H * H, device=patches.device)
     top_left_px = grid.top_left_px(cells)
     for scale in reversed(range(grid.scales)):
         widen = 2**scale
-        square = values[:, :, scale * c : (scale + 1) * c].transpose(1, 2)
+        square = patches[:, :, scale * c : (scale + 1) * c].transpose(1, 2).float()
         square = square.repeat_interleave(widen, -1).repeat_interleave(widen, -2)
-        mask = square.new_full((B, 1, *square.shape[2:]), 1 / widen)
+        one = square.new_ones(B, 1, *square.shape[2:])
         span = torch.arange(g * widen, device=patches.device) - g * (widen - 1) // 2
         index = _pixel_index(top_left_px, span, H, H)
         inside = _inside(top_left_px, span, H, H)
-        painted = torch.cat((square, mask), dim=1).reshape(B, c + 1, -1)
+        painted = torch.cat((square, one), dim=1).reshape(B, c + 1, -1)
         # Pixels beyond the border have no place on the canvas: they fall into one extra, discarded bin.
         target = torch.where(inside, index, H * H).reshape(B, 1, -1).expand(B, c + 1, -1)
-        bin_ = canvas.new_zeros(B, c + 1, 1)
-        canvas = torch.cat((canvas, bin_), -1).scatter(2, target, painted)[..., : H * H]
+        # Sums of whole numbers, which floats hold exactly: they have no order.
+        total = canvas.new_zeros(B, c + 1, H * H + 1).scatter_add(2, target, painted)[..., : H * H]
+        count = total[:, c:]
+        mean = total[:, :c] / count.clamp_min(1) / 255
+        canvas = torch.where(count > 0, torch.cat((mean, torch.full_like(count, 1 / widen)), dim=1), canvas)
     return canvas.reshape(B, c + 1, H, H)
 
 

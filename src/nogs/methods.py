@@ -1,4 +1,8 @@
-"""The table of methods: where the sequences come from x which loss moves the policy on the other images."""
+"""The table of methods: where the sequences come from x what moves the policy on the other images x who looks.
+
+The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5) and two controls without a policy,
+which say what the policies are worth. Whatever tells two methods apart follows from their rows.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,42 @@ from typing import Literal, NamedTuple
 
 from nogs.errors import UserError
 
+Policy = Literal["reinforce", "wake-sleep", "none"]
+Looks = Literal["policy", "random", "centre"]
+
 
 class Method(NamedTuple):
-    """A row of the table."""
+    """A row of the table.
+
+    ``sequences``: found by a search, recorded from a trained ``TEACHER``, or given by the user.
+    ``policy``: the loss of the policy on images that run freely.
+    ``looks``: who chooses the cells, in training and in test; without a policy, uniform chance or always the
+    cell nearest to the image's centre.
+    """
 
     title: str
-    sequences: Literal["none", "nogs"]
-    policy: Literal["reinforce"]
+    sequences: Literal["none", "search", "record", "given"]
+    policy: Policy
+    looks: Looks
 
 
 METHODS = {
-    "ram": Method("RAM", sequences="none", policy="reinforce"),
-    "ps-nogs": Method("PS-NOGS", sequences="nogs", policy="reinforce"),
+    "ram": Method("RAM", sequences="none", policy="reinforce", looks="policy"),
+    "ps-nogs": Method("PS-NOGS", sequences="search", policy="reinforce", looks="policy"),
+    "ws-ram": Method("WS-RAM", sequences="none", policy="wake-sleep", looks="policy"),
+    "ps-ram": Method("PS-RAM", sequences="record", policy="reinforce", looks="policy"),
+    "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
+    "random": Method("Random cells", sequences="none", policy="none", looks="random"),
+    "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
 }
+TEACHER = "ram"
+"""The method whose trained networks are recorded for others to learn from."""
+STOPPING = "ps-nogs"
+"""The method whose trained networks learn when to stop."""
 
 
-def method(name: str) -> Method:
-    """The method of that name. Raises UserError for one that does not exist."""
+def method(name: str, *, flag: str = "--methods") -> Method:
+    """The method of that name. Raises UserError for one that does not exist, in the name of ``flag``."""
     if name not in METHODS:
-        raise UserError(f"--methods {name} does not exist: choose among {', '.join(METHODS)}")
+        raise UserError(f"{flag} {name} does not exist: choose among {', '.join(METHODS)}")
     return METHODS[name]

@@ -6,14 +6,14 @@ import dataclasses
 
 import torch
 
-from nogs.attention import HardAttention
+from nogs.attention import HardAttention, StoppingHeads
 from nogs.completion.retrieval import Bank
 from nogs.config import Geometry, PosteriorNetwork
 from nogs.data import ImageSet
 from nogs.errors import UserError
 from nogs.glimpses import Grid
 from nogs.posterior import AVPCNN, LookaheadPosterior
-from nogs.rundir import RunDirectory
+from nogs.rundir import RunDirectory, file_hash
 
 
 def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
@@ -101,6 +101,29 @@ def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttenti
     )
     network.load_state_dict(run.load_tensors("model"))
     return network.to(device).eval(), meta["glimpses"], tuple(meta["classes"])
+
+
+def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float, ...], of: RunDirectory) -> None:
+    """Write model.safetensors of a fit-stopping run on the train run ``of``."""
+    run.save_tensors(
+        "model",
+        heads.state_dict(),
+        kind="stopping",
+        hidden=heads.hidden,
+        glimpses=heads.glimpses,
+        costs=costs,
+        network=file_hash(of.path / "model.safetensors"),
+    )
+
+
+def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) -> StoppingHeads:
+    """Stopping heads in eval mode. Raises UserError unless they were fitted on the train run ``of``."""
+    meta = run.load_metadata("model")
+    if meta["network"] != file_hash(of.path / "model.safetensors"):
+        raise UserError(f"--stopping {run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
+    heads = StoppingHeads(hidden=meta["hidden"], glimpses=meta["glimpses"], costs=len(meta["costs"]))
+    heads.load_state_dict(run.load_tensors("model"))
+    return heads.to(device).eval()
 
 
 def load_bank(run: RunDirectory, data: ImageSet) -> Bank:

@@ -6,6 +6,8 @@ Per image, with reward R = 1[the last prediction is right], over t = 1..T:
 - REINFORCE:  Σ_t -log q(l_t | h_t-1) (R - b_t), b_t a learned baseline that leaves the mean gradient alone
   (Williams 1992; Mnih et al. 2014, eq. 8)
 - supervised: Σ_t -log q(l_t | h_t-1) at the given l_t (*Near-Optimal Glimpse Sequences*, section 4)
+- wake-sleep: Σ_m w_m [label + Σ_t -log q(l_t | h_t-1) - Σ_t log r(l_t)] over samples of a proposal r
+  (Ba, Salakhutdinov, Grosse and Frey 2015; Bornschein and Bengio 2015)
 
 Each is averaged over its images, so that no term outweighs another by the batch size.
 """
@@ -27,6 +29,7 @@ class Rollout(NamedTuple):
     location_logits: Float[Tensor, "B T L"]
     baselines: Float[Tensor, "B T"]
     class_logits: Float[Tensor, "B T C"]
+    states: Float[Tensor, "B T h"]
 
 
 def label_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -72,6 +75,25 @@ def partially_supervised_loss(
     teaches = torch.ones_like(free) if supervised_labels else free
     loss = _mean(label_loss(rollout, labels), teaches) + _mean(reinforce_loss(rollout, labels), free)
     return loss + _mean(supervised_loss(rollout), supervised)
+
+
+def wake_sleep_loss(
+    rollout: Rollout, labels: Int[Tensor, " BM"], log_proposal: Float[Tensor, "BM T"], *, samples: int
+) -> Float[Tensor, " B"]:
+    """Reweighted wake-sleep: what the label makes likely in hindsight is what policy and proposal shall do.
+
+    The M = ``samples`` rows of an image lie side by side, drawn from r(l_1:T) = exp Σ_t ``log_proposal``. With
+
+        w_m ∝ q(θ | y_1:T, l_1:T) Π_t q(l_t | h_t-1) / r(l_1:T),    Σ_m w_m = 1, held fixed,
+
+    the gradient tends, as M grows, to that of -log Σ_l q(l) q(θ | y, l) for the network, and for r to that of
+    KL(q(l | θ) ‖ r). Where the network predicts at every t, the label's term is averaged as elsewhere.
+    """
+    log_policy, log_proposed = location_log_probs(rollout).sum(1), log_proposal.sum(1)
+    log_likelihood = -F.cross_entropy(rollout.class_logits[:, -1], labels, reduction="none")
+    log_weights = (log_likelihood + log_policy - log_proposed).detach()
+    surprise = label_loss(rollout, labels) - log_policy - log_proposed
+    return (log_weights.unflatten(0, (-1, samples)).softmax(1) * surprise.unflatten(0, (-1, samples))).sum(1)
 
 
 def _mean(values: Float[Tensor, " B"], mask: Bool[Tensor, " B"]) -> Float[Tensor, ""]:

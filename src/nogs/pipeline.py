@@ -1,8 +1,8 @@
 """The whole pipeline: posterior, bank, sequences, every method under every seed, evaluation, report.
 
-Each stage is a run directory under --out, and what is finished there is not done again. Trainings do not
-depend on each other, so they run side by side, each in a process and on a core of its own: networks this
-small gain nothing from a second thread.
+Each stage is a run directory under --out, and what is finished there is not done again. Trainings run side by
+side, each in a process and on a core of its own: networks this small gain nothing from a second thread. Only a
+method that learns from recorded sequences waits, for the training that is recorded.
 """
 
 from __future__ import annotations
@@ -12,23 +12,42 @@ import multiprocessing
 import os
 import signal
 import threading
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
-from nogs.config import BuildBank, Evaluate, FitPosterior, Machine, Optimisation, Report, Run, Search, Train
+from nogs.config import (
+    Baselines,
+    BuildBank,
+    Evaluate,
+    FitPosterior,
+    FitStopping,
+    Machine,
+    Optimisation,
+    Record,
+    Report,
+    Run,
+    Search,
+    Train,
+)
 from nogs.data import load
 from nogs.device import choose_device
-from nogs.errors import UserError
-from nogs.methods import method
+from nogs.errors import RunError, UserError
+from nogs.methods import METHODS, STOPPING, TEACHER, method
 from nogs.models import grid_of
 from nogs.progress import progress_bars
-from nogs.rundir import RunDirectory, finished_run, open_run
+from nogs.rundir import RunDirectory, as_json, finished_run, open_run, read_run
+from nogs.sequences import check_sequences
+from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
 from nogs.stages.evaluate import evaluate
 from nogs.stages.fit_posterior import fit_posterior
+from nogs.stages.fit_stopping import fit_stopping
+from nogs.stages.record import record
 from nogs.stages.report import report
 from nogs.stages.search import search
 from nogs.stages.train import train
@@ -36,6 +55,14 @@ from nogs.stages.train import train
 POLL_SECONDS = 2.0
 POSTERIOR_BATCH = 128
 POSTERIOR_LEARNING_RATE = 2e-3
+
+
+class Job(NamedTuple):
+    """A training; what is recorded for it first, of a training that must be done; the stopping heads after it."""
+
+    training: Train
+    record: Record | None
+    stopping: FitStopping | None
 
 
 def run(config: Run) -> RunDirectory:
@@ -59,31 +86,17 @@ def run(config: Run) -> RunDirectory:
         )
     )
     bank = build_bank(BuildBank(_within(config, "bank"), config.source, mirror=config.mirror))
-    sequences = search(Search(_within(config, "sequences"), posterior.path, bank.path))
-    trainings = [
-        Train(
-            _within(config, "train", f"{name}-seed{seed}"),
-            config.source,
-            config.geometry,
-            Optimisation(
-                config.iterations,
-                config.batch_size,
-                config.learning_rate,
-                config.validate_every,
-                config.patience,
-                seed,
-            ),
-            method=name,
-            sequences=None if method(name).sequences == "none" else sequences.path,
-            supervision=config.supervision,
-        )
-        for seed in config.seeds
-        for name in config.methods
-    ]
-    _train_side_by_side(trainings, jobs=_jobs(config))
-    models = tuple(training.machine.out for training in trainings)
-    evaluation = evaluate(Evaluate(_within(config, "evaluation"), models, sequences.path))
-    directory.save_json("results.json", json.loads((evaluation.path / "results.json").read_text()))
+    sequences = search(Search(_within(config, "sequences"), posterior.path, bank.path, pooling=config.pooling))
+    jobs = [_job(config, name, seed, sequences.path) for seed in config.seeds for name in config.methods]
+    _train_side_by_side(jobs, at_once=_at_once(config))
+    models = tuple(job.training.machine.out for job in jobs)
+    stopping = tuple(job.stopping.machine.out for job in jobs if job.stopping)
+    evaluation = evaluate(Evaluate(_within(config, "evaluation"), models, sequences.path, stopping=stopping))
+    results = json.loads((evaluation.path / "results.json").read_text())
+    if config.cnns:
+        cnns = fit_baselines(Baselines(_within(config, "baselines"), config.source))
+        results |= json.loads((cnns.path / "results.json").read_text())
+    directory.save_json("results.json", results)
     report(Report(directory.path))
     directory.finish()
     return directory
@@ -96,6 +109,7 @@ def _check(config: Run) -> None:
     for flag, values in (("--methods", config.methods), ("--seeds", config.seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"{flag} {','.join(map(str, values)) or '(none)'}: give one or more, each once")
+    _check_sequences(config)
     choose_device(config.machine.device)
     data = load(config.source)
     if data.multilabel:
@@ -103,37 +117,86 @@ def _check(config: Run) -> None:
     grid_of(config.geometry, data)
 
 
+def _check_sequences(config: Run) -> None:
+    """Every method's sequences will be there when its training starts."""
+    wants = {method(name).sequences: name for name in reversed(config.methods)}
+    if "record" in wants and TEACHER not in config.methods:
+        raise UserError(f"{wants['record']} learns from {METHODS[TEACHER].title}: add {TEACHER} to --methods")
+    if "given" not in wants:
+        if config.sequences:
+            raise UserError(f"--sequences {config.sequences}: no method learns from it; add ps-hgs to --methods")
+        return
+    if config.sequences is None:
+        raise UserError(
+            f"{wants['given']} learns from sequences that you give: add --sequences, a run of `nogs sequences import`"
+        )
+    check_sequences(read_run(config.sequences, "import"), as_json(config.source), as_json(config.geometry))
+
+
 def _within(config: Run, *parts: str) -> Machine:
     return replace(config.machine, out=config.machine.out.joinpath(*parts), resume=True)
 
 
-def _jobs(config: Run) -> int:
+def _at_once(config: Run) -> int:
     if config.jobs:
         return config.jobs
     return (os.cpu_count() or 1) if choose_device(config.machine.device).type == "cpu" else 1
 
 
-def _train_side_by_side(trainings: list[Train], *, jobs: int) -> None:
-    """Train all, ``jobs`` at a time, with a bar for each that runs; the first error ends it."""
-    threads = max(1, torch.get_num_threads() // jobs)
+def _job(config: Run, name: str, seed: int, searched: Path) -> Job:
+    """The training of a method under a seed, from the sequences that its row asks for."""
+    recorded = _within(config, "recorded", f"{TEACHER}-seed{seed}")
+    teacher = _within(config, "train", f"{TEACHER}-seed{seed}").out
+    sequences = {"none": None, "search": searched, "record": recorded.out, "given": config.sequences}
+    training = Train(
+        _within(config, "train", f"{name}-seed{seed}"),
+        config.source,
+        config.geometry,
+        Optimisation(
+            config.iterations,
+            config.batch_size,
+            config.learning_rate,
+            config.validate_every,
+            config.patience,
+            seed,
+        ),
+        method=name,
+        sequences=sequences[method(name).sequences],
+        supervision=config.supervision,
+    )
+    records = method(name).sequences == "record"
+    stops = FitStopping(_within(config, "stopping", f"{name}-seed{seed}"), training.machine.out)
+    return Job(
+        training,
+        Record(recorded, teacher, annotate=config.annotate) if records else None,
+        stops if name == STOPPING and config.geometry.glimpses > 1 else None,
+    )
+
+
+def _train_side_by_side(jobs: list[Job], *, at_once: int) -> None:
+    """Do all, ``at_once`` at a time, with a bar for each that runs; the first error ends it."""
+    threads = max(1, torch.get_num_threads() // at_once)
     with (
         ProcessPoolExecutor(
-            jobs,
+            at_once,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_begin_worker,
             initargs=(threads,),
         ) as pool,
         progress_bars() as bars,
     ):
-        running = {pool.submit(_train_quietly, training): training for training in trainings}
+        waiting, running, finished = list(jobs), dict[Future[None], Train](), set[Path]()
         tasks = {
             training.machine.out: bars.add_task(
                 training.machine.out.name, total=training.optimisation.iterations, note="", start=False, visible=False
             )
-            for training in trainings
+            for training, _, _ in jobs
         }
         try:
-            while running:
+            while waiting or running:
+                for job in [job for job in waiting if job.record is None or job.record.model in finished]:
+                    waiting.remove(job)
+                    running[pool.submit(_do_quietly, job)] = job.training
                 done, _ = wait(running, timeout=POLL_SECONDS)
                 for training in running.values():
                     iteration, note = _heard_of(training.machine.out)
@@ -143,7 +206,13 @@ def _train_side_by_side(trainings: list[Train], *, jobs: int) -> None:
                         bars.update(task, completed=iteration, note=note, visible=True)
                 for future in done:
                     future.result()
-                    bars.update(tasks[running.pop(future).machine.out], total=1, completed=1)
+                    finished.add(out := running.pop(future).machine.out)
+                    bars.update(tasks[out], total=1, completed=1)
+        except BrokenProcessPool:  # which has ended the other processes
+            raise RunError(
+                "a training process was killed, perhaps for memory: use --jobs 1; "
+                "the same command with --resume goes on from here"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -167,8 +236,16 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train_quietly(training: Train) -> None:
-    train(training, tick=lambda done, note: None)
+def _do_quietly(job: Job) -> None:
+    if job.record:
+        record(job.record, tick=_unheard)
+    train(job.training, tick=_unheard)
+    if job.stopping:
+        fit_stopping(job.stopping, tick=_unheard)
+
+
+def _unheard(done: int, note: str) -> None:
+    """The bars are the parent's."""
 
 
 def _heard_of(out: Path) -> tuple[int, str]:

@@ -86,15 +86,15 @@ class LookaheadPosterior(nn.Module):
         self.classifier = nn.Sequential(nn.Linear(hidden, 64), nn.ReLU(), nn.Linear(64, classes))
 
     def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
-        return distribution(self.classifier(self._states(glimpses)[:, -1]), multilabel=self.multilabel)
+        return distribution(self.classifier(self.states(glimpses)[:, -1]), multilabel=self.multilabel)
 
     def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
-        return self.classifier(self._states(glimpses)[:, 1:])
+        return self.classifier(self.states(glimpses)[:, 1:])
 
     def lookahead(
         self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
     ) -> Float[Tensor, "P L C"]:
-        h = self._states(seen)[:, -1]
+        h = self.states(seen)[:, -1]
         recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh)
         cells = torch.arange(len(self.grid), device=completions.device)
         passes = []
@@ -104,7 +104,8 @@ class LookaheadPosterior(nn.Module):
             passes.append(self.classifier(_gru(arriving, recalled[rows, None], h[rows, None])))
         return torch.cat(passes)
 
-    def _states(self, glimpses: Glimpses) -> Float[Tensor, "B states h"]:
+    def states(self, glimpses: Glimpses) -> Float[Tensor, "B states h"]:
+        """h_0, and h_t after each of T glimpses: states = T + 1."""
         B, T = glimpses.cells.shape
         states = [self.start.expand(B, -1)]
         if T:
@@ -124,7 +125,7 @@ def _gru(
 
 
 class AVPCNN(nn.Module):
-    """Any timm classifier on the masked image, its mask a channel; at one scale blind to the order of glimpses."""
+    """Any timm classifier on the masked image, its mask a channel; blind to the order of glimpses."""
 
     def __init__(
         self,

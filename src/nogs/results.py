@@ -11,8 +11,29 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
+from jaxtyping import Float, Int
+from torch import Tensor
+
 Row = Mapping[str, Any]
 MARGIN_NATS = 0.01
+
+
+def scores(log_probs: Float[Tensor, "n T C"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
+    """Accuracy, balanced accuracy, area under the ROC curve (mean over classes) and NLL of the last prediction;
+    accuracy after each glimpse.
+    """
+    # Seconds to import, for this stage alone.
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc
+
+    said, C = log_probs.argmax(-1), log_probs.shape[-1]
+    last = log_probs[:, -1]
+    return {
+        "test_accuracy": (said[:, -1] == labels).float().mean().item(),
+        "test_balanced_accuracy": multiclass_accuracy(last.exp(), labels, C, average="macro").item(),
+        "test_auroc": multiclass_auroc(last.exp(), labels, C, average="macro").item(),
+        "test_nll_nats": -last.gather(1, labels[:, None]).mean().item(),
+        "test_accuracy_by_glimpse": (said == labels[:, None]).float().mean(0).tolist(),
+    }
 
 
 def first_at_or_under(rows: Sequence[Row], nll_nats: float) -> Row | None:

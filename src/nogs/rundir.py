@@ -2,19 +2,20 @@
 
 Every file is written whole to a neighbour and renamed, so that a kill at any moment leaves each file
 either old or new. The log is the one file that grows; a torn last line is dropped when it is read.
+
+In config.json the paths of runs of the same pipeline are relative to the run's own directory ("../posterior"), so
+that a pipeline can be moved as a whole; all other paths, that of the data among them, are absolute. Whoever reads
+a `RunDirectory.config` gets absolute paths.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
 import os
-import platform
-import subprocess
-from collections.abc import Mapping
-from datetime import datetime, timezone
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from nogs.errors import UserError
+from nogs.provenance import environment, now
 
 MARKER = "COMPLETE"
 NOT_IDENTITY = ("machine", "jobs")
 """Fields of a config that say where a run happens, not what it is: they may change at --resume."""
+_LOCKED: dict[tuple[int, int], int] = {}
+"""Directories that this process has locked, by device and inode. A lock is the process's, as the operating system
+has it: a stage that failed and is called again, from a notebook say, is not in its own way."""
 
 
 class RunDirectory:
@@ -41,7 +46,13 @@ class RunDirectory:
 
     @property
     def config(self) -> dict[str, Any]:
-        return json.loads((self.path / "config.json").read_text())
+        """config.json, its paths made absolute."""
+        home = self.path.absolute()
+
+        def absolute(value: str) -> str:
+            return os.path.normpath(home / value) if value.startswith("../") else value
+
+        return _each_string(json.loads((home / "config.json").read_text()), absolute)
 
     def log(self, **row: object) -> None:
         """Append one row to log.jsonl."""
@@ -87,8 +98,9 @@ class RunDirectory:
     def finish(self, **provenance: object) -> None:
         """Add to provenance.json, then write the marker that makes this directory an input for others."""
         known = json.loads((self.path / "provenance.json").read_text())
-        self.save_json("provenance.json", {**known, **provenance, "finished": _now()})
+        self.save_json("provenance.json", {**known, **provenance, "finished": now()})
         self._write(MARKER, b"")
+        _unlock(self.path)
 
     def _write(self, name: str, content: bytes) -> None:
         partial = self.path / f"{name}.partial"
@@ -107,20 +119,22 @@ def open_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDirecto
     """Start the run directory of a stage, or go on with it.
 
     ``config`` is the stage's frozen dataclass. Raises UserError if the directory holds anything else: files
-    that are not a run's, a run without ``resume``, or a run of another stage or configuration.
+    that are not a run's, a run without ``resume``, or a run of another stage or configuration; and if another
+    process is writing it.
     """
     run = RunDirectory(path)
     wanted = {"stage": stage, **as_json(config)}
     _refuse_others(run, wanted, resume=resume)
     if not (path / "config.json").exists():
         path.mkdir(parents=True, exist_ok=True)
-        run.save_json("provenance.json", {"started": _now(), **_environment()})
-        run.save_json("config.json", wanted)  # last: its presence makes this a run directory
+        _lock(path)
+        run.save_json("provenance.json", {"started": now(), **environment()})
+        run.save_json("config.json", _movable(wanted, path.absolute()))  # last: its presence makes this a run directory
     elif not run.complete:
         if (path / "log.jsonl").exists():
             run.save_text("log.jsonl", "".join(f"{line}\n" for line in _whole_lines(path / "log.jsonl")))
         known = json.loads((path / "provenance.json").read_text())
-        run.save_json("provenance.json", {**known, "resumed": [*known.get("resumed", []), _now()]})
+        run.save_json("provenance.json", {**known, "resumed": [*known.get("resumed", []), now()]})
     return run
 
 
@@ -139,17 +153,27 @@ def read_run(path: Path, stage: str) -> RunDirectory:
     """Open a finished run directory as input. Raises UserError if missing, unfinished or another kind."""
     run = RunDirectory(path)
     if not (path / "config.json").exists():
-        raise UserError(f"{path} is not a run directory of `nogs {stage}`: it has no config.json")
+        raise UserError(f"{path} is not a run directory of {_command(stage)}: it has no config.json")
     if run.config["stage"] != stage:
-        raise UserError(f"{path} is a run directory of `nogs {run.config['stage']}`, not of `nogs {stage}`")
+        raise UserError(f"{path} is a run directory of {_command(run.config['stage'])}, not of {_command(stage)}")
     if not run.complete:
-        raise UserError(f"{path} is not finished: run its `nogs {stage}` again with --resume")
+        raise UserError(f"{path} is not finished: run its {_command(stage)} again with --resume")
     return run
 
 
+def _command(stage: str) -> str:
+    """The command that a stage is typed as."""
+    return "`nogs sequences import`" if stage == "import" else f"`nogs {stage}`"
+
+
 def as_json(config: Any) -> dict[str, Any]:
-    """A config dataclass as plain JSON values; paths become strings."""
-    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    """A config dataclass as plain JSON values; paths, that in a --data SPEC among them, become absolute strings."""
+    plain = json.loads(json.dumps(dataclasses.asdict(config), default=os.path.abspath))
+    for part in (plain, *(value for value in plain.values() if isinstance(value, dict))):
+        kind, _, place = str(part.get("data", "")).partition(":")
+        if place and not place.startswith("~"):
+            part["data"] = f"{kind}:{os.path.normpath(Path(place).absolute())}"
+    return plain
 
 
 def first_difference(had: dict[str, Any], wanted: dict[str, Any]) -> str | None:
@@ -179,6 +203,56 @@ def _whole_lines(file: Path) -> list[str]:
     return file.read_text().split("\n")[:-1]
 
 
+def _movable(content: dict[str, Any], home: Path) -> dict[str, Any]:
+    """The same, with paths relative to ``home`` where a run that is around both can be moved as one."""
+    around = [place for place in home.parents if (place / "config.json").exists()]
+
+    def relative(value: str) -> str:
+        together = any(Path(value).is_relative_to(place) for place in around)
+        return os.path.relpath(value, home) if together and not Path(value).is_relative_to(home) else value
+
+    return _each_string(content, relative)
+
+
+def _each_string(content: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(content, dict):
+        return {key: _each_string(value, change) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_each_string(value, change) for value in content]
+    return change(content) if isinstance(content, str) else content
+
+
+def _lock(path: Path) -> None:
+    """Be the one process that writes here, until the run is finished or the process ends, however it ends.
+
+    The lock is on the directory itself, so that no file is left behind. Where the file system has no such locks,
+    as some networks' have none, nothing is locked.
+    """
+    if _identity(path) in _LOCKED:
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        fix = "wait until it ends, or choose another"
+        raise UserError(f"--out {path}: another nogs process is writing {path}; {fix}") from None
+    except OSError:
+        os.close(handle)
+        return
+    _LOCKED[_identity(path)] = handle
+
+
+def _unlock(path: Path) -> None:
+    if (handle := _LOCKED.pop(_identity(path), None)) is not None:
+        os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    known = path.stat()
+    return known.st_dev, known.st_ino
+
+
 def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -> None:
     path = run.path
     nearest = next(place for place in (path, *path.parents) if place.exists())
@@ -186,6 +260,8 @@ def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -
         where = "" if nearest == path else f": {nearest}"
         raise UserError(f"--out {path}{where} is a file: choose a directory")
     if (path / "config.json").exists():
+        if not run.complete:
+            _lock(path)
         if not resume:
             raise UserError(f"--out {path} holds another run: add --resume to go on with it, or choose another")
         difference = first_difference(run.config, wanted)
@@ -197,22 +273,3 @@ def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -
                 raise UserError(f"--out {path} holds files that are not a run's ({entry.name}): choose an empty one")
     if not run.complete and not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(f"--out {path}: no permission to write in {nearest}; choose another place")
-
-
-def _environment() -> dict[str, object]:
-    packages = ("nogs", "torch", "torchvision", "timm", "numpy", "scikit-learn", "safetensors")
-    commit = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-        "platform": platform.platform(),
-    }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

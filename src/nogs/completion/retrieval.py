@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
 from nogs.config import RetrievalOptions
+from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, fovea
 
 FIT_IMAGES = 3000
@@ -109,13 +110,23 @@ class Retrieval:
                 distance[rows] += guess.square().sum(1) - 2 * y @ guess.T
         same = groups[:, None] == bank.groups[None]
         distance.masked_fill_(same.repeat(1, len(bank.latents)), torch.inf)
+        if same.all(1).any():
+            raise UserError(
+                "--bank holds only images of the same group (person) as one to be completed, and these may not "
+                "complete it: build the bank from more"
+            )
         # A small bank may hold fewer images of others than proposals were asked for.
         return [
             row.topk(min(self.options.proposals, int(row.isfinite().sum())), largest=False).indices for row in distance
         ]
 
     def _exact(self, seen: Glimpses, candidates: Int[Tensor, " M"], generator: Generator) -> Completions:
-        """Weigh one image's candidates at every shift by their pixels, and resample."""
+        """Weigh one image's candidates at every shift by their pixels, and resample.
+
+        With scales, a coarse square that reaches over the border is compared with what the image shows there
+        before its shift, not with the border repeated after it: a difference of a few averaged pixels, for which
+        making every candidate at every shift would be dear.
+        """
         N, s = len(self.bank.images), self.options.shift
         pictures = self.bank.images[candidates % N]
         mirrored = candidates >= N

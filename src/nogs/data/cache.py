@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -21,7 +21,7 @@ import numpy as np
 import PIL
 from jaxtyping import UInt8
 
-from nogs.data.decode import Frame, decode, survey
+from nogs.data.decode import Box, Frame, decode, survey
 
 VERSION = 1  # raise it when decode.py gives other pixels
 _DAY_S = 86_400
@@ -34,12 +34,12 @@ class Pixels(NamedTuple):
     bad: dict[int, str]
 
 
-def read(files: Sequence[Path], image_size: int | None) -> Pixels:
-    """The files as square images of one size: from the cache, or decoded into it.
+def read(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | None = None) -> Pixels:
+    """The files, or a box of each, as square images of one size: from the cache, or decoded into it.
 
     Where the cache cannot be written (no permission, disk full), they are decoded into memory.
     """
-    place = directory() / f"{_key(files, image_size)}.npy"
+    place = directory() / f"{_key(files, image_size, boxes)}.npy"
     known = _open(place, len(files))
     if known is not None:
         return known
@@ -47,10 +47,10 @@ def read(files: Sequence[Path], image_size: int | None) -> Pixels:
     if frame is None:
         return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), bad)
     try:
-        _write(place, files, frame, bad)
+        _write(place, files, frame, bad, boxes)
     except OSError:
-        return _in_memory(files, frame, bad)
-    return _open(place, len(files)) or _in_memory(files, frame, bad)
+        return _in_memory(files, frame, bad, boxes)
+    return _open(place, len(files)) or _in_memory(files, frame, bad, boxes)
 
 
 def directory() -> Path:
@@ -65,8 +65,10 @@ def directory() -> Path:
         return Path(tempfile.gettempdir()) / "nogs"
 
 
-def _key(files: Sequence[Path], image_size: int | None) -> str:
+def _key(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | None) -> str:
     digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {image_size}".encode())
+    if boxes:
+        digest.update(repr(boxes).encode())
     for file in files:
         try:
             stat = file.stat()
@@ -91,7 +93,7 @@ def _open(place: Path, count: int) -> Pixels | None:
     return Pixels(images, {int(index): reason for index, reason in bad.items()})
 
 
-def _write(place: Path, files: Sequence[Path], frame: Frame, bad: dict[int, str]) -> None:
+def _write(place: Path, files: Sequence[Path], frame: Frame, bad: dict[int, str], boxes: Sequence[Box] | None) -> None:
     """Decode into a file beside ``place`` and move it there when it is whole.
 
     Written as a stream rather than through a map: a disk that is full raises OSError and not SIGBUS.
@@ -107,7 +109,7 @@ def _write(place: Path, files: Sequence[Path], frame: Frame, bad: dict[int, str]
     try:
         with partial.open("wb") as stream:
             start = _head(stream, len(good), frame)
-            for index, pixels in zip(good, decode([files[i] for i in good], frame), strict=True):
+            for index, pixels in zip(good, _decoded(good, files, frame, boxes), strict=True):
                 if isinstance(pixels, str):
                     bad[index] = pixels
                 else:
@@ -133,12 +135,18 @@ def _head(stream: BinaryIO, count: int, frame: Frame) -> int:
     return int(stream.tell())
 
 
-def _in_memory(files: Sequence[Path], frame: Frame, bad: dict[int, str]) -> Pixels:
+def _decoded(
+    good: Sequence[int], files: Sequence[Path], frame: Frame, boxes: Sequence[Box] | None
+) -> Iterator[UInt8[np.ndarray, "c H H"] | str]:
+    return decode([files[i] for i in good], frame, [boxes[i] for i in good] if boxes else None)
+
+
+def _in_memory(files: Sequence[Path], frame: Frame, bad: dict[int, str], boxes: Sequence[Box] | None) -> Pixels:
     bad = dict(bad)
     good = [index for index in range(len(files)) if index not in bad]
     images = np.empty((len(good), frame.channels, frame.side_px, frame.side_px), dtype=np.uint8)
     count = 0
-    for index, pixels in zip(good, decode([files[i] for i in good], frame), strict=True):
+    for index, pixels in zip(good, _decoded(good, files, frame, boxes), strict=True):
         if isinstance(pixels, str):
             bad[index] = pixels
         else:

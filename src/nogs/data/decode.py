@@ -1,7 +1,8 @@
 """Image files to square uint8 pixels, by Pillow, in a pool of threads.
 
-Every image is turned as its EXIF says, cropped to the centre square and resized with antialiasing. Grey
-images stay one channel where all of them are grey, and become RGB among RGB. Transparency is dropped.
+Every image is turned as its EXIF says, cropped to its box, or else to the centre square, and resized with
+antialiasing. Grey images stay one channel where all of them are grey, and become RGB among RGB. Transparency
+is dropped.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from rich.console import Console
 from rich.progress import track
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 CHUNK = 256  # images in flight: bounds memory while a slow disk writes
 LONG = 1000  # images from which on a progress bar is worth its line
@@ -40,6 +42,19 @@ class Frame(NamedTuple):
 
     channels: int
     side_px: int
+
+
+class Box(NamedTuple):
+    """The part of an image that is kept, in pixels of its file; right and bottom are the first left out."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    def within(self, width: int, height: int) -> Box:
+        """What of it lies on an image of that size."""
+        return Box(max(self.left, 0), max(self.top, 0), min(self.right, width), min(self.bottom, height))
 
 
 def survey(files: Sequence[Path], image_size: int | None) -> tuple[Frame | None, dict[int, str]]:
@@ -74,33 +89,40 @@ def survey(files: Sequence[Path], image_size: int | None) -> tuple[Frame | None,
     return Frame(1 if grey else 3, side_px), bad
 
 
-def decode(files: Sequence[Path], frame: Frame) -> Iterator[UInt8[np.ndarray, "c H H"] | str]:
-    """The pixels of each file, in order; a string says why a file has none."""
+def decode(
+    files: Sequence[Path], frame: Frame, boxes: Sequence[Box] | None = None
+) -> Iterator[UInt8[np.ndarray, "c H H"] | str]:
+    """The pixels of each file, of its box if there are boxes, in order; a string says why a file has none."""
 
-    def pixels(file: Path) -> UInt8[np.ndarray, "c H H"] | str:
+    def pixels(item: tuple[Path, Box | None]) -> UInt8[np.ndarray, "c H H"] | str:
+        file, box = item
         try:
             with Image.open(file) as image:
-                if image.format == "JPEG":  # decoded at no less than twice the size wanted: much faster
+                if image.format == "JPEG" and not box:  # decoded at no less than twice the size wanted: much faster
                     image.draft(None, (2 * frame.side_px, 2 * frame.side_px))
-                return square(ImageOps.exif_transpose(image), frame)
+                upright = ImageOps.exif_transpose(image)
+                return square(upright, frame, box.within(*upright.size) if box else None)
         except Exception as error:  # Pillow's plugins raise anything for a broken file
             return _reason(error)
 
-    return _in_threads(pixels, files, "decoding images")
+    items = [(file, boxes[i] if boxes else None) for i, file in enumerate(files)]
+    return _in_threads(pixels, items, "decoding images")
 
 
-def square(image: Image.Image, frame: Frame) -> UInt8[np.ndarray, "c H H"]:
-    """The centre square of an image, resized and in the common form."""
+def square(image: Image.Image, frame: Frame, box: Box | None = None) -> UInt8[np.ndarray, "c H H"]:
+    """The box, or the centre square, of an image, resized and in the common form."""
     mode = "L" if frame.channels == 1 else "RGB"
     if image.mode == "P":  # a palette may hold transparency, which only RGBA can take
         image = image.convert("RGBA")
     if image.mode != mode:
         image = image.convert(mode)
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    if image.size != (side, side):
-        image = image.crop((left, top, left + side, top + side))
-    if side != frame.side_px:
+    if box is None:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = Box(left, top, left + side, top + side)
+    if box != (0, 0, *image.size):
+        image = image.crop(box)
+    if image.size != (frame.side_px, frame.side_px):
         image = image.resize((frame.side_px, frame.side_px), Image.Resampling.LANCZOS)
     pixels = np.asarray(image, dtype=np.uint8)
     return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
@@ -126,11 +148,11 @@ def _reason(error: Exception) -> str:
     return f"cannot be decoded: {error}"
 
 
-def _in_threads(work: Callable[[Path], Result], files: Sequence[Path], title: str) -> Iterator[Result]:
-    """``work`` on every file, in order, a chunk at a time; on a terminal, with a progress bar on stderr."""
+def _in_threads(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
+    """``work`` on every item, in order, a chunk at a time; on a terminal, with a progress bar on stderr."""
     console = Console(stderr=True)
-    quiet = len(files) < LONG or not console.is_terminal
+    quiet = len(items) < LONG or not console.is_terminal
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        chunks = range(0, len(files), CHUNK)
+        chunks = range(0, len(items), CHUNK)
         for start in track(chunks, title, console=console, transient=True, disable=quiet):
-            yield from pool.map(work, files[start : start + CHUNK])
+            yield from pool.map(work, items[start : start + CHUNK])

@@ -17,10 +17,10 @@ from nogs.data.imageset import SPLITS, ImageSet
 from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
-CANVAS_PX = 48
-ENLARGE = 5  # an 8×8 digit is drawn 40 px wide
-FRAGMENTS = 8
-FRAGMENT_PX = 8
+CANVAS_PX = 52
+ENLARGE = 6  # an 8×8 digit is drawn 48 px wide: a small glimpse sees less than one of its own pixels
+FRAGMENTS = 4
+FRAGMENT_PX = 6
 CANVASES = (12_000, 1_500, 1_500)  # train (ten a digit), val, test
 _SCAN_PX = 8
 _SCAN_MAX = 16.0

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from nogs.data.decode import Box
 from nogs.errors import UserError
 
 LISTED = 10  # bad files that a warning names
@@ -38,11 +39,15 @@ class Annotations:
 
 
 class Listing(NamedTuple):
-    """Image files, what errors call each (a path, or a file and its row), and what is known of them."""
+    """Image files, what errors call each (a path, or a file and its row), and what is known of them.
+
+    With ``boxes``, only that part of each image is kept.
+    """
 
     files: tuple[Path, ...]
     where: tuple[str, ...]
     about: Annotations
+    boxes: tuple[Box, ...] | None = None
 
 
 @dataclass

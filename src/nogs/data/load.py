@@ -15,6 +15,8 @@ from torch import Tensor
 from nogs.config import Source
 from nogs.data import cache
 from nogs.data.celeba import celeba
+from nogs.data.celebahq import celebahq
+from nogs.data.cub import cub
 from nogs.data.digits import CANVAS_PX, digits
 from nogs.data.folder import folder
 from nogs.data.imageset import ImageSet
@@ -24,8 +26,15 @@ from nogs.data.splits import TRAIN, complete
 from nogs.data.table import table
 from nogs.errors import UserError
 
-_LISTINGS: dict[str, Callable[[Path, Faults], Listing]] = {"folder": folder, "csv": table, "celeba": celeba}
-_KINDS = ("digits", "folder:PATH", "csv:PATH", "npz:PATH", "celeba:PATH")
+_LISTINGS: dict[str, Callable[[Path, Faults], Listing]] = {
+    "folder": folder,
+    "csv": table,
+    "celeba": celeba,
+    "celebahq": celebahq,
+    "cub": cub,
+}
+_KINDS = ("digits", *(f"{kind}:PATH" for kind in (*_LISTINGS, "npz")))
+_FILES = ("csv", "npz")
 _FINGERPRINT_BYTES = 2**30
 
 
@@ -41,7 +50,7 @@ def load(source: Source) -> ImageSet:
         return digits(source.image_size or CANVAS_PX, source.split_seed).select(source.task)
     faults = Faults(source.skip_bad)
     try:
-        kind, path = _parse(source.data)
+        kind, path = parse(source.data)
         images, about = _read(kind, path, source.image_size, faults)
     except OSError as error:
         culprit = f"{error.filename}: {error.strerror}" if error.filename else str(error)
@@ -73,7 +82,7 @@ def _is_digits(spec: str) -> bool:
     return spec == "digits"
 
 
-def _parse(spec: str) -> tuple[str, Path]:
+def parse(spec: str) -> tuple[str, Path]:
     """The kind and the path of a SPEC other than ``digits``."""
     kind, colon, place = spec.partition(":")
     choices = f"choose one of {', '.join(_KINDS)}"
@@ -93,7 +102,7 @@ def _parse(spec: str) -> tuple[str, Path]:
         raise UserError(f"--data {spec}: nobody has the home folder of {place}; write it out") from error
     if not path.exists():
         raise UserError(f"--data {spec}: {path} does not exist")
-    if path.is_dir() != (kind in ("folder", "celeba")):
+    if path.is_dir() == (kind in _FILES):
         raise UserError(f"--data {spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
     return kind, path
 
@@ -106,7 +115,7 @@ def _read(
         return torch.from_numpy(images), about
     listing = _LISTINGS[kind](path, faults)
     faults.stop()  # bad rows first: they are found before anything is decoded
-    pixels = cache.read(listing.files, image_size)
+    pixels = cache.read(listing.files, image_size, listing.boxes)
     for index, reason in sorted(pixels.bad.items()):
         faults.add(listing.where[index], reason)
     good = np.array([i for i in range(len(listing.files)) if i not in pixels.bad], dtype=np.int64)

@@ -32,7 +32,7 @@ class Row(NamedTuple):
 
 def table(path: Path, faults: Faults) -> Listing:
     """The images of a CSV file, in its order; an image's name is what column ``file`` says."""
-    columns, rows = _rows(path, faults)
+    columns, lines = rows(path, faults)
     targets = [column for column in columns if column not in (FILE, SPLIT)]
     if FILE not in columns:
         raise UserError(f"{path}: has no column {FILE!r} (but {', '.join(columns)}); name the images in one")
@@ -41,7 +41,7 @@ def table(path: Path, faults: Faults) -> Listing:
     multilabel = len(targets) > 1
     good: list[Row] = []
     seen: dict[str, int] = {}
-    for row in rows:
+    for row in lines:
         reason = _fault(row.values, path.parent, targets) or (
             f"column {FILE}: {row.values[FILE]} is already in line {seen[row.values[FILE]]}"
             if row.values[FILE] in seen
@@ -70,9 +70,9 @@ def table(path: Path, faults: Faults) -> Listing:
     )
 
 
-def _rows(path: Path, faults: Faults) -> tuple[list[str], list[Row]]:
-    """The header and all rows of its length, values stripped; other rows are faults."""
-    rows: list[Row] = []
+def rows(path: Path, faults: Faults) -> tuple[list[str], list[Row]]:
+    """The header of a CSV file and all rows of its length, values stripped; other rows are faults."""
+    found: list[Row] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.reader(stream)
@@ -88,12 +88,12 @@ def _rows(path: Path, faults: Faults) -> tuple[list[str], list[Row]]:
                     )
                 elif fields:
                     values = dict(zip(columns, (field.strip() for field in fields), strict=True))
-                    rows.append(Row(reader.line_num, values))
+                    found.append(Row(reader.line_num, values))
     except (csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a CSV file in UTF-8 ({error}); save it as one") from error
     if not columns:
-        raise UserError(f"{path}: is empty; it needs a header with the columns {FILE} and a label")
-    return columns, rows
+        raise UserError(f"{path}: is empty; it needs a header, which names its columns")
+    return columns, found
 
 
 def _fault(values: dict[str, str], root: Path, targets: list[str]) -> str | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from nogs.report.material import Material
-from nogs.report.notation import Real, count, nats, percent
+from nogs.report.breakdown import ToTarget
+from nogs.report.costs import Costs
+from nogs.report.material import Material, Step
+from nogs.report.notation import Real, count, nats, percent, seconds, short_count
 from nogs.report.style import title_of
 from nogs.report.table import REFERENCE, mean_or_bound, ratio
 
@@ -94,7 +96,7 @@ def validation_loss(material: Material) -> str:
     ]
     return (
         text + f"The dashed line is the target, {nats(target)} nats: RAM’s best loss, a mean over seeds, plus 0.01. "
-        f"It is reached by {_listed(reached)}; look at how early."
+        f"It is reached by {listed(reached)}; look at how early."
     )
 
 
@@ -115,7 +117,78 @@ def accuracy_by_glimpse(material: Material) -> str:
         seeds = scores["test_accuracy_by_glimpse"]
         first, last = mean(seed[0] for seed in seeds), mean(seed[-1] for seed in seeds)
         said.append(f"{title_of(name)} goes from {percent(first)} after one to {percent(last)} after {len(seeds[0])}")
-    return f"What each further glimpse adds, and costs (1 multiply-add = 2 FLOPs): {_listed(said)}."
+    return f"What each further glimpse adds, and costs (1 multiply-add = 2 FLOPs): {listed(said)}."
+
+
+def breakdown(times: Sequence[ToTarget]) -> str:
+    """What the two panels count."""
+    text = (
+        "Multiply-adds of one step (where to look, what is seen there, the core) and of one answer; the gather of the "
+        "fovea multiplies nothing."
+    )
+    if times:
+        said = [f"{title_of(time.method)} {'at least ' * time.bound}{seconds(time.total)}" for time in times]
+        text += (
+            f" From nothing to the target loss, one training (a mean over seeds): {listed(said)}. What comes before "
+            "a training, in green, is made once and serves every later one."
+        )
+    return text
+
+
+def design_of_a_glimpse(step: Step, *, publishable: bool) -> str:
+    seen = len(step.cells) - 1
+    glimpses = "one glimpse" if seen == 1 else f"{seen} glimpses"
+    shown = (
+        f"the {len(step.weights)} heaviest completions of a test image (the photographs are not shown)"
+        if publishable
+        else f"a test image, and the {len(step.weights)} heaviest of the images that complete it"
+    )
+    return (
+        f"After {glimpses}: {shown}. Each map says how far a glimpse at a location would move the posterior if that "
+        "completion were the truth, KL(gₙ ‖ mean g) in nats; the last is their weighted mean over all completions, "
+        f"the expected information gain, {float(step.mean_nats.max()):.2g} nats at its greatest. Its square is the "
+        "next glimpse. Maps light up where completions disagree in what matters for the class."
+    )
+
+
+def posterior_states(count_of: int) -> str:
+    return (
+        f"States of the posterior after each designed glimpse, for {count(count_of)} training images that it was not "
+        "fitted to; one projection on two principal components for all panels. Watch the classes part."
+    )
+
+
+def accuracy_over_cost(costs: Costs) -> str:
+    text = (
+        f"{'Balanced test' if costs.balanced else 'Test'} accuracy over multiply-adds an image; lines are means over "
+        "seeds, bands go from the lowest seed to the highest."
+    )
+    if costs.adaptive:
+        text += f" Dashed: {title_of(costs.adaptive[0])} stops where the next glimpse is expected to tell too little."
+    if costs.cnn:
+        text += (
+            f" CNNs see the whole image, from {short_count(min(network.macs for network in costs.cnn))} to "
+            f"{short_count(max(network.macs for network in costs.cnn))} multiply-adds; the grey line joins those that "
+            "no other beats on validation images for less."
+        )
+    if costs.upper_bound:
+        macs = short_count(costs.upper_bound.macs)
+        text += f" The upper bound is a large network that sees the image at full size, for {macs} multiply-adds."
+    return text
+
+
+def stopping(material: Material) -> str:
+    of = f"{title_of(material.stopping_method)}’s networks" if material.stopping_method else "One method’s networks"
+    text = (
+        f"{of}, asked after every glimpse whether to go on: a line is the mean over seeds, its band goes from the "
+        "lowest seed to the highest. Dashed, the same number of glimpses for every image."
+    )
+    if material.results.get("stopping_advantage"):
+        text += (
+            " Beneath, accuracy of stopping by the expected entropy gain minus each rival’s at equal mean glimpses, "
+            "in percentage points, with its 95 % interval over test images: above 0 it is ahead."
+        )
+    return text
 
 
 def _needed(material: Material, name: str) -> str:
@@ -133,6 +206,6 @@ def _of_seeds(values: Sequence[Real | None]) -> str:
     return f"{sum(value is not None for value in values)} of {len(values)} seeds"
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
     """a, b and c."""
     return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

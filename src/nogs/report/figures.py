@@ -12,16 +12,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from nogs.methods import METHODS
 from nogs.report.diagram import draw_network
 from nogs.report.material import Logs, Row
 from nogs.report.notation import Real, short_count
-from nogs.report.style import Palette, title_of
+from nogs.report.style import WIDTH, Palette, share_ticks, title_of
 
-WIDTH = 9.6
-"""Width of a full-width figure in inches."""
 LOG_RATIO = 8.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
 
@@ -67,7 +65,7 @@ def network_and_posterior(
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         if key.startswith("accuracy"):
-            ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+            ax.yaxis.set_major_formatter(share_ticks())
         if row < len(panels) - 1:
             ax.tick_params(labelbottom=False)
     axes["0"].set_title("The posterior that designs")
@@ -144,7 +142,7 @@ def accuracy_by_glimpse(methods: dict[str, dict[str, Any]], palette: Palette) ->
     ax.set(xlabel="glimpses", ylabel="test accuracy")
     counts = _counts(max((scores["macs_by_glimpse"] for scores in methods.values()), key=len, default=[]))
     ax.set_xticks(counts)
-    ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.yaxis.set_major_formatter(share_ticks())
     cost = ax.secondary_xaxis("top")
     cost.set_xticks(counts, [_costs(methods, t) for t in counts])
     cost.set_xlabel("multiply-adds an image")

@@ -59,7 +59,7 @@ def information_gain(
     norm = PowerNorm(GAMMA, vmin=min(0.0, float(example.eig.min())), vmax=most_nats)
     for t in range(T):
         above, below = axes[0, t], axes[1, t]
-        _bare(above, grid, palette)
+        bare(above, grid, palette)
         above.set_title(
             f"glimpse {t + 1}" if t == 0 else f"{t + 1}",
             loc="center",
@@ -68,12 +68,12 @@ def information_gain(
             color=palette.faint,
             fontweight="normal",
         )
-        painted = _paint(above, example.eig[t], grid, norm)
-        _outline(above, corners_px[t], grid)
-        _bare(below, grid, palette)
-        _show(below, picture, seen_px=corners_px[: t + 1], grid=grid)
+        painted = paint(above, example.eig[t], grid, norm)
+        outline(above, corners_px[t], grid)
+        bare(below, grid, palette)
+        show(below, picture, seen_px=corners_px[: t + 1], grid=grid)
         for step, corner_px in enumerate(corners_px[: t + 1]):
-            _outline(below, corner_px, grid)
+            outline(below, corner_px, grid)
             _number(below, step + 1, corner_px, sides[step], grid)
         probability = float(example.log_probs[t, example.label].exp())
         below.set_xlabel(f"p = {probability:.2f}", labelpad=3, fontsize=9)
@@ -113,8 +113,8 @@ def where_they_look(
             if t >= len(shares):
                 ax.axis("off")
                 continue
-            _bare(ax, grid, palette)
-            _show(ax, mean_image, seen_px=[], grid=grid, faded=FAINT)
+            bare(ax, grid, palette)
+            show(ax, mean_image, seen_px=[], grid=grid, faded=FAINT)
             drawn = ax.imshow(
                 coverage(shares[t], grid),
                 cmap=ramp,
@@ -158,13 +158,13 @@ def edges_px(grid: Grid) -> list[float]:
     return [max(0.0, centres[0] - half), *between, min(float(grid.image_px), centres[-1] + half)]
 
 
-def _paint(ax: Axes, values: Float[Tensor, " L"], grid: Grid, norm: PowerNorm) -> QuadMesh:
+def paint(ax: Axes, values: Float[Tensor, " L"], grid: Grid, norm: PowerNorm) -> QuadMesh:
     edges = edges_px(grid)
     square = values.reshape(grid.side, grid.side).numpy()
     return ax.pcolormesh(edges, edges, square, cmap=MAPS, norm=norm, rasterized=True)
 
 
-def _show(
+def show(
     ax: Axes, picture: Shaped[Tensor, "c H H"], *, seen_px: list[list[int]], grid: Grid, faded: float = FADED
 ) -> None:
     """The picture, faded where it was not seen."""
@@ -176,7 +176,7 @@ def _show(
     ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
 
 
-def _outline(ax: Axes, corner_px: list[int], grid: Grid) -> None:
+def outline(ax: Axes, corner_px: list[int], grid: Grid) -> None:
     row, column = corner_px
     side = grid.glimpse_px
     ax.add_patch(Rectangle((column, row), side, side, fill=False, edgecolor=CHOSEN, linewidth=1.2))
@@ -216,7 +216,7 @@ def _free_sides(corners_px: list[list[int]], grid: Grid) -> list[tuple[int, int]
     return sides
 
 
-def _bare(ax: Axes, grid: Grid, palette: Palette) -> None:
+def bare(ax: Axes, grid: Grid, palette: Palette) -> None:
     ax.set(xlim=(0, grid.image_px), ylim=(grid.image_px, 0), xticks=[], yticks=[], facecolor=palette.fill)
     ax.grid(visible=False)
     for spine in ax.spines.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,12 +18,27 @@ from torch import Tensor
 
 from nogs.errors import UserError
 from nogs.glimpses import Grid
+from nogs.report.costs import Costs
 from nogs.report.notation import Real
+from nogs.report.records import costs_of, stopping_method_of
 from nogs.rundir import RunDirectory, read_run
 
 Row = dict[str, Any]
 Logs = dict[str, list[list[Row]]]
 """Of each method, the validations of each seed, in the order of results.json; empty where there is no log."""
+
+
+class Step(NamedTuple):
+    """A step of the search for one test image: a few of its completions, heaviest first, and their maps in nats.
+
+    ``cells`` has the glimpses before it and, last, the one it chose; ``mean_nats`` is over all completions.
+    """
+
+    completions: UInt8[Tensor, "k c H H"]
+    weights: Float[Tensor, " k"]
+    gains_nats: Float[Tensor, "k L"]
+    mean_nats: Float[Tensor, " L"]
+    cells: Int[Tensor, " t"]
 
 
 class Example(NamedTuple):
@@ -33,6 +49,15 @@ class Example(NamedTuple):
     cells: Int[Tensor, " T"]
     eig: Float[Tensor, "T L"]
     log_probs: Float[Tensor, "T C"]
+    step: Step | None
+    """One step of its design in detail, where completions were kept."""
+
+
+class States(NamedTuple):
+    """The posterior's states after each designed glimpse."""
+
+    states: Float[Tensor, "n T h"]
+    labels: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +65,8 @@ class Material:
     """All that figures, captions and tables are drawn from.
 
     ``looks`` is, of each method, the share of test images that look at each cell in each glimpse, a mean over
-    seeds; ``designed`` the same of the sequences. ``mean_image`` is in [0, 255].
+    seeds; ``designed`` the same of the sequences. ``mean_image`` is in [0, 255]; ``stopping_method`` is the method
+    that stopping rules were fitted to; ``bank_seconds`` are whole.
     """
 
     results: dict[str, Any]
@@ -53,6 +79,10 @@ class Material:
     mean_image: Float[Tensor, "c H H"] | None
     criterion: str | None
     hidden: int | None
+    costs: Costs
+    stopping_method: str | None
+    states: States | None
+    bank_seconds: Real | None
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -63,10 +93,10 @@ class Material:
         return [rows[-1][key] if rows else None for rows in self.logs[method]]
 
 
-def gather(path: Path) -> Material:
-    """Read the run in ``path``. Raises UserError if it holds no finished evaluation."""
+def gather(path: Path, *, flag: str = "--run") -> Material:
+    """Read the run in ``path``. Raises UserError, in the name of ``flag``, if it holds no finished evaluation."""
     if not (path / "evaluation").is_dir():
-        raise UserError(f"--run {path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
+        raise UserError(f"{flag} {path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
     evaluation = read_run(path / "evaluation", "evaluate")
     results = json.loads((evaluation.path / "results.json").read_text())
     runs = {
@@ -76,6 +106,7 @@ def gather(path: Path) -> Material:
     trained = [run for of_method in runs.values() for run in of_method if run is not None]
     searched = _finished(path / "sequences")
     examples, grid, mean_image = _examples(evaluation)
+    stopping_method = stopping_method_of(evaluation)
     locations = len(grid) if grid is not None else 0
     return Material(
         results=results,
@@ -88,6 +119,10 @@ def gather(path: Path) -> Material:
         mean_image=mean_image,
         criterion=searched.config.get("criterion") if searched else None,
         hidden=trained[0].config.get("hidden") if trained else None,
+        costs=costs_of(evaluation, results, _cnns(path, results), stopping_method),
+        stopping_method=stopping_method,
+        states=States(**evaluation.load_tensors("states")) if evaluation.has("states") else None,
+        bank_seconds=_seconds(_finished(path / "bank")),
     )
 
 
@@ -101,6 +136,20 @@ def _provenance(path: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.exists() else {}
 
 
+def _cnns(path: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """What `nogs baselines` found, if it is part of this run."""
+    baselines = _finished(path / "baselines")
+    return json.loads((baselines.path / "results.json").read_text()) if baselines else results
+
+
+def _seconds(run: RunDirectory | None) -> Real | None:
+    """From a run's start to its end."""
+    times = _provenance(run.path) if run else {}
+    if not times.get("started") or not times.get("finished"):
+        return None
+    return (datetime.fromisoformat(times["finished"]) - datetime.fromisoformat(times["started"])).total_seconds()
+
+
 def _examples(
     evaluation: RunDirectory,
 ) -> tuple[tuple[Example, ...], Grid | None, Float[Tensor, "c H H"] | None]:
@@ -109,10 +158,24 @@ def _examples(
     saved = evaluation.load_tensors("examples")
     columns = (saved[key] for key in ("pixels", "labels", "cells", "eig", "log_probs"))
     examples = tuple(
-        Example(picture, int(label), cells, eig, log_probs)
-        for picture, label, cells, eig, log_probs in zip(*columns, strict=True)
+        Example(picture, int(label), cells, eig, log_probs, _step(saved, number))
+        for number, (picture, label, cells, eig, log_probs) in enumerate(zip(*columns, strict=True))
     )
     return examples, Grid(**evaluation.load_metadata("examples")["grid"]), saved["mean_image"]
+
+
+def _step(saved: dict[str, Tensor], number: int) -> Step | None:
+    """Half way through a sequence, which is where an evaluation keeps completions."""
+    if "completions" not in saved:
+        return None
+    t = saved["cells"].shape[1] // 2
+    return Step(
+        completions=saved["completions"][number],
+        weights=saved["completion_weights"][number],
+        gains_nats=saved["completion_gains"][number],
+        mean_nats=saved["eig"][number, t],
+        cells=saved["cells"][number, : t + 1],
+    )
 
 
 def _looks(evaluation: RunDirectory, results: dict[str, Any], locations: int) -> dict[str, Float[Tensor, "T L"]]:

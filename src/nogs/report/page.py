@@ -9,34 +9,22 @@ from __future__ import annotations
 import base64
 import io
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from nogs.report import captions, figures, maps
+from nogs.report import captions
 from nogs.report.material import Material
 from nogs.report.notation import seconds
-from nogs.report.style import DARK, LIGHT, Palette, drawn_in, title_of
+from nogs.report.sections import Draw, Section, sections_of
+from nogs.report.style import DARK, LIGHT, drawn_in, title_of
 from nogs.report.table import results_table, time_breakdown
 
 DPI = 200
 PX_PER_INCH = 104
 """How large figures are shown at most: their 10 pt letters are then about as large as the captions."""
-Draw = Callable[[Palette], Figure]
-
-
-@dataclass(frozen=True)
-class Section:
-    """A figure, or several alike, under one title and caption; without any, ``caption`` says why."""
-
-    id: str
-    title: str
-    caption: str
-    draws: tuple[tuple[str, Draw], ...]
-    """(what it shows, for those who cannot see it; how it is drawn)"""
 
 
 class Drawn(NamedTuple):
@@ -57,18 +45,38 @@ class Page(NamedTuple):
 
 
 def build(material: Material, *, publishable: bool) -> Page:
-    """Draw everything and write the page."""
+    """Draw everything and write the page of one run."""
+    results = material.results
+    return draw_page(
+        "page.html.j2",
+        sections_of(material, publishable=publishable),
+        methods=tuple(material.methods),
+        content={
+            "data": results["data"],
+            "task": results["task"],
+            "facts": _facts(material),
+            "lead": captions.lead(material),
+            "target": results["target_nll_nats"],
+            "table": results_table(material),
+            "times": time_breakdown(material),
+        },
+    )
+
+
+def draw_page(
+    template: str, sections: Sequence[Section], *, methods: Sequence[str], content: dict[str, object]
+) -> Page:
+    """Draw the figures of ``sections``, and put them and ``content`` into a template."""
     drawn: list[Drawn] = []
-    sections = []
-    for section in _sections(material, publishable=publishable):
+    shown = []
+    for section in sections:
         several = len(section.draws) > 1
         of_section = [
             _drawn(f"{section.id}-{number}" if several else section.id, alt, draw)
             for number, (alt, draw) in enumerate(section.draws, 1)
         ]
         drawn += of_section
-        sections.append({"id": section.id, "title": section.title, "caption": section.caption, "figures": of_section})
-    results = material.results
+        shown.append({"id": section.id, "title": section.title, "caption": section.caption, "figures": of_section})
     pages = Environment(
         loader=PackageLoader("nogs.report", ""),
         autoescape=True,
@@ -77,119 +85,16 @@ def build(material: Material, *, publishable: bool) -> Page:
         lstrip_blocks=True,
     )
     pages.filters["duration"] = seconds
-    html = pages.get_template("page.html.j2").render(
-        data=results["data"],
-        task=results["task"],
-        facts=_facts(material),
-        lead=captions.lead(material),
-        target=results["target_nll_nats"],
-        methods=[(title_of(name), LIGHT.method(name), DARK.method(name)) for name in material.methods],
-        table=results_table(material),
-        times=time_breakdown(material),
-        sections=sections,
-        light=LIGHT,
-        dark=DARK,
+    html = pages.get_template(template).render(
+        {
+            **content,
+            "methods": [(title_of(name), LIGHT.method(name), DARK.method(name)) for name in methods],
+            "sections": shown,
+            "light": LIGHT,
+            "dark": DARK,
+        }
     )
     return Page(html, drawn)
-
-
-def _sections(material: Material, *, publishable: bool) -> list[Section]:
-    results, methods, grid, mean_image = material.results, material.methods, material.grid, material.mean_image
-    logged = any(rows for seeds in material.logs.values() for rows in seeds)
-    examples: tuple[tuple[str, Draw], ...] = ()
-    looks: tuple[tuple[str, Draw], ...] = ()
-    if grid is not None and mean_image is not None:
-        examples = tuple(_example(material, number, publishable) for number in range(len(material.examples)))
-        if material.looks or material.designed is not None:
-            looks = (
-                (
-                    "heat maps over the mean image, a row a method and a column a glimpse",
-                    lambda p: maps.where_they_look(_rows(material, p), mean_image, grid, p),
-                ),
-            )
-    iterations = {name: material.trained(name, "iteration") for name in methods}
-    missing = "Not drawn: the evaluation kept no example images."
-    return [
-        Section(
-            "network",
-            "The network and its posterior at a glance",
-            captions.network_and_posterior(material),
-            (
-                (
-                    "block diagram of the network, and curves of the posterior by glimpse",
-                    lambda p: figures.network_and_posterior(
-                        results,
-                        p,
-                        glimpse_px=grid.glimpse_px if grid else None,
-                        locations=len(grid) if grid else None,
-                        hidden=material.hidden,
-                    ),
-                ),
-            ),
-        ),
-        Section(
-            "information-gain",
-            "Where the next glimpse would tell most",
-            captions.information_gain(material, publishable=publishable) if examples else missing,
-            examples,
-        ),
-        Section(
-            "where-they-look",
-            "Where each method looks",
-            captions.where_they_look(material) if looks else missing,
-            looks,
-        ),
-        Section(
-            "validation-loss",
-            "Learning, by iterations and by seconds",
-            captions.validation_loss(material) if logged else "Not drawn: the logs of training are missing.",
-            (
-                (
-                    "validation loss over iterations and over seconds, for each method and seed",
-                    lambda p: figures.validation_loss(material.logs, results["target_nll_nats"], p),
-                ),
-            )
-            if logged
-            else (),
-        ),
-        Section(
-            "iterations",
-            "Iterations to the target and to convergence",
-            captions.races(material),
-            (
-                (
-                    "iterations to target and to convergence of each method and seed",
-                    lambda p: figures.races(methods, iterations, p),
-                ),
-            ),
-        ),
-        Section(
-            "accuracy",
-            "Accuracy, glimpse by glimpse",
-            captions.accuracy_by_glimpse(material),
-            (("test accuracy by number of glimpses", lambda p: figures.accuracy_by_glimpse(methods, p)),),
-        ),
-    ]
-
-
-def _example(material: Material, number: int, publishable: bool) -> tuple[str, Draw]:
-    example, grid, mean_image = material.examples[number], material.grid, material.mean_image
-    assert grid is not None
-    assert mean_image is not None
-    name = maps.example_name(number + 1, material.results["classes"][example.label])
-    most_nats = max(float(other.eig.max()) for other in material.examples)
-    picture = mean_image if publishable else example.picture
-    return (
-        f"{name}: maps of information gain above, glimpses below",
-        lambda p: maps.information_gain(example, picture, grid, p, name=name, most_nats=most_nats),
-    )
-
-
-def _rows(material: Material, palette: Palette) -> dict[str, tuple[str, Any]]:
-    rows = {title_of(name): (palette.method(name), shares) for name, shares in material.looks.items()}
-    if material.designed is not None:
-        rows["Designed"] = (palette.designed, material.designed)
-    return rows
 
 
 def _drawn(name: str, alt: str, draw: Draw) -> Drawn:

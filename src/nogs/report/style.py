@@ -1,4 +1,4 @@
-"""How the report looks: one colour a method, the same in every figure, on light paper and on dark.
+"""How the report looks: one colour a method and a stopping rule, the same in every figure, on light paper and dark.
 
 Text that comes from users (class and data names) is never read as mathematics, and is kept short.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.ticker import FuncFormatter
 
 from nogs.methods import METHODS
 
@@ -19,7 +20,7 @@ LONGEST_NAME = 22
 
 @dataclass(frozen=True)
 class Palette:
-    """Colours of one theme; ``others`` serve methods that have none of their own."""
+    """Colours of one theme; ``others`` serve methods that have none of their own, and classes."""
 
     paper: str
     ink: str
@@ -29,6 +30,7 @@ class Palette:
     designed: str
     random: str
     methods: dict[str, str]
+    rules: dict[str, str]
     others: tuple[str, ...]
 
     def method(self, name: str) -> str:
@@ -49,8 +51,18 @@ LIGHT = Palette(
         "ws-ram": "#7a58b5",
         "ps-ram": "#0f8f9c",
         "ps-hgs": "#b07d10",
+        "random": "#7d8796",
+        "centre": "#a23b72",
     },
-    others=("#a23b72", "#5b7f2b", "#4d5a70"),
+    rules={
+        "eig": "#b5179e",
+        "accuracy": "#d9822b",
+        "confidence": "#5b7f2b",
+        "act": "#0b7285",
+        "stochastic": "#7b4b2a",
+        "fixed": "#4d5a70",
+    },
+    others=("#4d5a70", "#d9822b", "#5b7f2b", "#b5179e", "#0b7285", "#7b4b2a", "#c92a2a", "#5f3dc4"),
 )
 DARK = Palette(
     paper="#171c24",
@@ -66,9 +78,30 @@ DARK = Palette(
         "ws-ram": "#ab8ce0",
         "ps-ram": "#4cc3cf",
         "ps-hgs": "#deb04d",
+        "random": "#9aa5b5",
+        "centre": "#dd7fb0",
     },
-    others=("#dd7fb0", "#9fc768", "#a5b1c6"),
+    rules={
+        "eig": "#f06fdb",
+        "accuracy": "#f5ab61",
+        "confidence": "#9fc768",
+        "act": "#4cc3cf",
+        "stochastic": "#c99b78",
+        "fixed": "#a5b1c6",
+    },
+    others=("#a5b1c6", "#f5ab61", "#9fc768", "#f06fdb", "#4cc3cf", "#c99b78", "#ff8787", "#a18bf0"),
 )
+RULES = {
+    "eig": "Entropy gain",
+    "accuracy": "Accuracy gain",
+    "confidence": "Confidence",
+    "act": "ACT",
+    "stochastic": "Stochastic stop",
+    "fixed": "Fixed number",
+}
+"""Stopping rules as they are written in print, in their order."""
+WIDTH = 9.6
+"""Width of a full-width figure in inches."""
 CHOSEN = "#18c5ff"
 """Outline of a glimpse: seen on photographs and on every colour of the maps alike."""
 
@@ -109,6 +142,11 @@ def drawn_in(palette: Palette) -> Iterator[None]:
     }
     with mpl.rc_context(settings):
         yield
+
+
+def share_ticks() -> FuncFormatter:
+    """0.975 → 97.5%, with no more digits than ticks need."""
+    return FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
 def title_of(method: str) -> str:

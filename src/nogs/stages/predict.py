@@ -7,13 +7,15 @@ import json
 import numpy as np
 import torch
 
-from nogs.attention import greedy
+from nogs.attention import Stop, chooser, classify, expecting_less, never
 from nogs.config import Predict
 from nogs.cost import macs_by_glimpse
+from nogs.curves import macs_by_rule
 from nogs.data.decode import Frame, decode
-from nogs.device import choose_device
+from nogs.device import chance, choose_device
 from nogs.errors import UserError
-from nogs.models import load_attention
+from nogs.methods import method
+from nogs.models import load_attention, load_stopping
 from nogs.rundir import read_run
 
 
@@ -21,30 +23,41 @@ def predict(config: Predict) -> None:
     """Print a line an image: its label and probability, or with ``json`` one object.
 
     Glimpses are [row, column] of their top-left pixels in the resized image; ``macs`` are multiply-adds.
+    With ``stopping``, each image is looked at until its next glimpse is expected to bring less than ``threshold``.
     """
     if not config.images:
         raise UserError("no image is given: name one or more files after the model's directory")
+    if (config.stopping is None) != (config.threshold is None):
+        given, missing = ("--threshold", "--stopping") if config.stopping is None else ("--stopping", "--threshold")
+        raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     network, T, classes = load_attention(run, device)
     channels = run.load_metadata("model")["channels"]
+    choose = chooser(method(run.config["method"]), network.grid, generator=chance(0, device=device))
     macs = macs_by_glimpse(network, channels=channels, glimpses=T)
+    stop: Stop = never
+    if config.stopping is not None and config.threshold is not None:
+        heads = load_stopping(read_run(config.stopping, "fit-stopping"), device, of=run)
+        stop = expecting_less(heads, config.threshold)
+        macs = macs_by_rule(macs, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)["eig"]
     for file, pixels in zip(config.images, decode(config.images, Frame(channels, network.grid.image_px)), strict=True):
         if isinstance(pixels, str):
             raise UserError(f"{file} {pixels}")
         with torch.inference_mode():
             image = torch.from_numpy(np.array(pixels))[None].to(device)
-            rollout = network(image, glimpses=T, choose=greedy)
-        probabilities = rollout.class_logits[0, -1].softmax(-1).tolist()
+            answer = classify(network, image, glimpses=T, choose=choose, stop=stop)
+        probabilities = answer.class_logits[0].softmax(-1).tolist()
         best = max(range(len(classes)), key=probabilities.__getitem__)
-        glimpses = network.grid.top_left_px(rollout.cells[0]).tolist()
+        steps = int(answer.steps[0])
+        glimpses = network.grid.top_left_px(answer.cells[0, :steps]).tolist()
         if config.json:
             found = {
                 "label": classes[best],
                 "probs": dict(zip(classes, probabilities, strict=True)),
                 "glimpses": glimpses,
-                "steps": T,
-                "macs": macs[-1],
+                "steps": steps,
+                "macs": macs[steps - 1],
             }
             print(json.dumps({"file": str(file), **found}))
         else:

@@ -1,24 +1,42 @@
-"""Stage report: report.html and its figures, from what the other stages left on disk."""
+"""Stage report: report.html and its figures, from what the other stages left on disk; poster.html of several runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nogs.config import Report
+from nogs.errors import UserError
 from nogs.report.material import gather
-from nogs.report.page import build
+from nogs.report.page import Page, build
+from nogs.report.poster_page import build_poster
 from nogs.rundir import RunDirectory
 
 
 def report(config: Report) -> Path:
-    """Write figures/*.png and *.pdf, then report.html, to the run's directory; return the page's path."""
-    page = build(gather(config.run), publishable=config.publishable)
-    folder = config.run / "figures"
-    folder.mkdir(exist_ok=True)
+    """Write figures/*.png and *.pdf, then the page, to the run's directory or that of the poster; return its path."""
+    if config.runs:
+        if config.run is not None or config.out is None:
+            raise UserError("--runs: give --out, the directory of the poster, and not --run")
+        return _written(_poster(config.runs), config.out, "poster.html")
+    if config.run is None or config.out is not None:
+        raise UserError("give --run, the directory of a `nogs run`; or --runs A,B,C and --out, for a poster of several")
+    return _written(build(gather(config.run), publishable=config.publishable), config.run, "report.html")
+
+
+def _poster(runs: Sequence[Path]) -> Page:
+    if len(set(runs)) < len(runs):
+        raise UserError(f"--runs {','.join(map(str, runs))}: give each once")
+    return build_poster(runs)
+
+
+def _written(page: Page, out: Path, name: str) -> Path:
+    folder = out / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
     for figure in page.figures:
         for kind, content in (("png", figure.png), ("pdf", figure.pdf)):
             partial = folder / f"{figure.name}.{kind}.partial"
             partial.write_bytes(content)
             partial.replace(folder / f"{figure.name}.{kind}")
-    RunDirectory(config.run).save_text("report.html", page.html)
-    return config.run / "report.html"
+    RunDirectory(out).save_text(name, page.html)
+    return out / name

@@ -1,28 +1,31 @@
 """Stage search: near-optimal glimpse sequences for the training images that are to be annotated.
 
 The first glimpse is the same for all, since nothing was seen; from then on each image is completed from what
-was seen of it, every location is tried on every completion, and the best is looked at. Images go through in
-chunks, each a file and each with its own chance, so that a search killed anywhere goes on at its last chunk.
+was seen of it, every location is tried on every completion, and the best is looked at. All images take a
+glimpse before any takes the next, for their maps may be pooled. They go through in chunks, each a file and
+each with its own chance, so that a search killed anywhere goes on at its last chunk.
 """
 
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import Any
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from nogs.completion.retrieval import Retrieval
 from nogs.config import Search, Source
 from nogs.data import ImageSet, load
-from nogs.design import design_first, design_sequences
+from nogs.design import choose, map_first, map_next
 from nogs.device import chance, choose_device
 from nogs.errors import UserError
+from nogs.glimpses import look
 from nogs.models import load_bank, load_posterior
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
-from nogs.sequences import Sequences, load_sequences, save_sequences
+from nogs.sequences import Sequences, save_sequences
 
 CHUNK = 50
 
@@ -42,37 +45,60 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     T = fitted.config["geometry"]["glimpses"]
     annotated = data.annotated(fitted.config["annotate"], source.split_seed)
     retrieval = Retrieval(load_bank(indexed, data), posterior.grid, config.retrieval)
-    done: list[Sequences] = []
-    logged = {row["chunk"] for row in run.rows()}
-    with ticking("sequences", len(annotated), tick) as report, torch.inference_mode():
-        report(0, "the first glimpse, shared by all")
-        draws = retrieval.unconditional(config.first, generator=chance(config.seed, 5))
-        first = design_first(posterior, draws, criterion=config.criterion, label=label)
-        for number, chunk in enumerate(annotated.split(CHUNK)):
-            name = f"chunk-{number:04}"
-            if number not in logged:  # a kill between a chunk and its row: done again, to the same end
-                started = time.perf_counter()
-                found = design_sequences(
-                    posterior,
-                    retrieval,
-                    data.images[chunk],
-                    data.groups[chunk],
-                    first,
-                    glimpses=T,
-                    criterion=config.criterion,
-                    label=label,
-                    chance=partial(chance, config.seed, 6, number),
+    logged = {row["name"] for row in run.rows()}
+
+    def map_chunk(name: str, images: Int[Tensor, " b"], cells: Int[Tensor, "b t"], number: int) -> dict[str, Tensor]:
+        if name not in logged:  # a kill between a chunk and its row: done again, to the same end
+            started = time.perf_counter()
+            t = cells.shape[1]
+            if t == 0:
+                found = map_first(
+                    posterior, retrieval.unconditional(config.first, generator=chance(config.seed, 5)), label=label
                 )
-                save_sequences(run, name, Sequences(chunk, found.cells, found.epe, found.eig, found.effective))
-                run.log(
-                    chunk=number,
-                    seconds=time.perf_counter() - started,
-                    posterior_evaluations=found.evaluations,
-                    effective=found.effective[:, 1:].mean().item() if T > 1 else None,
+            else:
+                seen = look(data.images, posterior.grid, cells, images)
+                generator = chance(config.seed, 6, number, t)
+                found = map_next(
+                    posterior, seen, retrieval(seen, groups=data.groups[images], generator=generator), label=label
                 )
-            done.append(load_sequences(run, name))
-            report(number * CHUNK + len(chunk), "")
-    save_sequences(run, "sequences", Sequences(*(torch.cat(column) for column in zip(*done, strict=True))))
+            run.save_tensors(name, {"epe": found.epe, "eig": found.eig, "effective": found.effective})
+            run.log(
+                name=name,
+                seconds=time.perf_counter() - started,
+                posterior_evaluations=found.evaluations,
+                effective=found.effective.mean().item(),
+            )
+        return run.load_tensors(name)
+
+    n = len(annotated)
+    cells = torch.empty(n, 0, dtype=torch.long)
+    columns: list[dict[str, Tensor]] = []
+    with ticking("sequences", n * (T - 1), tick) as report, torch.inference_mode():
+        for t in range(T):
+            if t == 0:
+                report(0, "the first glimpse, shared by all")
+                first = map_chunk("glimpse-00", annotated[:0], cells[:0], 0)
+                column = {key: value.expand(n, *value.shape[1:]) for key, value in first.items()}
+            else:
+                chunks = []
+                for number, rows in enumerate(torch.arange(n).split(CHUNK)):
+                    name = f"glimpse-{t:02}-chunk-{number:04}"
+                    chunks.append(map_chunk(name, annotated[rows], cells[rows], number))
+                    report(n * (t - 1) + number * CHUNK + len(rows), f"glimpse {t + 1} of {T}")
+                column = {key: torch.cat([chunk[key] for chunk in chunks]) for key in chunks[0]}
+            gain = column["eig"] if config.criterion == "eig" else -column["epe"]
+            cells = torch.cat((cells, choose(gain, cells, pooling=config.pooling)[:, None]), dim=1)
+            columns.append(column)
+    maps = {key: torch.stack([column[key] for column in columns], dim=1) for key in columns[0]}
+    save_sequences(
+        run,
+        "sequences",
+        Sequences(annotated, cells, **maps),
+        source=fitted.config["source"],
+        geometry=fitted.config["geometry"],
+        task=config.task or source.task,
+        origin="search",
+    )
     run.finish(
         device=str(device),
         inputs={

@@ -1,38 +1,52 @@
-"""Stage train: a hard attention network, by one of the methods."""
+"""Stage train: a hard attention network, by one of the methods.
+
+What is descended on a batch follows from the method's row: partial supervision with REINFORCE, wake-sleep, or
+for a control without a policy the label's loss alone.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
-from torch import Generator, Tensor
+from jaxtyping import Float, Int, UInt8
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, following, greedy, sampling
+from nogs.attention import HardAttention, chooser, following, sampling
 from nogs.config import Train
 from nogs.data import fingerprint, load
-from nogs.device import choose_device
+from nogs.device import chance, choose_device
 from nogs.errors import UserError
 from nogs.fit import fit
-from nogs.methods import method
+from nogs.inference import InferenceNetwork, propose
+from nogs.methods import Method, Policy, method
 from nogs.models import grid_of, save_attention
-from nogs.objectives import partially_supervised_loss
+from nogs.objectives import label_loss, partially_supervised_loss, wake_sleep_loss
 from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, first_difference, open_run, read_run
-from nogs.sequences import Sequences, load_sequences
+from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.sequences import Sequences, check_sequences, load_sequences, read_sequences_run
 
 VALIDATION_BATCH = 512
 
 
+class Training(NamedTuple):
+    """What a loss needs to know, beside its batch."""
+
+    config: Train
+    method: Method
+    network: HardAttention
+    inference: InferenceNetwork | None
+    sequences: Sequences | None
+    pixels: UInt8[Tensor, "N c H H"]
+    labels: Int[Tensor, " N"]
+
+
 def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     """Train the network of ``config`` and write model.safetensors to its run directory."""
-    needs_sequences = method(config.method).sequences != "none"
-    if needs_sequences and config.sequences is None:
-        raise UserError(
-            f"--method {config.method} learns from glimpse sequences: give --sequences, a run of `nogs search`"
-        )
-    sequences = _sequences(config, config.sequences) if needs_sequences and config.sequences else None
+    row = method(config.method, flag="--method")
+    sequences = _sequences(config) if row.sequences != "none" else None
     if finished := finished_run(config.machine.out, "train", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
@@ -42,39 +56,29 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     grid, T, o = grid_of(config.geometry, data), config.geometry.glimpses, config.optimisation
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)
-    network = HardAttention(grid, channels=data.images.shape[1], classes=len(data.classes), hidden=config.hidden).to(
-        device
-    )
+    channels, C = data.images.shape[1], len(data.classes)
+    network = HardAttention(grid, channels=channels, classes=C, hidden=config.hidden).to(device)
+    inference = None
+    if row.policy == "wake-sleep":
+        inference = InferenceNetwork(grid, channels=channels, classes=C, hidden=config.hidden).to(device)
     pixels, labels = data.images.to(device), data.labels.to(device)
+    training = Training(config, row, network, inference, sequences, pixels, labels)
     members, val = data.members("train").to(device), data.members("val").to(device)
 
-    def loss(batch: Int[Tensor, " b"], generator: Generator) -> Tensor:
-        free = members[batch]
-        if sequences is None:
-            images, cells = free, torch.full((len(free), T), -1, device=device)
-        else:
-            images, cells = _with_sequences(free, sequences, config, generator)
-        rollout = network(pixels, images, glimpses=T, choose=following(cells, sampling(generator)))
-        return partially_supervised_loss(
-            rollout,
-            labels[images],
-            cells[:, 0] >= 0,
-            supervised_labels=config.supervision == "published",
-        )
-
     def validate() -> dict[str, float]:
+        choose = chooser(row, grid, generator=chance(o.seed, 12, device=device))
         losses, hits = [], []
         for images in val.split(VALIDATION_BATCH):
-            logits = network(pixels, images, glimpses=T, choose=greedy).class_logits[:, -1]
+            logits = network(pixels, images, glimpses=T, choose=choose).class_logits[:, -1]
             losses.append(F.cross_entropy(logits, labels[images], reduction="none"))
             hits.append(logits.argmax(-1) == labels[images])
         return {"nll_nats": torch.cat(losses).mean().item(), "accuracy": torch.cat(hits).float().mean().item()}
 
     with ticking(f"{config.method} seed {o.seed}", o.iterations, tick) as report:
         fit(
-            network,
+            network if inference is None else nn.ModuleDict({"network": network, "inference": inference}),
             run,
-            loss=loss,
+            loss=lambda batch, generator: LOSSES[row.policy](training, members[batch], generator),
             validate=validate,
             examples=len(members),
             optimisation=o,
@@ -89,14 +93,65 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     return run
 
 
-def _sequences(config: Train, path: Path) -> Sequences:
-    """The sequences of a search, if they were designed for these images, this task and this geometry."""
-    run = read_run(path, "search")
-    posterior = RunDirectory(Path(run.config["posterior"])).config
-    task = run.config["task"] or posterior["source"]["task"]
-    had = {**posterior["source"], **posterior["geometry"], "task": task}
-    if difference := first_difference(had, {**as_json(config.source), **as_json(config.geometry)}):
-        raise UserError(f"--sequences {path} were designed with another {difference}: train with the same")
+def _reinforced(training: Training, free: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+    """Partial supervision: REINFORCE where the policy draws its own cells, the given ones where there are some."""
+    config, T = training.config, training.config.geometry.glimpses
+    if training.sequences is None:
+        images, cells = free, torch.full((len(free), T), -1, device=free.device)
+    else:
+        images, cells = _with_sequences(free, training.sequences, config, generator)
+    choose = chooser(training.method, training.network.grid, generator=generator, policy=sampling(generator))
+    rollout = training.network(training.pixels, images, glimpses=T, choose=following(cells, choose))
+    return partially_supervised_loss(
+        rollout,
+        training.labels[images],
+        cells[:, 0] >= 0,
+        supervised_labels=config.supervision == "published",
+    )
+
+
+def _wake_sleep(training: Training, free: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+    """Sequences from the inference network, weighed by what they make of the label."""
+    assert training.inference is not None
+    labels, samples = training.labels[free], training.config.wake_sleep_samples
+    proposed = propose(
+        training.network,
+        training.inference,
+        training.pixels,
+        free,
+        labels,
+        glimpses=training.config.geometry.glimpses,
+        samples=samples,
+        generator=generator,
+    )
+    every = labels.repeat_interleave(samples)
+    return wake_sleep_loss(proposed.rollout, every, proposed.log_proposal, samples=samples).mean()
+
+
+def _label_alone(training: Training, free: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+    """A control: nobody chooses, so there is no policy to be taught."""
+    choose = chooser(training.method, training.network.grid, generator=generator)
+    rollout = training.network(training.pixels, free, glimpses=training.config.geometry.glimpses, choose=choose)
+    return label_loss(rollout, training.labels[free]).mean()
+
+
+LOSSES: dict[Policy, Callable[[Training, Tensor, Generator], Tensor]] = {
+    "reinforce": _reinforced,
+    "wake-sleep": _wake_sleep,
+    "none": _label_alone,
+}
+
+
+def _sequences(config: Train) -> Sequences:
+    """The sequences to learn from, if they were made for these images, this task and this geometry."""
+    path = config.sequences
+    if path is None:
+        raise UserError(
+            f"--method {config.method} learns from glimpse sequences: give --sequences, "
+            "a run of `nogs search`, `nogs record` or `nogs sequences import`"
+        )
+    run = read_sequences_run(path)
+    check_sequences(run, as_json(config.source), as_json(config.geometry))
     return load_sequences(run)
 
 

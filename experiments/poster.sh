@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# The poster's comparison: every method of the paper, two controls, adaptive stopping and small CNNs, label by label.
+#
+#   bash experiments/poster.sh CELEBA OUT [TASK...]      (CELEBA: a folder in the official layout)
+#
+# Hardware: two cores, no GPU. Hours: about half an hour a label at 64 pixels, an hour at 128, two labels side by
+# side. Expected numbers: docs/results/README.md. Killed, the same line goes on.
+set -euo pipefail
+celeba=$1 out=$2
+shift 2
+at_64=("${@:-Smiling Eyeglasses Male Bangs Wearing_Hat Bald}")
+read -ra at_64 <<<"${at_64[*]}"
+at_128=(Smiling Eyeglasses Bangs)
+export OMP_NUM_THREADS=1
+
+one() { # task, pixels, the rest as flags
+  uv run nogs run --data "celeba:$celeba" --task "$1" --image-size "$2" --jobs 1 --out "$out/$1-$2" --resume \
+    --iterations 10000 --patience 4000 --methods ram,ws-ram,ps-ram,ps-nogs,random,centre --cnns "${@:3}"
+}
+
+two_at_a_time() { # pixels, tasks
+  local px=$1
+  shift
+  while (($#)); do
+    one "$1" "$px" &
+    [ $# -gt 1 ] && one "$2" "$px" &
+    wait
+    shift $(($# > 1 ? 2 : 1))
+  done
+}
+
+two_at_a_time 64 "${at_64[@]}"
+two_at_a_time 128 "${at_128[@]}"

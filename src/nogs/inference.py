@@ -1,0 +1,85 @@
+"""Wake-sleep's inference network: where would one have looked, had one known the label?
+
+A proposal r(l_t | h_t-1, x, θ) over the grid's cells (Ba, Salakhutdinov, Grosse and Frey 2015, *Learning Wake-Sleep
+Recurrent Attention Models*, section 3). It reads what the hard attention network remembers (detached), the whole
+image averaged down to 16 px, and the label, so it exists in training alone: sequences are drawn from it, and
+`nogs.objectives.wake_sleep_loss` weighs them by what they make of the label.
+
+The weights are those of Bornschein and Bengio 2015, *Reweighted Wake-Sleep*; the control variates that Ba et al.
+subtract from them are left out.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from nogs.attention import Chooser, HardAttention, Step, sampling
+from nogs.embedding import to_unit
+from nogs.glimpses import Grid
+from nogs.objectives import Rollout
+
+COARSE_PX = 16
+"""Side length of the image as the inference network sees it."""
+
+
+class InferenceNetwork(nn.Module):
+    """r(l_t | h_t-1, x, θ): a perceptron on the state and a context of image and label."""
+
+    def __init__(self, grid: Grid, *, channels: int, classes: int, hidden: int, width: int = 128) -> None:
+        super().__init__()
+        self.coarse_px = min(COARSE_PX, grid.image_px)
+        self.image = nn.Linear(channels * self.coarse_px**2, width)
+        self.label = nn.Embedding(classes, width)
+        self.locator = nn.Sequential(nn.Linear(width + hidden, 64), nn.ReLU(), nn.Linear(64, len(grid)))
+
+    def context(self, images: UInt8[Tensor, "B c H H"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B w"]:
+        """What is known before the first glimpse."""
+        coarse = F.adaptive_avg_pool2d(to_unit(images), self.coarse_px)
+        return (self.image(coarse.flatten(1)) + self.label(labels)).relu()
+
+    def forward(self, context: Float[Tensor, "B w"], h: Float[Tensor, "B h"]) -> Float[Tensor, "B L"]:
+        """Logits of r; no gradient goes back into what is remembered."""
+        return self.locator(torch.cat((context, h.detach()), dim=1))
+
+
+class Proposed(NamedTuple):
+    """M sequences an image, its rows side by side, and log r(l_t | h_t-1, x, θ) of their cells."""
+
+    rollout: Rollout
+    log_proposal: Float[Tensor, "BM T"]
+
+
+def propose(
+    network: HardAttention,
+    inference: InferenceNetwork,
+    images: UInt8[Tensor, "N c H H"],
+    rows: Int[Tensor, " B"],
+    labels: Int[Tensor, " B"],
+    *,
+    glimpses: int,
+    samples: int,
+    generator: Generator,
+) -> Proposed:
+    """Run the network ``samples`` times on each image of ``rows``, where the inference network says."""
+    context = inference.context(images[rows], labels).repeat_interleave(samples, 0)
+    rows = rows.repeat_interleave(samples)
+    h = torch.zeros(len(rows), network.core.hidden_size, device=images.device)
+    steps: list[Step] = []
+    log_proposal: list[Tensor] = []
+    for t in range(glimpses):
+        logits = inference(context, h)
+        steps.append(network.step(images, rows, h=h, t=t, choose=_instead(logits, sampling(generator))))
+        log_proposal.append(logits.log_softmax(-1).gather(1, steps[-1].cells[:, None])[:, 0])
+        h = steps[-1].states
+    rollout = Rollout(*(torch.stack(column, dim=1) for column in zip(*steps, strict=True)))
+    return Proposed(rollout, torch.stack(log_proposal, dim=1))
+
+
+def _instead(logits: Float[Tensor, "B L"], choose: Chooser) -> Chooser:
+    """Choose by these logits, whatever the policy's own are."""
+    return lambda policy, t: choose(logits, t)

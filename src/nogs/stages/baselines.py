@@ -1,0 +1,197 @@
+"""Stage baselines: small whole-image CNNs over a grid of costs, and the upper bound that sees everything.
+
+Hard attention is measured against the best of a grid of CNNs, input resolution x width x learning rate, all of
+which is chosen on validation images (*Near-Optimal Glimpse Sequences*, section 5). Each is a run directory of
+its own, trained by the same loop on the same images without augmentation; of the learning rates the one of the
+best accuracy (mean over seeds) is reported, and whether no other CNN is both as cheap and as accurate.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby, product
+from statistics import mean
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from nogs.baselines import ARCHITECTURES, UPPER_BOUND, WholeImageCNN, shrink, shrinkable
+from nogs.config import Baselines, FitCNN, Optimisation
+from nogs.cost import macs_of_image
+from nogs.data import ImageSet, fingerprint, load
+from nogs.device import choose_device
+from nogs.errors import UserError
+from nogs.fit import fit
+from nogs.progress import Tick, ticking
+from nogs.rundir import RunDirectory, finished_run, open_run
+
+BATCH = 512
+UPPER_BOUND_LEARNING_RATE = 1e-3
+
+
+def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
+    """Train all CNNs of ``config``; write results.json. Costs are in multiply-adds (FLOPs = 2 x multiply-adds)."""
+    if finished := finished_run(config.machine.out, "baselines", config, resume=config.machine.resume):
+        return finished
+    device = choose_device(config.machine.device)
+    data = load(config.source)
+    _check(config, data)
+    run = open_run(config.machine.out, "baselines", config, resume=config.machine.resume)
+    inputs = {config.source.data: fingerprint(data)}
+    cnns = _grid(config, image_px=data.images.shape[-1])
+    rows: list[dict[str, Any]] = []
+    with ticking("baselines", len(cnns) * config.iterations, tick) as report:
+        # A resolution at a time: its copy of the images is made once, and no other is kept.
+        for resolution, some in groupby(cnns, key=lambda cnn: cnn.resolution):
+            small = replace(data, images=shrink(data.images, resolution))
+            for cnn in some:
+                name = cnn.machine.out.name
+                trained = _fit_cnn(cnn, small, device, inputs, _after(len(rows) * config.iterations, name, report))
+                rows.append(json.loads((trained.path / "results.json").read_text()))
+                report(len(rows) * config.iterations, name)
+    run.save_json(
+        "results.json",
+        {
+            "cnn": _best_rates([row for row in rows if row["architecture"] != UPPER_BOUND]),
+            "upper_bound": next((row for row in rows if row["architecture"] == UPPER_BOUND), None),
+        },
+    )
+    run.finish(device=str(device), inputs=inputs)
+    return run
+
+
+def _after(before: int, name: str, report: Tick) -> Tick:
+    """Progress of one training, in that of all."""
+    return lambda done, note: report(before + done, f"{name}: {note}")
+
+
+def _check(config: Baselines, data: ImageSet) -> None:
+    """Everything that can be wrong with the grid, before anything is written or computed."""
+    if data.multilabel:
+        raise UserError(f"a CNN is trained for one label: choose --task among {', '.join(data.classes)}")
+    for flag in ("architectures", "resolutions", "widths", "learning_rates", "seeds"):
+        values = getattr(config, flag)
+        if not values or len(set(values)) < len(values):
+            given = ",".join(map(str, values)) or "(none)"
+            raise UserError(f"--{flag.replace('_', '-')} {given}: give one or more, each once")
+    for architecture in config.architectures:
+        if architecture not in ARCHITECTURES:
+            raise UserError(f"--architectures {architecture}: choose among {', '.join(ARCHITECTURES)}")
+    for resolution in config.resolutions:
+        shrinkable(data.images.shape[-1], resolution)
+
+
+def _grid(config: Baselines, *, image_px: int) -> list[FitCNN]:
+    """A training each: resolution by resolution, the upper bound last and once."""
+    c = config
+    kinds = list(product(c.resolutions, c.architectures, c.widths, c.learning_rates, c.seeds))
+    if c.upper_bound:
+        kinds.append((image_px, UPPER_BOUND, 1.0, UPPER_BOUND_LEARNING_RATE, c.seeds[0]))
+    cnns = []
+    for resolution, architecture, width, rate, seed in kinds:
+        name = f"{architecture}-{resolution}px-x{width:g}-lr{rate:g}-seed{seed}"
+        machine = replace(c.machine, out=c.machine.out / name, resume=True)
+        how = Optimisation(c.iterations, c.batch_size, rate, c.validate_every, c.patience, seed)
+        cnns.append(FitCNN(machine, c.source, how, architecture, resolution, width))
+    return cnns
+
+
+def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[str, str], tick: Tick) -> RunDirectory:
+    """Train one network on images that have its resolution; its row of results.json, and a record of the test."""
+    if finished := finished_run(config.machine.out, "fit-cnn", config, resume=True):
+        return finished
+    run = open_run(config.machine.out, "fit-cnn", config, resume=True)
+    o, channels = config.optimisation, data.images.shape[1]
+    torch.manual_seed(o.seed)
+    network = WholeImageCNN(
+        config.architecture,
+        resolution_px=config.resolution,
+        width=config.width,
+        channels=channels,
+        classes=len(data.classes),
+    ).to(device)
+    pixels, labels = data.images.to(device), data.labels.to(device)
+    train, val, test = (data.members(split).to(device) for split in ("train", "val", "test"))
+
+    def loss(batch: Int[Tensor, " b"], generator: Generator) -> Tensor:
+        return F.cross_entropy(network(pixels[train[batch]]), labels[train[batch]])
+
+    def log_probs(images: Int[Tensor, " n"]) -> Float[Tensor, "n C"]:
+        return torch.cat([network(pixels[rows]).log_softmax(-1) for rows in images.split(BATCH)])
+
+    def validate() -> dict[str, float]:
+        said = log_probs(val)
+        return {"nll_nats": F.nll_loss(said, labels[val]).item(), "accuracy": _accuracy(said, labels[val])}
+
+    fit(network, run, loss=loss, validate=validate, examples=len(train), optimisation=o, device=device, tick=tick)
+    with torch.inference_mode():
+        figures, said = validate(), log_probs(test).cpu()
+    run.save_tensors(
+        "model",
+        network.state_dict(),
+        kind="cnn",
+        architecture=config.architecture,
+        resolution_px=config.resolution,
+        width=config.width,
+        channels=channels,
+        classes=data.classes,
+    )
+    run.save_tensors("test", {"log_probs": said, "images": test, "labels": labels[test]})
+    row = {
+        "name": config.machine.out.name.removesuffix(f"-seed{o.seed}"),
+        "architecture": config.architecture,
+        "resolution_px": config.resolution,
+        "width": config.width,
+        "learning_rate": o.learning_rate,
+        "macs": macs_of_image(network, channels=channels, image_px=config.resolution, device=device),
+        "validation_accuracy": figures["accuracy"],
+        **_test_scores(said, data.labels[test.cpu()]),
+        "seed": o.seed,
+    }
+    run.save_json("results.json", row)
+    run.finish(device=str(device), inputs=inputs)
+    return run
+
+
+def _accuracy(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> float:
+    return (log_probs.argmax(-1) == labels).float().mean().item()
+
+
+def _test_scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> dict[str, float]:
+    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc  # seconds to import
+
+    C = log_probs.shape[-1]
+    return {
+        "test_accuracy": _accuracy(log_probs, labels),
+        "test_balanced_accuracy": multiclass_accuracy(log_probs.exp(), labels, C, average="macro").item(),
+        "test_auroc": multiclass_auroc(log_probs.exp(), labels, C).item(),
+    }
+
+
+def _best_rates(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each network the seeds of its best learning rate, cheapest first, and whether it is on the frontier.
+
+    On it, no other network is as accurate on validation images (mean over seeds) for no more multiply-adds.
+    """
+    by_network: dict[tuple[Any, ...], dict[float, list[dict[str, Any]]]] = {}
+    for row in rows:
+        network = row["architecture"], row["resolution_px"], row["width"]
+        by_network.setdefault(network, {}).setdefault(row["learning_rate"], []).append(row)
+    best = [max(by_rate.values(), key=_mean_accuracy) for by_rate in by_network.values()]
+    best.sort(key=lambda seeds: (seeds[0]["macs"], -_mean_accuracy(seeds)))
+    chosen: list[dict[str, Any]] = []
+    highest = -1.0
+    for seeds in best:
+        accuracy = _mean_accuracy(seeds)
+        chosen += [{**row, "on_frontier": accuracy > highest} for row in seeds]
+        highest = max(highest, accuracy)
+    return chosen
+
+
+def _mean_accuracy(seeds: list[dict[str, Any]]) -> float:
+    return mean(row["validation_accuracy"] for row in seeds)

@@ -1,0 +1,28 @@
+"""Stage export: the glimpse sequences of a run as files that others read, in pixels of its images."""
+
+from __future__ import annotations
+
+from nogs.config import ExportSequences, Geometry, Source
+from nogs.data import load
+from nogs.errors import UserError
+from nogs.interchange import write_csv, write_text
+from nogs.models import grid_of
+from nogs.sequences import load_sequences, read_sequences_run
+
+
+def export_sequences(config: ExportSequences) -> None:
+    """Write one CSV file, or a folder of text files."""
+    run = read_sequences_run(config.sequences)
+    if config.out.exists():
+        raise UserError(f"--out {config.out} exists: choose another")
+    meta, sequences = run.load_metadata("sequences"), load_sequences(run)
+    data = load(Source(**meta["source"]))
+    names = [data.names[image] for image in sequences.images.tolist()]
+    top_left_px = grid_of(Geometry(**meta["geometry"]), data).top_left_px(sequences.cells)
+    if config.format == "text":
+        write_text(config.out, names, top_left_px)
+    else:
+        gains = None if sequences.eig is None else sequences.eig.gather(-1, sequences.cells[..., None])[..., 0]
+        config.out.parent.mkdir(parents=True, exist_ok=True)
+        write_csv(config.out, names, task=meta["task"], top_left_px=top_left_px, eig_nats=gains)
+    print(f"exported {len(names)} sequences to {config.out}")

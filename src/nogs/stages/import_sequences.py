@@ -1,0 +1,152 @@
+"""Stage import: glimpse sequences that were made elsewhere, or follow annotated parts, on a grid of our own.
+
+Pixels of another image size are scaled, and each glimpse snaps to the cell whose centre is nearest. Sequences
+of images that are not in the train split cannot teach, and are left out.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from nogs.config import ImportSequences
+from nogs.data import ImageSet, fingerprint, load
+from nogs.data.celeba import names_by_index
+from nogs.data.cub import cub_parts
+from nogs.data.listing import LISTED, Faults
+from nogs.data.load import parse
+from nogs.errors import UserError
+from nogs.glimpses import Grid
+from nogs.handcrafted import check_order, follow, read_parts
+from nogs.interchange import (
+    PUBLISHED_GLIMPSE_PX,
+    PUBLISHED_IMAGE_PX,
+    check_places,
+    read_csv,
+    read_published,
+    read_text,
+    snap,
+)
+from nogs.models import grid_of
+from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.sequences import Sequences, save_sequences
+
+
+def import_sequences(config: ImportSequences) -> RunDirectory:
+    """Write sequences.safetensors, without maps; left_out.json says which were left out and why."""
+    given = [(flag, path) for flag, path in (("--sequences", config.sequences), ("--parts", config.parts)) if path]
+    if len(given) != 1:
+        raise UserError("give --sequences, a file or folder of them, or --parts, where the parts of images are")
+    flag, path = given[0]
+    if not path.exists():
+        raise UserError(f"{flag} {path} does not exist: give CSV, or what `nogs sequences import --help` says")
+    if finished := finished_run(config.machine.out, "import", config, resume=config.machine.resume):
+        return finished
+    data = load(config.source)
+    if data.multilabel:
+        raise UserError(f"sequences are for one label: choose --task among {', '.join(data.classes)}")
+    grid = grid_of(config.geometry, data)
+    faults = Faults(config.source.skip_bad)
+    found = _by_parts(config, path, grid, faults) if config.parts else _from_file(config, path, grid, faults)
+    faults.stop()
+    faults.warn()
+    rows, images, left_out = _in_train(list(found), data, config)
+    if not len(images):
+        raise UserError(f"{flag} {path}: none of its {len(found)} images is in the train split of --data")
+    cells = torch.stack(list(found.values()))[rows]
+    run = open_run(config.machine.out, "import", config, resume=config.machine.resume)
+    run.save_json("left_out.json", left_out)
+    save_sequences(
+        run,
+        "sequences",
+        Sequences(images, cells),
+        source=as_json(config.source),
+        geometry=as_json(config.geometry),
+        task=config.source.task,
+        origin="import",
+    )
+    hashes = {str(path): file_hash(path)} if path.is_file() else {}
+    run.finish(inputs={config.source.data: fingerprint(data), **hashes})
+    print(f"imported {len(images)} sequences to {run.path}")
+    return run
+
+
+def _from_file(config: ImportSequences, path: Path, grid: Grid, faults: Faults) -> dict[str, Int[Tensor, " T"]]:
+    """Image → cells, of sequences in a file or folder."""
+    image_px, glimpse_px = config.sequences_image_size, config.sequences_glimpse_size
+    if path.is_dir():
+        places = read_text(path, faults)
+    elif path.suffix == ".npz":
+        labels = load(replace(config.source, task=None)).classes
+        if config.source.task is None:
+            raise UserError(f"--sequences {path} is for many attributes: give --task and data that has it")
+        places = read_published(path, attribute=labels.index(config.source.task), attributes=len(labels))
+        image_px, glimpse_px = image_px or PUBLISHED_IMAGE_PX, glimpse_px or PUBLISHED_GLIMPSE_PX
+    else:
+        places = read_csv(path, faults, task=config.source.task)
+    image_px = image_px or grid.image_px
+    good = check_places(places, faults, glimpses=config.geometry.glimpses, image_px=image_px)
+    return {
+        name: snap(
+            torch.tensor([place[:2] for place in mine]),
+            grid,
+            image_px=image_px,
+            glimpse_px=glimpse_px or grid.glimpse_px * image_px / grid.image_px,
+        )
+        for name, mine in good.items()
+    }
+
+
+def _by_parts(config: ImportSequences, path: Path, grid: Grid, faults: Faults) -> dict[str, Int[Tensor, " T"]]:
+    """Image → cells, of glimpses whose centres follow its parts."""
+    if path.suffix == ".csv":
+        parts, image_px = read_parts(path, faults), config.sequences_image_size or grid.image_px
+    elif config.source.data.startswith("cub:"):
+        parts, image_px = cub_parts(parse(config.source.data)[1], path, image_px=grid.image_px), grid.image_px
+    else:
+        raise UserError(f"--parts {path}: give a CSV file image,part,row,col,visible, or for cub: parts/part_locs.txt")
+    faults.stop()  # before a row that does not parse passes for a part that nobody sees
+    check_order(parts, config.parts_order)
+    centre = (image_px / 2, image_px / 2)
+    return {
+        name: snap(
+            torch.tensor(follow(mine, config.parts_order, glimpses=config.geometry.glimpses, centre=centre)),
+            grid,
+            image_px=image_px,
+            glimpse_px=0,
+        )
+        for name, mine in parts.items()
+    }
+
+
+def _in_train(
+    names: list[str], data: ImageSet, config: ImportSequences
+) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], dict[str, Any]]:
+    """Which of the names are training images, and which images; and those that are not, which are listed.
+
+    Where images of CelebA carry their CelebA-HQ index, that is a name of theirs too.
+    """
+    index = {name: i for i, name in enumerate(data.names)}
+    if config.source.data.startswith("celeba:"):
+        place = parse(config.source.data)[1]
+        index |= {str(number): index[name] for number, name in names_by_index(place).items() if name in index}
+    train = set(data.members("train").tolist())
+    missing = [name for name in names if name not in index]
+    elsewhere = [name for name in names if name in index and index[name] not in train]
+    for those, where in ((missing, "in --data"), (elsewhere, "in its train split")):
+        if those:
+            more = ", ..." if len(those) > LISTED else ""
+            print(
+                f"left out {len(those)} of {len(names)} sequences, whose images are not {where}: "
+                f"{', '.join(those[:LISTED])}{more}",
+                file=sys.stderr,
+            )
+    rows = [row for row, name in enumerate(names) if index.get(name) in train]
+    images = torch.tensor([index[names[row]] for row in rows], dtype=torch.long)
+    return torch.tensor(rows, dtype=torch.long), images, {"not_in_data": missing, "not_in_train": elsewhere}

@@ -1,0 +1,54 @@
+"""Stage record: where a trained network looks on training images, as sequences for others to learn from.
+
+The sequences of PS-RAM (*Near-Optimal Glimpse Sequences*, section 5): a trained RAM runs greedily on the very
+images that the search would annotate. They cost a training, and say what a search adds to one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from nogs.attention import chooser
+from nogs.config import Record, Source
+from nogs.data import load
+from nogs.device import chance, choose_device
+from nogs.methods import method
+from nogs.models import load_attention
+from nogs.progress import Tick, ticking
+from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.sequences import Sequences, save_sequences
+
+BATCH = 512
+
+
+def record(config: Record, tick: Tick | None = None) -> RunDirectory:
+    """Write sequences.safetensors: the cells of each image, without maps, for nothing was searched."""
+    trained = read_run(config.model, "train")
+    if finished := finished_run(config.machine.out, "record", config, resume=config.machine.resume):
+        return finished
+    device = choose_device(config.machine.device)
+    how = trained.config
+    source = Source(**how["source"])
+    data = load(source)
+    run = open_run(config.machine.out, "record", config, resume=config.machine.resume)
+    network, T, _ = load_attention(trained, device)
+    pixels, images = data.images.to(device), data.annotated(config.annotate, source.split_seed)
+    choose = chooser(
+        method(how["method"]), network.grid, generator=chance(how["optimisation"]["seed"], 11, device=device)
+    )
+    found: list[torch.Tensor] = []
+    with ticking("recording", len(images), tick) as report, torch.inference_mode():
+        for number, rows in enumerate(images.to(device).split(BATCH)):
+            found.append(network(pixels, rows, glimpses=T, choose=choose).cells.cpu())
+            report(number * BATCH + len(rows), "")
+    save_sequences(
+        run,
+        "sequences",
+        Sequences(images, torch.cat(found)),
+        source=how["source"],
+        geometry=how["geometry"],
+        task=source.task,
+        origin="record",
+    )
+    run.finish(device=str(device), inputs={str(config.model): file_hash(config.model / "model.safetensors")})
+    return run

@@ -1,0 +1,138 @@
+"""results.json has the keys and shapes that users were promised, and says what was logged and recorded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nogs
+import nogs.stages.search
+from staged import ANNOTATED, TESTED, Stages, run_of
+from tiny import CLASSES, T
+
+Shape = Callable[[Any], bool]
+
+
+def number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def share(value: Any) -> bool:
+    return number(value) and 0 <= value <= 1
+
+
+def maybe(shape: Shape) -> Shape:
+    return lambda value: value is None or shape(value)
+
+
+def list_of(count: int, shape: Shape) -> Shape:
+    return lambda value: isinstance(value, list) and len(value) == count and all(map(shape, value))
+
+
+def by_glimpse(shape: Shape) -> Shape:
+    return list_of(T, shape)
+
+
+CONTRACT: dict[str, Any] = {
+    "schema": lambda value: value == 1,
+    "data": lambda value: value.startswith("npz:"),
+    "task": lambda value: value is None,
+    "classes": lambda value: value == list(CLASSES),
+    "target_nll_nats": number,
+    "posterior": {
+        "seconds": number,
+        "nll_nats_by_glimpse": by_glimpse(number),
+        "accuracy_by_glimpse": by_glimpse(share),
+    },
+    "sequences": {
+        "count": lambda value: value == ANNOTATED,
+        "seconds": number,
+        "posterior_evaluations": lambda value: isinstance(value, int) and value > 0,
+        "nll_nats_by_glimpse": by_glimpse(number),
+        "random_nll_nats_by_glimpse": by_glimpse(number),
+    },
+}
+"""shared/contract.md, word by word. ``methods`` is checked for every method."""
+
+
+def of_method(seeds: int) -> dict[str, Shape]:
+    return {
+        "seeds": list_of(seeds, number),
+        "iterations_to_converge": list_of(seeds, number),
+        "seconds_to_converge": list_of(seeds, number),
+        "iterations_to_target": list_of(seeds, maybe(number)),
+        "seconds_to_target": list_of(seeds, maybe(number)),
+        "test_accuracy": list_of(seeds, share),
+        "test_balanced_accuracy": list_of(seeds, share),
+        "test_nll_nats": list_of(seeds, number),
+        "test_accuracy_by_glimpse": list_of(seeds, by_glimpse(share)),
+        "macs_by_glimpse": by_glimpse(lambda value: isinstance(value, int) and value > 0),
+    }
+
+
+BEYOND = {
+    "posterior": {"calibration_error_by_glimpse"},
+    "sequences": {
+        "accuracy_by_glimpse",
+        "random_accuracy_by_glimpse",
+        "random_calibration_error_by_glimpse",
+        "calibration_error_by_glimpse",
+        "effective_sample_size_by_glimpse",
+    },
+    "methods": {"sampled_test_accuracy", "test_auroc", "best_validation_nll_nats", "macs_by_part"},
+}
+"""Keys that the contract does not have; it lets us add some, but none by accident."""
+
+
+def check(found: dict[str, Any], shapes: dict[str, Shape], beyond: set[str]) -> None:
+    assert found.keys() == shapes.keys() | beyond
+    for key, shape in shapes.items():
+        assert shape(found[key]), f"{key}: {found[key]}"
+
+
+def test_results_have_the_keys_and_shapes_of_the_contract(stages: Stages) -> None:
+    results = json.loads((stages.folder / "evaluation" / "results.json").read_text())
+    assert results.keys() == CONTRACT.keys() | {"methods"}
+    for key, shape in CONTRACT.items():
+        if isinstance(shape, dict):
+            check(results[key], shape, BEYOND[key])
+        else:
+            assert shape(results[key]), f"{key}: {results[key]}"
+    assert results["methods"].keys() == {"ram", "ps-nogs"}
+    for name, seeds in (("ram", [1, 0]), ("ps-nogs", [0])):
+        check(results["methods"][name], of_method(len(seeds)), BEYOND["methods"])
+        assert results["methods"][name]["seeds"] == seeds
+
+
+def test_results_are_what_the_runs_logged_and_the_evaluation_recorded(stages: Stages) -> None:
+    evaluation = run_of(stages, "evaluation")
+    results = json.loads((evaluation.path / "results.json").read_text())
+    data = nogs.load(stages.source)
+    best = [min(row["nll_nats"] for row in run_of(stages, name).rows()) for name in ("ram-1", "ram-0")]
+    assert results["target_nll_nats"] == pytest.approx(sum(best) / 2 + 0.01)
+    for place, (name, record) in enumerate((("ram", "ram-seed1"), ("ram", "ram-seed0"), ("ps-nogs", "ps-nogs-seed0"))):
+        seen = evaluation.load_tensors(record)
+        scores, which = results["methods"][name], place % 2
+        assert torch.equal(seen["images"], data.members("test"))
+        assert torch.equal(seen["labels"], data.labels[data.members("test")])
+        assert seen["cells"].shape == (TESTED, T)
+        assert seen["log_probs"].shape == (TESTED, T, len(CLASSES))
+        probs, labels = seen["log_probs"].exp().numpy(), seen["labels"].numpy()
+        assert probs.sum(-1) == pytest.approx(1, abs=1e-5)
+        right = probs.argmax(-1) == labels[:, None]
+        assert scores["test_accuracy_by_glimpse"][which] == pytest.approx(right.mean(0).tolist())
+        assert scores["test_accuracy"][which] == pytest.approx(right[:, -1].mean())
+        by_class = [right[labels == c, -1].mean() for c in range(len(CLASSES))]
+        assert scores["test_balanced_accuracy"][which] == pytest.approx(np.mean(by_class))
+        nll = -np.log(probs[np.arange(TESTED), -1, labels]).mean()
+        assert scores["test_nll_nats"][which] == pytest.approx(nll, rel=1e-4)
+    seconds = [row["seconds"] for row in run_of(stages, "sequences").rows()]
+    assert results["sequences"]["seconds"] == pytest.approx(sum(seconds))
+    # Validation steers the training of the posterior (`--focus`), so it is part of what it costs.
+    assert results["posterior"]["seconds"] == run_of(stages, "posterior").rows()[-1]["wall_seconds"]

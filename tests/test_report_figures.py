@@ -1,0 +1,182 @@
+"""What the figures of costs, stopping, states and designs show, against hand counts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import nogs
+from nogs.glimpses import Grid
+from nogs.methods import METHODS
+from nogs.report import breakdown, captions, costs, embedding, figures, maps, overview, stopping
+from nogs.report.material import Step, gather
+from nogs.report.records import balanced_accuracy
+from nogs.report.style import DARK, LIGHT, RULES
+from nogs.rundir import RunDirectory
+from reported import cnns_of, make_run, results_of, stopping_of
+from staged import GEOMETRY, RETRIEVAL, Stages
+from tiny import T, write_npz
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_run(tmp_path_factory.mktemp("figures") / "run")
+
+
+def test_every_method_and_rule_has_a_colour_of_its_own() -> None:
+    for palette in (LIGHT, DARK):
+        assert palette.methods.keys() == METHODS.keys()
+        assert len(set(palette.methods.values())) == len(METHODS)
+        assert palette.rules.keys() == RULES.keys()
+        assert len(set(palette.rules.values())) == len(RULES)
+
+
+def test_networks_are_means_over_their_seeds() -> None:
+    found = costs.networks(cnns_of()["cnn"], "test_accuracy")
+    assert [(n.macs, round(n.accuracy, 9), n.on_frontier) for n in found] == [
+        (30_000, 0.71, True),
+        (2_000_000, 0.69, False),
+    ]
+
+
+def test_balanced_accuracy_counts_every_class_alike() -> None:
+    right = torch.tensor([[1, 1], [1, 0], [0, 0], [0, 1]]).bool()
+    labels = torch.tensor([2, 2, 2, 0])  # no image of class 1
+    assert balanced_accuracy(right, labels).tolist() == pytest.approx([(2 / 3 + 0) / 2, (1 / 3 + 1) / 2])
+
+
+def test_costs_are_balanced_where_classes_are_not_even(tmp_path: Path) -> None:
+    """Four test images of two classes, 3 to 1; after one glimpse all are called 0, after two all are right."""
+    path = make_run(tmp_path / "run", methods=("ram", "ps-nogs"), seeds=(0,))
+    assert not gather(path).costs.balanced
+    evaluation, labels = RunDirectory(path / "evaluation"), torch.tensor([0, 0, 0, 1])
+    says = torch.stack([torch.zeros(4, dtype=torch.long), labels], 1)
+    record = {"cells": torch.zeros(4, 4, dtype=torch.long), "labels": labels}
+    record["log_probs"] = torch.nn.functional.one_hot(says, 2).float()
+    # Under 0.5 the first two images stop after one glimpse, the others go on; under 0 nobody stops.
+    record["entropy_gain"] = torch.tensor([0.1, 0.2, 0.8, 0.9])[:, None]
+    for name in ("ram-seed0", "ps-nogs-seed0"):
+        evaluation.save_tensors(name, record)
+    results = results_of(("ram", "ps-nogs"), (0,))
+    curve = [[0.5, 1.5, 1.0, 150.0], [2.0, 1.0, 0.75, 100.0]]
+    results |= {"stopping": {"eig": curve}, "stopping_by_seed": {"eig": [curve]}}
+    for scores in results["methods"].values():
+        scores["macs_by_glimpse"] = [100, 200]
+    evaluation.save_json("results.json", results)
+    found = gather(path).costs
+    assert found.balanced
+    assert found.fixed["ram"] == ([100, 200], [[0.5, 1.0]])
+    assert found.adaptive == ("ps-nogs", ([100.0, 150.0], [[0.5, 1.0]]))
+    assert captions.accuracy_over_cost(found).startswith("Balanced test accuracy")
+
+
+def test_the_cost_figure_shows_all_of_it(run: Path) -> None:
+    found = gather(run).costs
+    (ax,) = costs.accuracy_over_cost(found, LIGHT).axes
+    drawn = {line.get_label(): line.get_xydata() for line in ax.get_lines()}
+    assert drawn["PS-NOGS, 1–4 glimpses"][:, 0].tolist() == [61_234 * t for t in (1, 2, 3, 4)]
+    assert drawn["PS-NOGS, adaptive stopping"][-1].tolist() == pytest.approx([3e5, 0.92])
+    assert drawn["best CNNs on validation"].tolist() == [[30_000, pytest.approx(0.71)]]
+    assert drawn["upper bound"][0, 1] == pytest.approx(0.95)
+    assert ax.get_xscale() == "log"
+
+
+def test_a_band_goes_from_the_lowest_seed_to_the_highest() -> None:
+    """Seeds that cross: 0.5 → 0.7 and 0.6 → 0.6, the second from 1.2 to 2 glimpses only."""
+    seeds = [[[9, 2, 0.7, 1], [9, 1, 0.5, 1]], [[9, 1.2, 0.6, 1], [9, 2, 0.6, 1]]]
+    x, low, high = stopping._band(seeds)
+    assert (x[0], x[-1]) == (1.2, 2)
+    assert low == pytest.approx(np.minimum(0.5 + 0.2 * (x - 1), 0.6))
+    assert high == pytest.approx(np.maximum(0.5 + 0.2 * (x - 1), 0.6))
+
+
+def test_stopping_has_a_line_a_rule_and_a_panel_a_rival() -> None:
+    given: dict[str, Any] = stopping_of(3)
+    keys = ("stopping", "stopping_by_seed", "stopping_advantage")
+    figure = stopping.stopping(*(given[key] for key in keys), LIGHT)
+    above, *beneath = figure.axes
+    assert [line.get_label() for line in above.get_lines()] == list(RULES.values())
+    assert [ax.get_title() for ax in beneath] == [
+        f"over {rival}" for rival in ("accuracy gain", "confidence", "ACT", "stochastic stop", "fixed number")
+    ]
+    assert beneath[0].get_lines()[1].get_ydata() == pytest.approx(1.0)  # 0.01, in points
+
+
+def test_any_subset_of_rules_is_drawn() -> None:
+    given = stopping_of(1)["stopping"]
+    figure = stopping.stopping({"fixed": given["fixed"]}, {}, {}, LIGHT)
+    assert [line.get_label() for line in figure.axes[0].get_lines()] == ["Fixed number"]
+
+
+def test_states_in_a_plane_keep_their_distances() -> None:
+    """Principal components of points of a plane are a rotation of it, seen from their mean."""
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.linalg.qr(torch.randn(7, 2, generator=generator)).Q
+    points = torch.randn(12, 3, 2, generator=generator)
+    figure = embedding.posterior_states(points @ plane.T + 5, torch.arange(12) % 2, ["a", "$b"], LIGHT)
+    shown = np.stack([np.asarray(ax.collections[0].get_offsets()) for ax in figure.axes], 1)
+    flat, given = (np.reshape(p, (-1, 2)) for p in (shown, points.numpy()))
+    distances = [np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (flat, given)]
+    assert distances[0] == pytest.approx(distances[1], abs=1e-4)
+
+
+def test_seconds_to_the_target_count_what_comes_before(run: Path) -> None:
+    ram, nogs_ = breakdown.seconds_to_target(gather(run))
+    # RAM: 16 and 17.6, and one that was trained for 6,000 iterations of 4 ms without arriving.
+    assert (ram.before, ram.bound, ram.total) == ({}, True, pytest.approx((16 + 24 + 17.6) / 3))
+    assert {part: spent for part, spent in nogs_.before.items() if part != "bank"} == {"posterior": 131, "search": 62}
+    assert nogs_.training == pytest.approx(6.5)
+    assert not nogs_.bound
+    assert breakdown.parts_of_a_glimpse(gather(run)) == {"locator": 20_000, "embedding": 41_000, "classifier": 234}
+
+
+def test_the_design_of_a_glimpse_hides_photographs_on_demand() -> None:
+    grid = Grid(image_px=8, glimpse_px=4, stride_px=4)
+    step = Step(
+        torch.zeros(2, 1, 8, 8).byte(), torch.ones(2) / 2, torch.rand(2, 4), torch.rand(4), torch.tensor([0, 3])
+    )
+    shown, hidden = (
+        overview.design_of_a_glimpse(step, torch.zeros(1, 8, 8), grid, LIGHT, photographs=photographs)
+        for photographs in (True, False)
+    )
+    # What was seen, each completion, and the choice; or what was seen alone.
+    assert [sum(bool(ax.images) for ax in figure.axes) for figure in (shown, hidden)] == [4, 1]
+    assert [sum(len(ax.collections) == 1 for ax in figure.axes[:-1]) for figure in (shown, hidden)] == [3, 3]
+
+
+def test_figures_take_every_method_at_once(tmp_path: Path) -> None:
+    material = gather(make_run(tmp_path / "run", methods=tuple(METHODS), seeds=(0, 1)))
+    iterations = {name: material.trained(name, "iteration") for name in METHODS}
+    assert len(figures.races(material.methods, iterations, LIGHT).axes) == 2
+    assert len(costs.accuracy_over_cost(material.costs, LIGHT).axes[0].get_lines()) == len(METHODS) + 5
+    assert material.grid is not None
+    assert material.mean_image is not None
+    rows = {name: (LIGHT.method(name), shares) for name, shares in material.looks.items()}
+    assert len(maps.where_they_look(rows, material.mean_image, material.grid, LIGHT).axes) == len(METHODS) * 5
+
+
+@pytest.mark.slow
+def test_an_evaluation_keeps_the_completions_that_the_next_glimpse_was_chosen_by(tmp_path: Path) -> None:
+    """So few that all are kept: their maps, weighted, are the map of the expected information gain."""
+    stages = Stages(tmp_path, write_npz(tmp_path / "tiny.npz"))
+    stages.posterior(iterations=20)
+    stages.bank()
+    few = nogs.RetrievalOptions(**{**RETRIEVAL.__dict__, "completions": 3})
+    stages.search(retrieval=few)
+    stages.train("ram-0", "ram", iterations=20)
+    evaluation = stages.evaluate("evaluation", "ram-0")
+    saved, t = evaluation.load_tensors("examples"), T // 2
+    weights, gains = saved["completion_weights"], saved["completion_gains"]
+    whole = weights.sum(1) > 0.999
+    assert whole.any()
+    expected = saved["eig"][:, t]
+    torch.testing.assert_close((weights[:, :, None] * gains).sum(1)[whole], expected[whole], rtol=0, atol=1e-5)
+    states = evaluation.load_tensors("states")
+    assert states["states"].shape[:2] == (len(states["labels"]), GEOMETRY.glimpses)
+    parts = json.loads((evaluation.path / "results.json").read_text())["methods"]["ram"]
+    assert sum(parts["macs_by_part"].values()) == parts["macs_by_glimpse"][0]

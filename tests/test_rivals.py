@@ -1,0 +1,181 @@
+"""Every method as a run of `nogs train`: what its row says is what it is taught, and what it learns from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nogs
+from nogs.attention import HardAttention
+from nogs.glimpses import Grid
+from nogs.methods import METHODS
+from nogs.models import load_attention
+from nogs.rundir import RunDirectory, as_json, open_run
+from nogs.sequences import Sequences, load_sequences, save_sequences
+from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
+
+GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
+LOCATIONS, ANNOTATED, HIDDEN = 9, 30, 32
+
+
+def silent(done: int, note: str) -> None:
+    pass
+
+
+class Rivals:
+    """One set of images, and trainings on it."""
+
+    def __init__(self, folder: Path, npz: Path) -> None:
+        self.folder, self.source = folder, nogs.Source(data=f"npz:{npz}")
+
+    def machine(self, name: str) -> nogs.Machine:
+        return nogs.Machine(self.folder / name, device="cpu")
+
+    def train(self, name: str, method: str, *, iterations: int = 40, **how: Any) -> RunDirectory:
+        config = nogs.Train(
+            self.machine(name),
+            self.source,
+            GEOMETRY,
+            nogs.Optimisation(iterations=iterations, batch_size=32, validate_every=20),
+            method=method,
+            hidden=HIDDEN,
+        )
+        return nogs.train(replace(config, **how), silent)
+
+    def record(self, name: str, model: str, **how: Any) -> RunDirectory:
+        config = nogs.Record(self.machine(name), self.folder / model, annotate=ANNOTATED)
+        return nogs.record(replace(config, **how), silent)
+
+    def imported(self, name: str, stage: str = "import") -> RunDirectory:
+        """Sequences as another stage would leave them: always the second cell, then the third."""
+        images = nogs.load(self.source).annotated(ANNOTATED, 0)
+        run = open_run(self.folder / name, stage, self.source, resume=False)
+        cells = torch.tensor([[1, 2]]).expand(len(images), -1)
+        save_sequences(
+            run,
+            "sequences",
+            Sequences(images, cells),
+            source=as_json(self.source),
+            geometry=as_json(GEOMETRY),
+            task=None,
+            origin=stage,
+        )
+        run.finish()
+        return run
+
+
+@pytest.fixture(scope="module")
+def rivals(tmp_path_factory: pytest.TempPathFactory) -> Rivals:
+    folder = tmp_path_factory.mktemp("rivals")
+    made = Rivals(folder, write_npz(folder / "images.npz"))
+    made.train("ram", "ram")
+    made.record("recorded", "ram")
+    made.imported("imported")
+    return made
+
+
+def sequences_of(rivals: Rivals, method: str) -> Path | None:
+    runs = {"none": None, "record": rivals.folder / "recorded"}
+    return runs.get(METHODS[method].sequences, rivals.folder / "imported")
+
+
+def untrained() -> HardAttention:
+    """What every training with seed 0 starts from."""
+    torch.manual_seed(0)
+    grid = Grid(IMAGE_PX, GLIMPSE_PX, STRIDE_PX)
+    return HardAttention(grid, channels=1, classes=3, hidden=HIDDEN)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path, method: str) -> None:
+    row = METHODS[method]
+    run = rivals.train(str(tmp_path / "out"), method, iterations=20, sequences=sequences_of(rivals, method))
+    network, glimpses, _ = load_attention(run, torch.device("cpu"))
+    assert glimpses == T
+    start, moved = untrained().state_dict(), set[str]()
+    for name, value in network.state_dict().items():
+        if not torch.equal(value, start[name]):
+            moved.add(name.split(".")[0])
+    assert {"embedding", "core", "classifier"} <= moved
+    assert ("locator" in moved) == (row.policy != "none")
+    assert ("baseline" in moved) == (row.policy == "reinforce")
+    assert run.load_tensors("model").keys() == start.keys()  # nothing that is of use in training alone
+    assert run.load_metadata("model")["method"] == method
+
+
+@pytest.mark.parametrize("method", ["ws-ram", "random", "ps-ram"])
+def test_the_same_command_gives_the_same_bits(rivals: Rivals, tmp_path: Path, method: str) -> None:
+    once, again = (
+        rivals.train(str(tmp_path / out), method, sequences=sequences_of(rivals, method)) for out in ("once", "again")
+    )
+    for name in ("model.safetensors", "best.safetensors"):
+        assert (once.path / name).read_bytes() == (again.path / name).read_bytes()
+    assert [row["nll_nats"] for row in once.rows()] == [row["nll_nats"] for row in again.rows()]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_wake_sleep_samples_are_asked_for(rivals: Rivals, tmp_path: Path, samples: int) -> None:
+    few = rivals.train(str(tmp_path / "few"), "ws-ram", iterations=20, wake_sleep_samples=samples)
+    usual = rivals.train(str(tmp_path / "usual"), "ws-ram", iterations=20)
+    assert few.rows()[0]["nll_nats"] != usual.rows()[0]["nll_nats"]
+
+
+def test_a_record_is_where_the_network_looks(rivals: Rivals) -> None:
+    """One image at a time, and the likeliest cell by a plain loop."""
+    data, found = nogs.load(rivals.source), load_sequences(RunDirectory(rivals.folder / "recorded"))
+    assert torch.equal(found.images, data.annotated(ANNOTATED, 0))
+    assert found.cells.shape == (ANNOTATED, T)
+    assert found.epe is found.eig is found.effective is None
+    network, _, _ = load_attention(RunDirectory(rivals.folder / "ram"), torch.device("cpu"))
+
+    def likeliest(logits: torch.Tensor, t: int) -> torch.Tensor:
+        return torch.tensor([max(range(LOCATIONS), key=row.__getitem__) for row in logits.tolist()])
+
+    with torch.inference_mode():
+        for image, cells in zip(found.images.tolist(), found.cells.tolist(), strict=True):
+            looked = network(data.images[image : image + 1], glimpses=T, choose=likeliest)
+            assert looked.cells[0].tolist() == cells
+
+
+def test_a_control_is_recorded_as_it_looks(rivals: Rivals, tmp_path: Path) -> None:
+    centre = rivals.train(str(tmp_path / "centre"), "centre", iterations=20)
+    found = load_sequences(rivals.record(str(tmp_path / "recorded"), str(centre.path)))
+    assert found.cells.unique().tolist() == [4]  # the middle of 3 x 3
+
+
+def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_path: Path) -> None:
+    """Given sequences that always look at the same two cells, the policy does so too."""
+    for stage in ("import", "search", "record"):
+        given = rivals.imported(str(tmp_path / stage), stage)
+        run = rivals.train(str(tmp_path / f"from-{stage}"), "ps-hgs", iterations=100, sequences=given.path)
+        found = load_sequences(rivals.record(str(tmp_path / f"recorded-{stage}"), str(run.path)))
+        assert (found.cells == torch.tensor([1, 2])).float().mean() > 0.9
+
+
+def test_what_is_not_a_run_of_sequences_is_refused(rivals: Rivals, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    unfinished = rivals.imported(str(tmp_path / "unfinished"))
+    (unfinished.path / "COMPLETE").unlink()
+    for complaint, how in (
+        ("ram is a run directory of `nogs train`, not of", {"sequences": rivals.folder / "ram"}),
+        ("nowhere is not a run directory", {"sequences": tmp_path / "nowhere"}),
+        ("unfinished is not finished", {"sequences": unfinished.path}),
+        (
+            r"imported were made with another --stride \(had 5, now 10\): train with the same",
+            {"sequences": rivals.folder / "imported", "geometry": replace(GEOMETRY, stride=10)},
+        ),
+        ("--method ps-hgs learns from glimpse sequences: give --sequences", {"sequences": None}),
+    ):
+        with pytest.raises(nogs.UserError, match=complaint):
+            rivals.train(out, "ps-hgs", **how)
+        assert not (tmp_path / "out").exists()
+    another_kind = "imported is a run directory of `nogs sequences import`, not of `nogs train`"
+    with pytest.raises(nogs.UserError, match=another_kind):
+        rivals.record(out, "imported")
+    with pytest.raises(nogs.UserError, match="--method rum does not exist"):
+        rivals.train(out, "rum")
+    assert not (tmp_path / "out").exists()
