@@ -4,7 +4,7 @@
 #   bash experiments/cluttered_mnist.sh DIGITS OUT      (DIGITS: an npz with images uint8 [N, 28, 28] and labels [N])
 #
 # The literature's RAM errs on 5.2 % and 10.8 % (Mnih et al. 2014) with 60,000 digits; compare at equal data.
-# Hardware: two cores, no GPU. Killed, the same line goes on.
+# Hardware: two cores, no GPU. Not run whole yet. Killed, the same line goes on.
 set -euo pipefail
 digits=$1 out=$2
 mkdir -p "$out"

@@ -3,8 +3,8 @@
 #
 #   bash experiments/poster.sh CELEBA OUT [TASK...]      (CELEBA: a folder in the official layout)
 #
-# Hardware: two cores, no GPU. Hours: about half an hour a label at 64 pixels, an hour at 128, two labels side by
-# side. Expected numbers: docs/results/README.md. Killed, the same line goes on.
+# Hardware: two cores, no GPU; two labels side by side, a core each. Not run whole yet: its hours are not known.
+# docs/reproduce.md says what was measured. Killed, the same line goes on.
 set -euo pipefail
 celeba=$1 out=$2
 shift 2

@@ -369,7 +369,7 @@ DEMO = Run(
     machine=Machine(out=Path("nogs-demo")),
     source=Source(data="digits"),
     geometry=Geometry(glimpse_size=4, stride=2, glimpses=12),
-    annotate=100,
+    annotate=150,
     seeds=(0, 1),
     iterations=2500,
     learning_rate=2e-3,

@@ -61,6 +61,8 @@ def network_and_posterior(material: Material) -> str:
 
 def information_gain(material: Material, *, publishable: bool) -> str:
     criterion = "expects the least entropy" if material.criterion == "epe" else "expects the greatest gain"
+    if material.pooling:
+        criterion += f", its map pooled with the mean map of all images (which weighs {material.pooling:g})"
     over = "the mean image (the photographs are not shown)" if publishable else "the image, faded where unseen"
     chosen = [
         mean(float(example.eig[t, example.cells[t]]) for example in material.examples)
@@ -135,7 +137,7 @@ def breakdown(times: Sequence[ToTarget]) -> str:
     return text
 
 
-def design_of_a_glimpse(step: Step, *, publishable: bool) -> str:
+def design_of_a_glimpse(step: Step, *, pooling: float, publishable: bool) -> str:
     seen = len(step.cells) - 1
     glimpses = "one glimpse" if seen == 1 else f"{seen} glimpses"
     shown = (
@@ -143,11 +145,12 @@ def design_of_a_glimpse(step: Step, *, publishable: bool) -> str:
         if publishable
         else f"a test image, and the {len(step.weights)} heaviest of the images that complete it"
     )
+    chosen = ", chosen by this map and the mean map of all images" if pooling else ""
     return (
         f"After {glimpses}: {shown}. Each map says how far a glimpse at a location would move the posterior if that "
         "completion were the truth, KL(gₙ ‖ mean g) in nats; the last is their weighted mean over all completions, "
         f"the expected information gain, {float(step.mean_nats.max()):.2g} nats at its greatest. Its square is the "
-        "next glimpse. Maps light up where completions disagree in what matters for the class."
+        f"next glimpse{chosen}. Maps light up where completions disagree in what matters for the class."
     )
 
 

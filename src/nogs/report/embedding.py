@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nogs.report.style import WIDTH, Palette, short
 
+MOST_PANELS = 6
 MOST_NAMES = 8
 """More classes than this are told apart by shades alone, without a legend."""
 
@@ -22,7 +23,7 @@ MOST_NAMES = 8
 def posterior_states(
     states: Float[Tensor, "n T h"], labels: Int[Tensor, " n"], classes: Sequence[str], palette: Palette
 ) -> Figure:
-    """A panel a glimpse; a dot is an image, its colour the class."""
+    """A panel a glimpse, or six from the first to the last; a dot is an image, its colour the class."""
     from sklearn.decomposition import PCA  # a second to import, for this figure alone
 
     n, T, _ = states.shape
@@ -30,10 +31,12 @@ def posterior_states(
     flat = pca.fit_transform(states.flatten(0, 1).double().numpy()).reshape(n, T, 2)
     few = len(classes) <= MOST_NAMES
     colours = ListedColormap(palette.others[: len(classes)]) if few else "turbo"
-    side = min(2.3, (WIDTH - 0.5) / T)
-    figure = Figure(figsize=(max(4.0, side * T + 0.5), side + (1.1 if few else 0.8)), layout="constrained")
-    axes = figure.subplots(1, T, sharex=True, sharey=True, squeeze=False)[0]
-    for t, ax in enumerate(axes):
+    panels = min(T, MOST_PANELS)
+    steps = [round(panel * (T - 1) / max(1, panels - 1)) for panel in range(panels)]
+    side = min(2.3, (WIDTH - 0.5) / panels)
+    figure = Figure(figsize=(max(4.0, side * panels + 0.5), side + (1.1 if few else 0.8)), layout="constrained")
+    axes = figure.subplots(1, panels, sharex=True, sharey=True, squeeze=False)[0]
+    for t, ax in zip(steps, axes, strict=True):
         ax.scatter(
             *flat[:, t].T,
             c=labels,
@@ -48,7 +51,7 @@ def posterior_states(
         ax.set_title(f"after glimpse {t + 1}" if t == 0 else f"{t + 1}", fontsize=9.5)
         ax.tick_params(labelbottom=False, labelleft=False, length=0)
     first, second = (100 * pca.explained_variance_ratio_).round()
-    axes[0].set_ylabel(f"2nd component ({second:.0f} % of variance)", fontsize=8.5)
+    axes[0].set_ylabel(f"2nd component\n({second:.0f} % of variance)", fontsize=8.5)
     figure.supxlabel(f"1st component ({first:.0f} % of variance)", fontsize=8.5)
     if few:
         dots = [

@@ -147,7 +147,7 @@ def accuracy_by_glimpse(methods: dict[str, dict[str, Any]], palette: Palette) ->
     cost.set_xticks(counts, [_costs(methods, t) for t in counts])
     cost.set_xlabel("multiply-adds an image")
     cost.spines["top"].set_visible(True)
-    ax.legend(loc="lower right")
+    ax.legend(loc="best")
     return figure
 
 

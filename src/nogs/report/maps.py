@@ -94,7 +94,8 @@ def where_they_look(
 ) -> Figure:
     """Share of images whose glimpse t covers each pixel; a row for each of {title: (colour, shares)}."""
     T, R = max(len(shares) for _, shares in looks.values()), len(looks)
-    side, left, right, top, gap = min(1.55, 8.1 / T), 0.34, 0.62, 0.3, 0.07
+    side, right, top, gap = min(1.55, 8.1 / T), 0.62, 0.3, 0.07
+    left = 0.2 + 0.1 * max(len(title) for title in looks)
     width, height = left + T * (side + gap) + right, top + R * (side + gap)
     figure = Figure(figsize=(width, height))
     axes = figure.subplots(R, T, squeeze=False)
@@ -130,7 +131,9 @@ def where_they_look(
                     color=palette.faint,
                     fontweight="normal",
                 )
-        axes[row, 0].set_ylabel(title, fontsize=10.5, fontweight="bold", color=colour)
+        axes[row, 0].set_ylabel(
+            title, fontsize=10.5, fontweight="bold", color=colour, rotation=0, ha="right", va="center"
+        )
         box = axes[row, -1].get_position()
         place = (box.x1 + gap / width, box.y0 + 0.1 * box.height, 0.1 / width, 0.8 * box.height)
         scale = figure.colorbar(drawn, cax=figure.add_axes(place))

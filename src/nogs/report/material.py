@@ -78,6 +78,7 @@ class Material:
     grid: Grid | None
     mean_image: Float[Tensor, "c H H"] | None
     criterion: str | None
+    pooling: float
     hidden: int | None
     costs: Costs
     stopping_method: str | None
@@ -118,6 +119,7 @@ def gather(path: Path, *, flag: str = "--run") -> Material:
         grid=grid,
         mean_image=mean_image,
         criterion=searched.config.get("criterion") if searched else None,
+        pooling=searched.config.get("pooling", 0.0) if searched else 0.0,
         hidden=trained[0].config.get("hidden") if trained else None,
         costs=costs_of(evaluation, results, _cnns(path, results), stopping_method),
         stopping_method=stopping_method,

@@ -26,6 +26,9 @@ DPI = 200
 PX_PER_INCH = 104
 """How large figures are shown at most: their 10 pt letters are then about as large as the captions."""
 
+WIDE_PX = 800
+"""Wider figures of one section stand under each other: side by side their panels were too small to see."""
+
 
 class Drawn(NamedTuple):
     """A figure as it is written: SVG for the page in both palettes, PNG and PDF for print."""
@@ -76,7 +79,15 @@ def draw_page(
             for number, (alt, draw) in enumerate(section.draws, 1)
         ]
         drawn += of_section
-        shown.append({"id": section.id, "title": section.title, "caption": section.caption, "figures": of_section})
+        shown.append(
+            {
+                "id": section.id,
+                "title": section.title,
+                "caption": section.caption,
+                "figures": of_section,
+                "layout": ("stacked" if of_section[0].width_px > WIDE_PX else "several") if several else "one wide",
+            }
+        )
     pages = Environment(
         loader=PackageLoader("nogs.report", ""),
         autoescape=True,

@@ -140,7 +140,7 @@ def _overview(material: Material, publishable: bool) -> list[Section]:
         Section(
             "design-of-a-glimpse",
             "How the next glimpse is designed",
-            captions.design_of_a_glimpse(step, publishable=publishable),
+            captions.design_of_a_glimpse(step, pooling=material.pooling, publishable=publishable),
             (
                 (
                     alt,
