@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -65,9 +66,9 @@ def replace(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
-def message(spec: str, **options: object) -> str:
+def message(spec: str, **options: Any) -> str:
     with pytest.raises(UserError) as caught:
-        load(Source(data=spec, **options))  # type: ignore[arg-type]
+        load(Source(data=spec, **options))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from nogs.results import best_nll, convergence, first_at_or_under, scores, target_nll
+from nogs.results import best_nll, convergence, first_at_or_under, scores_by_glimpse, target_nll
 
 
 def log(*losses: float, every: int = 100, pace: float = 0.5) -> list[dict[str, float]]:
@@ -76,7 +76,7 @@ def test_scores_by_hand() -> None:
     """Four images after one glimpse and after two; class 1 is rare, and is ranked right in two of three pairs."""
     last = torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.8, 0.2], [0.4, 0.6]])
     probs = torch.stack((torch.tensor([[0.9, 0.1]]).expand(4, -1), last), dim=1)
-    found = scores(probs.log(), torch.tensor([0, 0, 0, 1]))
+    found = scores_by_glimpse(probs.log(), torch.tensor([0, 0, 0, 1]))
     assert found["test_accuracy_by_glimpse"] == [0.75, 0.75]
     assert found["test_accuracy"] == 0.75
     assert found["test_balanced_accuracy"] == pytest.approx((2 / 3 + 1) / 2)

@@ -1,12 +1,19 @@
-"""Networks and banks to and from run directories: safetensors, with all else to build them in the metadata."""
+"""Trained networks: to and from run directories, and over many images a batch at a time.
+
+Files are safetensors, with all else to build a network (or a bank) in the metadata.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor
 
-from nogs.attention import HardAttention, StoppingHeads
+from nogs.attention import Chooser, HardAttention, StoppingHeads
+from nogs.baselines import WholeImageCNN
 from nogs.completion.retrieval import Bank
 from nogs.config import Geometry, PosteriorNetwork
 from nogs.data import ImageSet
@@ -14,6 +21,9 @@ from nogs.errors import UserError
 from nogs.glimpses import Grid
 from nogs.posterior import AVPCNN, LookaheadPosterior
 from nogs.rundir import RunDirectory, file_hash
+
+BATCH = 512
+"""Images that a trained network is shown at a time."""
 
 
 def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
@@ -103,6 +113,31 @@ def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttenti
     return network.to(device).eval(), meta["glimpses"], tuple(meta["classes"])
 
 
+class Seen(NamedTuple):
+    """Where n images were looked at, and what was said and in mind after each glimpse."""
+
+    cells: Int[Tensor, "n T"]
+    class_logits: Float[Tensor, "n T C"]
+    states: Float[Tensor, "n T h"]
+
+
+@torch.no_grad()
+def look_at_all(
+    network: HardAttention,
+    pixels: UInt8[Tensor, "N c H H"],
+    images: Int[Tensor, " n"],
+    *,
+    glimpses: int,
+    choose: Chooser,
+) -> Seen:
+    """Look at the ``images`` among ``pixels``. Location logits, the largest part of a rollout, are not kept."""
+    seen: list[Seen] = []
+    for rows in images.split(BATCH):
+        rollout = network(pixels, rows, glimpses=glimpses, choose=choose)
+        seen.append(Seen(rollout.cells, rollout.class_logits, rollout.states))
+    return Seen(*(torch.cat(column) for column in zip(*seen, strict=True)))
+
+
 def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float, ...], of: RunDirectory) -> None:
     """Write model.safetensors of a fit-stopping run on the train run ``of``."""
     run.save_tensors(
@@ -124,6 +159,22 @@ def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) 
     heads = StoppingHeads(hidden=meta["hidden"], glimpses=meta["glimpses"], costs=len(meta["costs"]))
     heads.load_state_dict(run.load_tensors("model"))
     return heads.to(device).eval()
+
+
+def save_cnn(
+    run: RunDirectory, network: WholeImageCNN, images: ImageSet, *, architecture: str, resolution_px: int, width: float
+) -> None:
+    """Write model.safetensors of one whole-image CNN."""
+    run.save_tensors(
+        "model",
+        network.state_dict(),
+        kind="cnn",
+        architecture=architecture,
+        resolution_px=resolution_px,
+        width=width,
+        channels=images.images.shape[1],
+        classes=images.classes,
+    )
 
 
 def load_bank(run: RunDirectory, data: ImageSet) -> Bank:

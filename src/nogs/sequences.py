@@ -49,6 +49,17 @@ def save_sequences(
     run.save_tensors(name, known, source=source, geometry=geometry, task=task, origin=origin)
 
 
+def made_for(run: RunDirectory) -> dict[str, Any]:
+    """What the run's sequences were made for: ``source``, ``geometry``, ``task``, and the stage as ``origin``."""
+    meta = run.load_metadata("sequences")
+    if "source" not in meta:
+        raise UserError(
+            f"--sequences {run.path} was made by an older version, which did not note the images and the grid: "
+            "run `nogs search` again, with another --out"
+        )
+    return meta
+
+
 def load_sequences(run: RunDirectory, name: str = "sequences") -> Sequences:
     return Sequences(**run.load_tensors(name))
 
@@ -62,7 +73,7 @@ def read_sequences_run(path: Path) -> RunDirectory:
 
 def check_sequences(run: RunDirectory, source: dict[str, Any], geometry: dict[str, Any]) -> None:
     """Raise UserError unless the run's sequences are of these images and this task, and on this grid."""
-    meta = run.load_metadata("sequences")
+    meta = made_for(run)
     had = {**meta["source"], **meta["geometry"], "task": meta["task"]}
     if difference := first_difference(had, {**source, **geometry}):
         raise UserError(f"--sequences {run.path} were made with another {difference}: train with the same")

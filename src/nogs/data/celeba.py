@@ -9,12 +9,14 @@ number a person) and ``celebahq_index.txt`` (the CelebA-HQ index of each image t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Int
 
-from nogs.data.listing import Annotations, Faults, Listing
+from nogs.data.listing import Annotations, Faults, Listing, by_path
 from nogs.errors import UserError
 
 IMAGES = "img_align_celeba"
@@ -30,60 +32,69 @@ def celeba(root: Path, faults: Faults) -> Listing:
     for name in (IMAGES, ATTRIBUTES, PARTITION):
         if not (root / name).exists():
             raise UserError(f"--data celeba:{root}: {name} is missing; unpack it there as CelebA publishes it")
-    table = Attributes(root / ATTRIBUTES)
     present = {entry.name for entry in os.scandir(root / IMAGES)}
     partition = numbers(root / PARTITION)
     identity = numbers(root / IDENTITY) if (root / IDENTITY).exists() else None
+
+    def fault(name: str) -> str | None:
+        if name not in present:
+            return f"there is no such image in {root / IMAGES}"
+        if partition.get(name) not in (0, 1, 2):
+            return f"{PARTITION} has no 0, 1 or 2 for this image"
+        if identity is not None and name not in identity:
+            return f"{IDENTITY} has no number for this image"
+        return None
+
+    names, labels, classes = attributes(root / ATTRIBUTES, faults, fault=fault)
+    about = Annotations(
+        names=names,
+        labels=labels,
+        classes=classes,
+        split=np.array([partition[name] for name in names], dtype=np.int64),
+        groups=None if identity is None else np.array([identity[name] for name in names], dtype=np.int64),
+    )
+    return by_path([root / IMAGES / name for name in names], about)
+
+
+class Attributes(NamedTuple):
+    """N images by name, and which of the K attributes they have."""
+
+    names: tuple[str, ...]
+    labels: Int[np.ndarray, "N K"]
+    classes: tuple[str, ...]
+
+
+def attributes(file: Path, faults: Faults, *, fault: Callable[[str], str | None]) -> Attributes:
+    """Read a file of attributes: a count, a line of their names, then a row an image of -1 or 1.
+
+    Rows that do not parse, and images that there is a ``fault`` with, become faults.
+    """
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    if len(lines) < 3 or not lines[0].strip().isdigit():
+        raise UserError(f"{file}: not CelebA's format: a count, then a line of attribute names, then the rows")
+    classes = tuple(lines[1].split())
     names: list[str] = []
     labels: list[list[bool]] = []
-    for where, name, values in table.rows(faults):
-        if name not in present:
-            faults.add(where, f"there is no such image in {root / IMAGES}")
-        elif partition.get(name) not in (0, 1, 2):
-            faults.add(where, f"{PARTITION} has no 0, 1 or 2 for this image")
-        elif identity is not None and name not in identity:
-            faults.add(where, f"{IDENTITY} has no number for this image")
+    for number, line in enumerate(lines[2:], start=3):
+        if not line.split():
+            continue
+        name, *values = line.split()
+        if reason := _misread(values, classes) or fault(name):
+            faults.add(f"{file} line {number} ({name})", reason)
         else:
             names.append(name)
-            labels.append(values)
-    files = tuple(root / IMAGES / name for name in names)
-    return Listing(
-        files=files,
-        where=tuple(map(str, files)),
-        about=Annotations(
-            names=tuple(names),
-            labels=np.array(labels, dtype=np.int64).reshape(len(names), len(table.names)),
-            classes=table.names,
-            split=np.array([partition[name] for name in names], dtype=np.int64),
-            groups=None if identity is None else np.array([identity[name] for name in names], dtype=np.int64),
-        ),
-    )
+            labels.append([value == "1" for value in values])
+    return Attributes(tuple(names), np.array(labels, dtype=np.int64).reshape(len(names), len(classes)), classes)
 
 
-class Attributes:
-    """A file of attributes: a count, a line of their ``names``, then a row an image of -1 or 1."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-        if len(self._lines) < 3 or not self._lines[0].strip().isdigit():
-            raise UserError(f"{file}: not CelebA's format: a count, then a line of attribute names, then the rows")
-        self.names = tuple(self._lines[1].split())
-
-    def rows(self, faults: Faults) -> Iterator[tuple[str, str, list[bool]]]:
-        """Where each row is, its image and its attributes; rows that do not parse become faults."""
-        for number, line in enumerate(self._lines[2:], start=3):
-            if not line.split():
-                continue
-            name, *values = line.split()
-            where = f"{self._file} line {number} ({name})"
-            if len(values) != len(self.names):
-                faults.add(where, f"has {len(values)} values for {len(self.names)} attributes")
-            elif not _SIGNS.issuperset(values):
-                column = next(i for i, value in enumerate(values) if value not in _SIGNS)
-                faults.add(where, f"{self.names[column]} is {values[column]!r}, not -1 or 1")
-            else:
-                yield where, name, [value == "1" for value in values]
+def _misread(values: list[str], classes: tuple[str, ...]) -> str | None:
+    """Why a row's values are no attributes, if they are none."""
+    if len(values) != len(classes):
+        return f"has {len(values)} values for {len(classes)} attributes"
+    for name, value in zip(classes, values, strict=True):
+        if value not in _SIGNS:
+            return f"{name} is {value!r}, not -1 or 1"
+    return None
 
 
 def names_by_index(root: Path) -> dict[int, str]:

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
-from nogs.data.celeba import IDENTITY, Attributes, numbers
+from nogs.data.celeba import IDENTITY, attributes, numbers
 from nogs.data.imageset import SPLITS
-from nogs.data.listing import Annotations, Faults, Listing
+from nogs.data.listing import Annotations, Faults, Listing, by_path
 from nogs.errors import UserError
 
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"
@@ -36,35 +36,32 @@ def celebahq(root: Path, faults: Faults) -> Listing:
     """The images that the attribute file names, under labels [N, 40]."""
     if not (root / ATTRIBUTES).exists():
         raise UserError(f"--data celebahq:{root}: {ATTRIBUTES} is missing; unpack it there as it is published")
-    table, place = Attributes(root / ATTRIBUTES), _images(root)
+    place = _images(root)
     files = {index: place / entry.name for entry in os.scandir(place) if (index := _index(entry.name)) is not None}
     person = _people(root)
-    indices: list[int] = []
-    labels: list[list[bool]] = []
-    for where, name, values in table.rows(faults):
+
+    def fault(name: str) -> str | None:
         index = _index(name)
         if index is None:
-            faults.add(where, "its name has no index")
-        elif index not in files:
-            faults.add(where, f"there is no image {index} in {place}")
-        elif person is not None and index not in person:
-            faults.add(where, f"{MAPPING} and {IDENTITY} name nobody for image {index}")
-        else:
-            indices.append(index)
-            labels.append(values)
+            return "its name has no index"
+        if index not in files:
+            return f"there is no image {index} in {place}"
+        if person is not None and index not in person:
+            return f"{MAPPING} and {IDENTITY} name nobody for image {index}"
+        return None
+
+    names, labels, classes = attributes(root / ATTRIBUTES, faults, fault=fault)
+    indices = [index for name in names if (index := _index(name)) is not None]
     split = np.searchsorted(SPLIT_BEGINS, indices, side="right") - 1
     groups = None if person is None else np.array([person[index] for index in indices], dtype=np.int64)
-    return Listing(
-        files=tuple(files[index] for index in indices),
-        where=tuple(str(files[index]) for index in indices),
-        about=Annotations(
-            names=tuple(map(str, indices)),
-            labels=np.array(labels, dtype=np.int64).reshape(len(indices), len(table.names)),
-            classes=table.names,
-            split=split.astype(np.int64),
-            groups=None if groups is None else _within_splits(groups, split),
-        ),
+    about = Annotations(
+        names=tuple(map(str, indices)),
+        labels=labels,
+        classes=classes,
+        split=split.astype(np.int64),
+        groups=None if groups is None else _within_splits(groups, split),
     )
+    return by_path([files[index] for index in indices], about)
 
 
 def _images(root: Path) -> Path:

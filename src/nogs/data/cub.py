@@ -21,7 +21,7 @@ from PIL import Image
 
 from nogs.data.decode import Box
 from nogs.data.imageset import SPLITS
-from nogs.data.listing import Annotations, Faults, Listing
+from nogs.data.listing import Annotations, Faults, Listing, by_path
 from nogs.errors import UserError
 
 IMAGES, NAMES, CLASSES = "images", "images.txt", "classes.txt"
@@ -60,18 +60,13 @@ def cub(root: Path, faults: Faults) -> Listing:
             labels.append(order[species[number][0]])
             split.append(SPLITS.index("train" if official[number] == ["1"] else "test"))
             crops.append(crop)
-    files = tuple(root / IMAGES / name for name in names)
-    return Listing(
-        files=files,
-        where=tuple(map(str, files)),
-        about=Annotations(
-            names=tuple(names),
-            labels=np.array(labels, dtype=np.int64),
-            classes=tuple(classes.values()),
-            split=np.array(split, dtype=np.int64),
-        ),
-        boxes=tuple(crops),
+    about = Annotations(
+        names=tuple(names),
+        labels=np.array(labels, dtype=np.int64),
+        classes=tuple(classes.values()),
+        split=np.array(split, dtype=np.int64),
     )
+    return by_path([root / IMAGES / name for name in names], about, boxes=crops)
 
 
 def cub_parts(root: Path, locations: Path, *, image_px: int) -> dict[str, dict[str, Point]]:

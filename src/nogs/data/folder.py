@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nogs.data.imageset import SPLITS
-from nogs.data.listing import Annotations, Faults, Listing, in_order
+from nogs.data.listing import Annotations, Faults, Listing, by_path, in_order
 from nogs.errors import UserError
 
 _LITTER = {"thumbs.db", "desktop.ini"}  # what Windows leaves in folders of images
@@ -38,16 +38,13 @@ def folder(root: Path, faults: Faults) -> Listing:
         files += images
         labels += [classes.index(name)] * len(images)
         split += [which] * len(images)
-    return Listing(
-        files=tuple(files),
-        where=tuple(map(str, files)),
-        about=Annotations(
-            names=tuple(file.relative_to(root).as_posix() for file in files),
-            labels=np.array(labels, dtype=np.int64),
-            classes=classes,
-            split=np.array(split, dtype=np.int64) if splits else None,
-        ),
+    about = Annotations(
+        names=tuple(file.relative_to(root).as_posix() for file in files),
+        labels=np.array(labels, dtype=np.int64),
+        classes=classes,
+        split=np.array(split, dtype=np.int64) if splits else None,
     )
+    return by_path(files, about)
 
 
 def _folders(root: Path) -> list[str]:

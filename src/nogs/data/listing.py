@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -48,6 +48,11 @@ class Listing(NamedTuple):
     where: tuple[str, ...]
     about: Annotations
     boxes: tuple[Box, ...] | None = None
+
+
+def by_path(files: Sequence[Path], about: Annotations, *, boxes: Sequence[Box] | None = None) -> Listing:
+    """The listing of files that errors call by their paths."""
+    return Listing(tuple(files), tuple(map(str, files)), about, None if boxes is None else tuple(boxes))
 
 
 @dataclass

@@ -44,10 +44,23 @@ def load(source: Source) -> ImageSet:
     Without a task a multi-label set stays multi-label. Raises UserError for whatever the user can mend;
     with ``--skip-bad`` files and rows that cannot be used are listed on stderr and left out.
     """
+    return of_task(load_all(source), source)
+
+
+def of_task(images: ImageSet, source: Source) -> ImageSet:
+    """The same under the label that ``--task`` names. Raises UserError where training images do not differ in it."""
+    chosen = images.select(source.task)
+    if source.task is not None and chosen.labels[chosen.members("train")].bincount(minlength=2).min() == 0:
+        raise UserError(f"--task {source.task}: all training images have the same label; choose another")
+    return chosen
+
+
+def load_all(source: Source) -> ImageSet:
+    """The images under all of their labels, whatever the task."""
     if source.image_size is not None and source.image_size < 1:
         raise UserError(f"--image-size {source.image_size}: must be one pixel or more")
     if _is_digits(source.data):
-        return digits(source.image_size or CANVAS_PX, source.split_seed).select(source.task)
+        return digits(source.image_size or CANVAS_PX, source.split_seed)
     faults = Faults(source.skip_bad)
     try:
         kind, path = parse(source.data)
@@ -59,7 +72,7 @@ def load(source: Source) -> ImageSet:
     faults.warn()
     if len(images) == 0:
         raise UserError(f"--data {source.data}: no usable image is there")
-    return _with_both(_assemble(images, about, source).select(source.task), source)
+    return _assemble(images, about, source)
 
 
 def fingerprint(images: ImageSet) -> str:
@@ -152,10 +165,3 @@ def _check_classes(about: Annotations, spec: str) -> None:
                 f"--data {spec}: class {name} has 1 image, which cannot be split; "
                 "give it three or more, or leave the class out"
             )
-
-
-def _with_both(images: ImageSet, source: Source) -> ImageSet:
-    """The set itself, if its training images differ in the chosen label."""
-    if source.task is not None and images.labels[images.members("train")].bincount(minlength=2).min() == 0:
-        raise UserError(f"--task {source.task}: all training images have the same label; choose another")
-    return images

@@ -27,10 +27,11 @@ from nogs.data import ImageSet, fingerprint, load
 from nogs.device import choose_device
 from nogs.errors import UserError
 from nogs.fit import fit
+from nogs.models import BATCH, save_cnn
 from nogs.progress import Tick, ticking
+from nogs.results import accuracy, scores
 from nogs.rundir import RunDirectory, finished_run, open_run
 
-BATCH = 512
 UPPER_BOUND_LEARNING_RATE = 1e-3
 
 
@@ -126,21 +127,12 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
 
     def validate() -> dict[str, float]:
         said = log_probs(val)
-        return {"nll_nats": F.nll_loss(said, labels[val]).item(), "accuracy": _accuracy(said, labels[val])}
+        return {"nll_nats": F.nll_loss(said, labels[val]).item(), "accuracy": accuracy(said, labels[val])}
 
     fit(network, run, loss=loss, validate=validate, examples=len(train), optimisation=o, device=device, tick=tick)
     with torch.inference_mode():
         figures, said = validate(), log_probs(test).cpu()
-    run.save_tensors(
-        "model",
-        network.state_dict(),
-        kind="cnn",
-        architecture=config.architecture,
-        resolution_px=config.resolution,
-        width=config.width,
-        channels=channels,
-        classes=data.classes,
-    )
+    save_cnn(run, network, data, architecture=config.architecture, resolution_px=config.resolution, width=config.width)
     run.save_tensors("test", {"log_probs": said, "images": test, "labels": labels[test]})
     row = {
         "name": config.machine.out.name.removesuffix(f"-seed{o.seed}"),
@@ -150,27 +142,12 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
         "learning_rate": o.learning_rate,
         "macs": macs_of_image(network, channels=channels, image_px=config.resolution, device=device),
         "validation_accuracy": figures["accuracy"],
-        **_test_scores(said, data.labels[test.cpu()]),
+        **scores(said, data.labels[test.cpu()]),
         "seed": o.seed,
     }
     run.save_json("results.json", row)
     run.finish(device=str(device), inputs=inputs)
     return run
-
-
-def _accuracy(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> float:
-    return (log_probs.argmax(-1) == labels).float().mean().item()
-
-
-def _test_scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> dict[str, float]:
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc  # seconds to import
-
-    C = log_probs.shape[-1]
-    return {
-        "test_accuracy": _accuracy(log_probs, labels),
-        "test_balanced_accuracy": multiclass_accuracy(log_probs.exp(), labels, C, average="macro").item(),
-        "test_auroc": multiclass_auroc(log_probs.exp(), labels, C).item(),
-    }
 
 
 def _best_rates(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

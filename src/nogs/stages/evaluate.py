@@ -11,30 +11,29 @@ import dataclasses
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from nogs.attention import Chooser, HardAttention, StoppingHeads, chooser, sampling
+from nogs.attention import chooser, sampling
 from nogs.completion.retrieval import Retrieval
 from nogs.config import Evaluate, RetrievalOptions, Source
 from nogs.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
 from nogs.data import ImageSet, load
 from nogs.device import chance, choose_device
+from nogs.end_to_end import end_to_end, wall_seconds
 from nogs.errors import UserError
 from nogs.examples import examples, posterior_log_probs, states_along
 from nogs.methods import method
-from nogs.models import load_attention, load_bank, load_posterior, load_stopping
+from nogs.models import load_attention, load_bank, load_posterior, load_stopping, look_at_all
 from nogs.posterior import LookaheadPosterior, Posterior
 from nogs.progress import Tick, ticking
-from nogs.results import convergence, scores, target_nll
+from nogs.results import accuracy, convergence, scores_by_glimpse, target_nll
 from nogs.rundir import RunDirectory, file_hash, finished_run, first_difference, open_run, read_run
 from nogs.sequences import Sequences, load_sequences
-
-BATCH = 512
 
 
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
@@ -50,44 +49,17 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     source = Source(**trained[0].config["source"])
     data = load(source)
     run = open_run(config.machine.out, "evaluate", config, resume=config.machine.resume)
-    test = data.members("test")
+    judged: dict[str, list[Judged]] = {}
     with ticking("evaluate", len(trained) + 2, tick) as report, torch.inference_mode():
-        by_method: dict[str, list[dict[str, Any]]] = {}
-        logs: dict[str, list[list[dict[str, Any]]]] = {}
-        stopped: list[dict[str, Stops]] = []
-        spent: list[dict[str, list[int]]] = []
+        pixels = data.images.to(device)
         for number, model in enumerate(trained):
-            network, T, _ = load_attention(model, device)
-            name, seed = model.config["method"], model.config["optimisation"]["seed"]
-            report(number, f"{name} seed {seed}")
-            macs = macs_by_glimpse(network, channels=data.images.shape[1], glimpses=T)
-            draws = chance(seed, 7, device=device)
-            looks = partial(chooser, method(name), network.grid, generator=draws)
-            record = _record(network, data, test, T, looks(), device)
-            said: dict[str, Tensor] = {}
-            if fit_of := fits.get(model.path):
-                heads = load_stopping(fit_of, device, of=model)
-                said, stops = _stopped(heads, fit_of, record, labels=data.labels[test], seed=seed)
-                stopped.append(stops)
-                spent.append(macs_by_rule(macs, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs))
-            del record["states"]  # large, and all that is asked of them has been
-            run.save_tensors(f"{name}-seed{seed}", {**record, **said, "images": test, "labels": data.labels[test]})
-            drawn = _record(network, data, test, T, looks(policy=sampling(draws)), device)
-            logs.setdefault(name, []).append(model.rows())
-            by_method.setdefault(name, []).append(
-                {
-                    "seeds": seed,
-                    **scores(record["log_probs"], data.labels[test]),
-                    "sampled_test_accuracy": scores(drawn["log_probs"], data.labels[test])["test_accuracy"],
-                    "macs_by_glimpse": macs,
-                    "macs_by_part": parts_of_glimpse(network, channels=data.images.shape[1]),
-                }
-            )
+            name = model.config["method"]
+            report(number, f"{name} seed {model.config['optimisation']['seed']}")
+            judged.setdefault(name, []).append(_judge_network(run, model, data, pixels, stopping=fits.get(model.path)))
         report(len(trained), "the posterior")
         posterior, sequences = load_posterior(fitted, device), load_sequences(searched)
-        assert sequences.effective is not None  # a search leaves its maps
         label = fitted.load_metadata("model")["classes"].index(source.task) if posterior.multilabel else None
-        judged = _judge(posterior, data, test, sequences, label, device)
+        places = _judge_posterior(posterior, data, sequences, label, device)
         if isinstance(posterior, LookaheadPosterior):
             run.save_tensors("states", states_along(posterior, data, sequences, device))
         report(len(trained) + 1, "examples")
@@ -106,7 +78,9 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
         )
         run.save_tensors("examples", shown, grid=dataclasses.asdict(posterior.grid))
         report(len(trained) + 2, "")
+    logs = {name: [one.log for one in seeds] for name, seeds in judged.items()}
     target = target_nll(logs["ram"]) if "ram" in logs else None
+    stopped = [one.stopped for seeds in judged.values() for one in seeds if one.stopped]
     run.save_json(
         "results.json",
         {
@@ -115,33 +89,15 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             "task": source.task,
             "classes": data.classes,
             "target_nll_nats": target,
-            "posterior": {
-                "seconds": fitted.rows()[-1]["wall_seconds"],
-                "nll_nats_by_glimpse": judged["random"]["nll_nats"],
-                "accuracy_by_glimpse": judged["random"]["accuracy"],
-                "calibration_error_by_glimpse": judged["random"]["calibration_error"],
-            },
-            "sequences": {
-                "count": len(sequences.images),
-                "seconds": sum(row["seconds"] for row in searched.rows()),
-                "posterior_evaluations": sum(row["posterior_evaluations"] for row in searched.rows()),
-                "nll_nats_by_glimpse": judged["designed"]["nll_nats"],
-                "random_nll_nats_by_glimpse": judged["designed_random"]["nll_nats"],
-                "accuracy_by_glimpse": judged["designed"]["accuracy"],
-                "random_accuracy_by_glimpse": judged["designed_random"]["accuracy"],
-                "calibration_error_by_glimpse": judged["designed"]["calibration_error"],
-                "random_calibration_error_by_glimpse": judged["designed_random"]["calibration_error"],
-                "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
-            },
+            **_design_figures(fitted, searched, sequences, places),
             "methods": {
-                name: {
-                    **{key: [row[key] for row in rows] for key in rows[0] if not key.startswith("macs_by_")},
-                    **{key: rows[0][key] for key in ("macs_by_glimpse", "macs_by_part")},
-                    **convergence(logs[name], target),
-                }
-                for name, rows in by_method.items()
+                name: {**_columns([one.row for one in seeds]), **convergence(logs[name], target)}
+                for name, seeds in judged.items()
             },
-            **(summary(stopped, spent, chance(16)) if stopped else {}),
+            "end_to_end": end_to_end(
+                logs, {name: [one.before for one in seeds] for name, seeds in judged.items()}, target
+            ),
+            **(summary([one.stops for one in stopped], [one.spent for one in stopped], chance(16)) if stopped else {}),
         },
     )
     run.finish(
@@ -149,6 +105,88 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
         inputs={str(path): file_hash(path / "model.safetensors") for path in (*config.models, *config.stopping)},
     )
     return run
+
+
+class Stopped(NamedTuple):
+    """Where every rule stops each test image, and the multiply-adds that it then spends after t = 1..T glimpses."""
+
+    stops: dict[str, Stops]
+    spent: dict[str, list[int]]
+
+
+class Judged(NamedTuple):
+    """What one trained network comes to: its row of results.json, its log, and the seconds that came before it."""
+
+    row: dict[str, Any]
+    log: list[dict[str, Any]]
+    before: dict[str, float] | None
+    stopped: Stopped | None
+
+
+def _judge_network(
+    run: RunDirectory,
+    model: RunDirectory,
+    data: ImageSet,
+    pixels: UInt8[Tensor, "N c H H"],
+    *,
+    stopping: RunDirectory | None,
+) -> Judged:
+    """Record one network on the test split, in a file of its name, and judge it by that record."""
+    device, test, channels = pixels.device, data.members("test"), data.images.shape[1]
+    network, T, _ = load_attention(model, device)
+    name, seed, labels = model.config["method"], model.config["optimisation"]["seed"], data.labels[test]
+    macs = macs_by_glimpse(network, channels=channels, glimpses=T)
+    draws = chance(seed, 7, device=device)
+    looks = partial(chooser, method(name), network.grid, generator=draws)
+    record = partial(look_at_all, network, pixels, test.to(device), glimpses=T)
+    seen = record(choose=looks())
+    log_probs = seen.class_logits.log_softmax(-1).cpu()
+    kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
+    if stopping:
+        heads = load_stopping(stopping, device, of=model)
+        outlook = Outlook(log_probs, *(said.cpu() for said in heads(seen.states, log_probs.to(device))))
+        kept |= recorded(outlook)
+        answer_macs = network.classifier.weight.numel()
+        stopped = Stopped(
+            _stops(outlook, stopping, labels=labels, seed=seed),
+            macs_by_rule(macs, answer_macs=answer_macs, head_macs=heads.macs),
+        )
+    run.save_tensors(f"{name}-seed{seed}", kept)
+    drawn = record(choose=looks(policy=sampling(draws))).class_logits[:, -1].log_softmax(-1).cpu()
+    row = {
+        "seeds": seed,
+        **scores_by_glimpse(log_probs, labels),
+        "sampled_test_accuracy": accuracy(drawn, labels),
+        "macs_by_glimpse": macs,
+        "macs_by_part": parts_of_glimpse(network, channels=channels),
+    }
+    return Judged(row, model.rows(), _came_before(model), stopped)
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Lists over seeds; costs, which are the same for all seeds, once."""
+    return {key: value if key.startswith("macs_by_") else [row[key] for row in rows] for key, value in rows[0].items()}
+
+
+def _came_before(trained: RunDirectory) -> dict[str, float] | None:
+    """Seconds of each run that a training stands on; None where they are not known: made elsewhere, or gone."""
+    if method(trained.config["method"]).sequences == "none":
+        return {}
+    learned = RunDirectory(Path(trained.config["sequences"]))
+    how = learned.config if learned.complete else {"stage": "gone"}
+    if how["stage"] == "search":
+        paths = {"posterior": how["posterior"], "bank": how["bank"], "search": learned.path}
+    elif how["stage"] == "record":
+        paths = {"teacher": how["model"], "recording": learned.path}
+    else:
+        return None
+    runs = {part: RunDirectory(Path(path)) for part, path in paths.items()}
+    if not all(run.complete for run in runs.values()):
+        return None
+    return {
+        part: wall_seconds(run.rows(), json.loads((run.path / "provenance.json").read_text()))
+        for part, run in runs.items()
+    }
 
 
 def _check_alike(trained: list[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
@@ -184,67 +222,65 @@ def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict
     return found
 
 
-def _stopped(
-    heads: StoppingHeads, fitted: RunDirectory, record: dict[str, Tensor], *, labels: Int[Tensor, " n"], seed: int
-) -> tuple[dict[str, Tensor], dict[str, Stops]]:
-    """What the heads said, to be kept, and where every rule stops: thresholds are those of held-out images."""
-    device = next(heads.parameters()).device
-    said = heads(record["states"].to(device), record["log_probs"].to(device))
-    outlook = Outlook(record["log_probs"], *(column.cpu() for column in said))
+def _stops(outlook: Outlook, fitted: RunDirectory, *, labels: Int[Tensor, " n"], seed: int) -> dict[str, Stops]:
+    """Where every rule stops; thresholds are those of held-out images."""
     curves = json.loads((fitted.path / "results.json").read_text())
-    stops = stop_by_every_rule(
+    return stop_by_every_rule(
         outlook,
         labels,
         thresholds={rule: [row[0] for row in curves[rule]] for rule in THRESHOLDED},
         costs=fitted.config["costs"],
         generator=chance(seed, 15),
     )
-    return recorded(outlook), stops
 
 
-def _record(
-    network: HardAttention, data: ImageSet, images: Int[Tensor, " n"], T: int, choose: Chooser, device: torch.device
-) -> dict[str, Tensor]:
-    """Cells [n, T], class log-probabilities [n, T, C] and states [n, T, h] of each image."""
-    pixels = data.images.to(device)
-    rollouts = [network(pixels, rows, glimpses=T, choose=choose) for rows in images.to(device).split(BATCH)]
-    return {
-        "cells": torch.cat([rollout.cells for rollout in rollouts]).cpu(),
-        "log_probs": torch.cat([rollout.class_logits.log_softmax(-1) for rollout in rollouts]).cpu(),
-        "states": torch.cat([rollout.states for rollout in rollouts]).cpu(),
-    }
-
-
-def _judge(
-    posterior: Posterior,
-    data: ImageSet,
-    test: Int[Tensor, " n"],
-    sequences: Sequences,
-    label: int | None,
-    device: torch.device,
-) -> dict[str, Any]:
+def _judge_posterior(
+    posterior: Posterior, data: ImageSet, sequences: Sequences, label: int | None, device: torch.device
+) -> dict[str, dict[str, list[float]]]:
     """The posterior on random locations (test split), and along sequences against random ones (their images).
 
     Images with sequences are training images that the posterior was not fitted to.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error
 
-    T, L = sequences.cells.shape[1], len(posterior.grid)
+    T, L, test = sequences.cells.shape[1], len(posterior.grid), data.members("test")
     places = {
         "random": (test, torch.randint(L, (len(test), T), generator=chance(8))),
         "designed": (sequences.images, sequences.cells),
         "designed_random": (sequences.images, torch.randint(L, tuple(sequences.cells.shape), generator=chance(9))),
     }
-    judged: dict[str, Any] = {}
+    judged: dict[str, dict[str, list[float]]] = {}
     for name, (images, cells) in places.items():
         log_probs = posterior_log_probs(posterior, data, images, cells, label, device)
         labels = data.labels[images]
         judged[name] = {
-            "nll_nats": [-log_probs[:, t].gather(1, labels[:, None]).mean().item() for t in range(T)],
-            "accuracy": [(log_probs[:, t].argmax(-1) == labels).float().mean().item() for t in range(T)],
-            "calibration_error": [
+            "nll_nats_by_glimpse": [-log_probs[:, t].gather(1, labels[:, None]).mean().item() for t in range(T)],
+            "accuracy_by_glimpse": [accuracy(log_probs[:, t], labels) for t in range(T)],
+            "calibration_error_by_glimpse": [
                 multiclass_calibration_error(log_probs[:, t].exp(), labels, log_probs.shape[-1]).item()
                 for t in range(T)
             ],
         }
     return judged
+
+
+def _design_figures(
+    fitted: RunDirectory,
+    searched: RunDirectory,
+    sequences: Sequences,
+    places: dict[str, dict[str, list[float]]],
+) -> dict[str, Any]:
+    """The parts of results.json on the posterior and on the sequences."""
+    assert sequences.effective is not None  # a search leaves its maps
+    designed, drawn = places["designed"], places["designed_random"]
+    return {
+        "posterior": {"seconds": fitted.rows()[-1]["wall_seconds"], **places["random"]},
+        "sequences": {
+            "count": len(sequences.images),
+            "seconds": sum(row["seconds"] for row in searched.rows()),
+            "posterior_evaluations": sum(row["posterior_evaluations"] for row in searched.rows()),
+            **designed,
+            **{f"random_{key}": figures for key, figures in drawn.items()},
+            "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
+        },
+    }

@@ -7,7 +7,7 @@ from nogs.data import load
 from nogs.errors import UserError
 from nogs.interchange import write_csv, write_text
 from nogs.models import grid_of
-from nogs.sequences import load_sequences, read_sequences_run
+from nogs.sequences import load_sequences, made_for, read_sequences_run
 
 
 def export_sequences(config: ExportSequences) -> None:
@@ -15,7 +15,7 @@ def export_sequences(config: ExportSequences) -> None:
     run = read_sequences_run(config.sequences)
     if config.out.exists():
         raise UserError(f"--out {config.out} exists: choose another")
-    meta, sequences = run.load_metadata("sequences"), load_sequences(run)
+    meta, sequences = made_for(run), load_sequences(run)
     data = load(Source(**meta["source"]))
     names = [data.names[image] for image in sequences.images.tolist()]
     top_left_px = grid_of(Geometry(**meta["geometry"]), data).top_left_px(sequences.cells)

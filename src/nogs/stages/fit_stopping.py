@@ -30,7 +30,7 @@ from nogs.errors import UserError
 from nogs.fit import fit
 from nogs.information import entropy
 from nogs.methods import method
-from nogs.models import load_attention, save_stopping
+from nogs.models import load_attention, look_at_all, save_stopping
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.stopping import (
@@ -42,7 +42,6 @@ from nogs.stopping import (
     stop_sampled,
 )
 
-BATCH = 512
 HELD_OUT = 1 / 3
 
 
@@ -103,14 +102,8 @@ def _halves(data: ImageSet, seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, "
 
 def _record(network: HardAttention, data: ImageSet, images: Int[Tensor, " n"], *, T: int, choose: Chooser) -> Record:
     device = network.baseline.weight.device
-    pixels, rows = data.images.to(device), images.to(device)
-    with torch.no_grad():
-        rollouts = [network(pixels, batch, glimpses=T, choose=choose) for batch in rows.split(BATCH)]
-    return Record(
-        torch.cat([rollout.states for rollout in rollouts]),
-        torch.cat([rollout.class_logits for rollout in rollouts]),
-        data.labels[images].to(device),
-    )
+    seen = look_at_all(network, data.images.to(device), images.to(device), glimpses=T, choose=choose)
+    return Record(seen.states, seen.class_logits, data.labels[images].to(device))
 
 
 class Lesson(NamedTuple):

@@ -7,7 +7,6 @@ of images that are not in the train split cannot teach, and are left out.
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,11 @@ from jaxtyping import Int
 from torch import Tensor
 
 from nogs.config import ImportSequences
-from nogs.data import ImageSet, fingerprint, load
+from nogs.data import ImageSet, fingerprint
 from nogs.data.celeba import names_by_index
 from nogs.data.cub import cub_parts
 from nogs.data.listing import LISTED, Faults
-from nogs.data.load import parse
+from nogs.data.load import load_all, of_task, parse
 from nogs.errors import UserError
 from nogs.glimpses import Grid
 from nogs.handcrafted import check_order, follow, read_parts
@@ -48,12 +47,17 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
         raise UserError(f"{flag} {path} does not exist: give CSV, or what `nogs sequences import --help` says")
     if finished := finished_run(config.machine.out, "import", config, resume=config.machine.resume):
         return finished
-    data = load(config.source)
+    whole = load_all(config.source)
+    data = of_task(whole, config.source)
     if data.multilabel:
         raise UserError(f"sequences are for one label: choose --task among {', '.join(data.classes)}")
     grid = grid_of(config.geometry, data)
     faults = Faults(config.source.skip_bad)
-    found = _by_parts(config, path, grid, faults) if config.parts else _from_file(config, path, grid, faults)
+    found = (
+        _by_parts(config, path, grid, faults)
+        if config.parts
+        else _from_file(config, path, grid, faults, labels=whole.classes)
+    )
     faults.stop()
     faults.warn()
     rows, images, left_out = _in_train(list(found), data, config)
@@ -77,13 +81,14 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
     return run
 
 
-def _from_file(config: ImportSequences, path: Path, grid: Grid, faults: Faults) -> dict[str, Int[Tensor, " T"]]:
-    """Image → cells, of sequences in a file or folder."""
+def _from_file(
+    config: ImportSequences, path: Path, grid: Grid, faults: Faults, *, labels: tuple[str, ...]
+) -> dict[str, Int[Tensor, " T"]]:
+    """Image → cells, of sequences in a file or folder; ``labels`` are all that the images have."""
     image_px, glimpse_px = config.sequences_image_size, config.sequences_glimpse_size
     if path.is_dir():
         places = read_text(path, faults)
     elif path.suffix == ".npz":
-        labels = load(replace(config.source, task=None)).classes
         if config.source.task is None:
             raise UserError(f"--sequences {path} is for many attributes: give --task and data that has it")
         places = read_published(path, attribute=labels.index(config.source.task), attributes=len(labels))

@@ -6,19 +6,15 @@ images that the search would annotate. They cost a training, and say what a sear
 
 from __future__ import annotations
 
-import torch
-
 from nogs.attention import chooser
 from nogs.config import Record, Source
 from nogs.data import load
 from nogs.device import chance, choose_device
 from nogs.methods import method
-from nogs.models import load_attention
+from nogs.models import load_attention, look_at_all
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.sequences import Sequences, save_sequences
-
-BATCH = 512
 
 
 def record(config: Record, tick: Tick | None = None) -> RunDirectory:
@@ -36,15 +32,13 @@ def record(config: Record, tick: Tick | None = None) -> RunDirectory:
     choose = chooser(
         method(how["method"]), network.grid, generator=chance(how["optimisation"]["seed"], 11, device=device)
     )
-    found: list[torch.Tensor] = []
-    with ticking("recording", len(images), tick) as report, torch.inference_mode():
-        for number, rows in enumerate(images.to(device).split(BATCH)):
-            found.append(network(pixels, rows, glimpses=T, choose=choose).cells.cpu())
-            report(number * BATCH + len(rows), "")
+    with ticking("recording", len(images), tick) as report:
+        seen = look_at_all(network, pixels, images.to(device), glimpses=T, choose=choose)
+        report(len(images), "")
     save_sequences(
         run,
         "sequences",
-        Sequences(images, torch.cat(found)),
+        Sequences(images, seen.cells.cpu()),
         source=how["source"],
         geometry=how["geometry"],
         task=source.task,
