@@ -98,7 +98,7 @@ def check(found: dict[str, Any], shapes: dict[str, Shape], beyond: set[str]) -> 
 
 def test_results_have_the_keys_and_shapes_of_the_contract(stages: Stages) -> None:
     results = json.loads((stages.folder / "evaluation" / "results.json").read_text())
-    assert results.keys() == CONTRACT.keys() | {"methods"}
+    assert results.keys() == CONTRACT.keys() | {"methods", "end_to_end"}
     for key, shape in CONTRACT.items():
         if isinstance(shape, dict):
             check(results[key], shape, BEYOND[key])
@@ -136,3 +136,8 @@ def test_results_are_what_the_runs_logged_and_the_evaluation_recorded(stages: St
     assert results["sequences"]["seconds"] == pytest.approx(sum(seconds))
     # Validation steers the training of the posterior (`--focus`), so it is part of what it costs.
     assert results["posterior"]["seconds"] == run_of(stages, "posterior").rows()[-1]["wall_seconds"]
+    counted = results["end_to_end"]["ps-nogs"]
+    parts = counted["posterior"] + counted["bank"] + counted["search"] + counted["training_at_least"]
+    assert (counted["posterior"], counted["search"]) == (results["posterior"]["seconds"], pytest.approx(sum(seconds)))
+    assert counted["total_at_least"] == pytest.approx(parts)
+    assert len(results["end_to_end"]["ram"]["reached"]) == 2

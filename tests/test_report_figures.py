@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import nogs
 from nogs.glimpses import Grid
 from nogs.methods import METHODS
-from nogs.report import breakdown, captions, costs, embedding, figures, maps, overview, stopping
-from nogs.report.material import Step, gather
+from nogs.report import breakdown, captions, costs, embedding, end_to_end, figures, maps, overview, page, stopping
+from nogs.report.material import Example, Step, gather
 from nogs.report.records import balanced_accuracy
-from nogs.report.style import DARK, LIGHT, RULES
+from nogs.report.style import DARK, LIGHT, RULES, Palette, drawn_in
 from nogs.rundir import RunDirectory
 from reported import cnns_of, make_run, results_of, stopping_of
 from staged import GEOMETRY, RETRIEVAL, Stages
@@ -125,13 +127,36 @@ def test_states_in_a_plane_keep_their_distances() -> None:
     assert distances[0] == pytest.approx(distances[1], abs=1e-4)
 
 
-def test_seconds_to_the_target_count_what_comes_before(run: Path) -> None:
-    ram, nogs_ = breakdown.seconds_to_target(gather(run))
-    # RAM: 16 and 17.6, and one that was trained for 6,000 iterations of 4 ms without arriving.
-    assert (ram.before, ram.bound, ram.total) == ({}, True, pytest.approx((16 + 24 + 17.6) / 3))
-    assert {part: spent for part, spent in nogs_.before.items() if part != "bank"} == {"posterior": 131, "search": 62}
-    assert nogs_.training == pytest.approx(6.5)
-    assert not nogs_.bound
+def test_bars_of_seconds_are_stacked_to_the_total(run: Path) -> None:
+    rows = end_to_end.spent(gather(run))
+    (ax,) = end_to_end.seconds_to_target(rows, LIGHT).axes
+    bars = [(bar.get_y() + 0.3, bar.get_x(), bar.get_width()) for bar in ax.patches if bar.get_width()]
+    # RAM 21; PS-NOGS 131 + 3 + 62 + 7.5.
+    expected = [(0, 0, 21), (1, 0, 131), (1, 131, 3), (1, 134, 62), (1, 196, 7.5)]
+    assert bars == [pytest.approx(bar) for bar in expected]
+    assert [text.get_text().strip() for text in ax.texts] == ["≥ 21 s", "3 min 24 s"]
+    numbers = end_to_end.table(rows)
+    assert numbers.head == ("seconds", "posterior", "bank", "search", "training", "total", "seeds that arrived")
+    assert [[cell.summary for cell in line.cells] for line in numbers.lines] == [
+        ["–", "–", "–", "≥ 21.0", "≥ 21.0", "2 of 3"],
+        ["131", "3.0", "62.0", "7.5", "204", "3 of 3"],
+    ]
+
+
+def test_the_caption_of_seconds_tells_a_bound_and_who_is_left_out(run: Path) -> None:
+    material = gather(run)
+    caption = captions.end_to_end(end_to_end.spent(material), material)
+    assert "RAM at least 21 s and PS-NOGS 3 min 24 s" in caption
+    assert "one after the other, though seeds may have run side by side" in caption
+    assert "makes a bound (≥)" in caption
+    assert "Not drawn" not in caption
+    del material.results["end_to_end"]["ps-nogs"]
+    assert caption != captions.end_to_end(end_to_end.spent(material), material)
+    left_out = captions.end_to_end(end_to_end.spent(material), material)
+    assert "what its sequences cost is not known: PS-NOGS" in left_out
+
+
+def test_the_parts_of_a_glimpse_are_those_that_multiply(run: Path) -> None:
     assert breakdown.parts_of_a_glimpse(gather(run)) == {"locator": 20_000, "embedding": 41_000, "classifier": 234}
 
 
@@ -147,6 +172,44 @@ def test_the_design_of_a_glimpse_hides_photographs_on_demand() -> None:
     # What was seen, each completion, and the choice; or what was seen alone.
     assert [sum(bool(ax.images) for ax in figure.axes) for figure in (shown, hidden)] == [4, 1]
     assert [sum(len(ax.collections) == 1 for ax in figure.axes[:-1]) for figure in (shown, hidden)] == [3, 3]
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("glimpses", [1, 2, 5, 12])
+def test_no_text_of_the_gain_maps_is_cut_off(glimpses: int, palette: Palette) -> None:
+    """Glimpses in corners, numbers and a name as long as they come."""
+    grid = Grid(image_px=64, glimpse_px=4, stride_px=2)
+    corners = [0, grid.side - 1, len(grid) - grid.side, len(grid) - 1]
+    cells = torch.tensor([corners[t % 4] for t in range(glimpses)])
+    eig = torch.full((glimpses, len(grid)), 3.4e-4)
+    example = Example(torch.zeros(1, 64, 64).byte(), 0, cells, eig, torch.zeros(glimpses, 2), None)
+    with drawn_in(palette):
+        name = maps.example_name(12, "an elephant under a tree")
+        figure = maps.information_gain(example, example.picture, grid, palette, name=name, most_nats=3.4e-4)
+    assert_whole(figure)
+
+
+@pytest.mark.parametrize("photographs", [False, True])
+def test_no_text_of_a_design_is_cut_off(photographs: bool) -> None:
+    grid = Grid(image_px=64, glimpse_px=4, stride_px=2)
+    maps_nats, cells = torch.full((5, len(grid)), 3.4e-4), torch.tensor([0, len(grid) - 1])
+    step = Step(torch.zeros(5, 1, 64, 64).byte(), torch.ones(5) / 5, maps_nats, maps_nats[0], cells)
+    with drawn_in(LIGHT):
+        figure = overview.design_of_a_glimpse(step, torch.zeros(1, 64, 64), grid, LIGHT, photographs=photographs)
+    assert_whole(figure)
+
+
+def assert_whole(figure: Figure) -> None:
+    """Every text lies within the figure, at the resolutions of screens and of print."""
+    for dpi in (72, page.DPI):
+        figure.set_dpi(dpi)
+        figure.draw_without_rendering()
+        texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+        assert {"nats", "8.5e-05", "0.00034"} <= {text.get_text() for text in texts}
+        for text in texts:
+            box = text.get_window_extent()
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1, text
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1, text
 
 
 def test_figures_take_every_method_at_once(tmp_path: Path) -> None:

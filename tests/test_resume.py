@@ -24,7 +24,7 @@ from nogs.rundir import RunDirectory
 from tiny import GEOMETRY, driver, wait_for, write_npz
 
 KILLS = 4
-OF_TIME = {"seconds", "wall_seconds", "seconds_to_converge", "seconds_to_target"}
+OF_TIME = {"seconds", "wall_seconds", "seconds_to_converge", "seconds_to_target", "end_to_end"}
 
 
 class Command(NamedTuple):

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from nogs.report.breakdown import ToTarget
 from nogs.report.costs import Costs
+from nogs.report.end_to_end import Spent
 from nogs.report.material import Material, Step
 from nogs.report.notation import Real, count, nats, percent, seconds, short_count
 from nogs.report.style import title_of
 from nogs.report.table import REFERENCE, mean_or_bound, ratio
+
+BREAKDOWN = (
+    "Multiply-adds of one step (where to look, what is seen there, the core) and of one answer, whatever the method; "
+    "the gather of the fovea multiplies nothing."
+)
 
 
 def lead(material: Material) -> str:
@@ -60,9 +65,6 @@ def network_and_posterior(material: Material) -> str:
 
 
 def information_gain(material: Material, *, publishable: bool) -> str:
-    criterion = "expects the least entropy" if material.criterion == "epe" else "expects the greatest gain"
-    if material.pooling:
-        criterion += f", its map pooled with the mean map of all images (which weighs {material.pooling:g})"
     over = "the mean image (the photographs are not shown)" if publishable else "the image, faded where unseen"
     chosen = [
         mean(float(example.eig[t, example.cells[t]]) for example in material.examples)
@@ -70,11 +72,25 @@ def information_gain(material: Material, *, publishable: bool) -> str:
     ]
     return (
         "Above, the expected information gain about the class of a glimpse at each location, given the glimpses "
-        f"before it; the square is where the search {criterion}. Below, {over}, and the probability p that the "
-        "posterior gives to the true class. The gain expected of the chosen glimpse is "
+        f"before it; the square is {_chosen_by(material)}. Below, {over}, and the probability p that the posterior "
+        "gives to the true class. The gain expected of the chosen glimpse is "
         f"{chosen[0]:.2g} nats at first and {chosen[-1]:.2g} at the last, a mean over these "
         f"{len(material.examples)} images."
     )
+
+
+def _chosen_by(material: Material) -> str:
+    """What the marked square is greatest in: (1 - c) own map + c mean map, c the pooling of the run."""
+    c, entropy = material.pooling, material.criterion == "epe"
+    gain, greatest = ("expected entropy", "least") if entropy else ("gain", "greatest")
+    if c == 0:
+        where = f"where the {gain} is {greatest} on the image’s own map"
+    elif c == 1:
+        where = f"where the {gain} is {greatest} on the mean map of all annotated images alone"
+    else:
+        maps = f"{1 - c:g} × own map + {c:g} × the mean map of all annotated images"
+        where = f"where the pooled {gain} is {greatest} ({maps}), not where the image’s own is"
+    return f"{where}, among the locations not yet looked at"
 
 
 def where_they_look(material: Material) -> str:
@@ -122,22 +138,23 @@ def accuracy_by_glimpse(material: Material) -> str:
     return f"What each further glimpse adds, and costs (1 multiply-add = 2 FLOPs): {listed(said)}."
 
 
-def breakdown(times: Sequence[ToTarget]) -> str:
-    """What the two panels count."""
+def end_to_end(rows: Sequence[Spent], material: Material) -> str:
+    """What the seconds are the sum of, and what they leave out."""
+    said = [f"{title_of(row.method)} {'at least ' * row.bound}{seconds(row.total)}" for row in rows]
     text = (
-        "Multiply-adds of one step (where to look, what is seen there, the core) and of one answer; the gather of the "
-        "fovea multiplies nothing."
+        f"From nothing to a validation loss of {nats(material.results['target_nll_nats'])} nats: {listed(said)}. "
+        "Sums of wall time over stages, one after the other, though seeds may have run side by side; validations and "
+        "the posterior’s focus maps are counted, reading the data is not. The training, in the method’s colour, is "
+        "one, a mean over seeds. What comes before it, in green, is made once and serves every later training."
     )
-    if times:
-        said = [f"{title_of(time.method)} {'at least ' * time.bound}{seconds(time.total)}" for time in times]
-        text += (
-            f" From nothing to the target loss, one training (a mean over seeds): {listed(said)}. What comes before "
-            "a training, in green, is made once and serves every later one."
-        )
+    if any(row.bound for row in rows):
+        text += " A seed that never reached the target counts with all the time it ran, which makes a bound (≥)."
+    if unknown := [title_of(name) for name in material.methods if name not in {row.method for row in rows}]:
+        text += f" Not drawn, for what its sequences cost is not known: {listed(unknown)}."
     return text
 
 
-def design_of_a_glimpse(step: Step, *, pooling: float, publishable: bool) -> str:
+def design_of_a_glimpse(material: Material, step: Step, *, publishable: bool) -> str:
     seen = len(step.cells) - 1
     glimpses = "one glimpse" if seen == 1 else f"{seen} glimpses"
     shown = (
@@ -145,12 +162,11 @@ def design_of_a_glimpse(step: Step, *, pooling: float, publishable: bool) -> str
         if publishable
         else f"a test image, and the {len(step.weights)} heaviest of the images that complete it"
     )
-    chosen = ", chosen by this map and the mean map of all images" if pooling else ""
     return (
         f"After {glimpses}: {shown}. Each map says how far a glimpse at a location would move the posterior if that "
         "completion were the truth, KL(gₙ ‖ mean g) in nats; the last is their weighted mean over all completions, "
         f"the expected information gain, {float(step.mean_nats.max()):.2g} nats at its greatest. Its square is the "
-        f"next glimpse{chosen}. Maps light up where completions disagree in what matters for the class."
+        f"next glimpse, {_chosen_by(material)}. Maps light up where completions disagree in what matters for the class."
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from math import dist
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ FADED = 0.45
 """Opacity of what was not seen."""
 FAINT = 0.35
 """Opacity of the mean image under a heat map."""
+SCALE = 0.95
+"""Inches that a scale of nats needs beside the maps, its numbers as long as 8.6e-05."""
+NAMED = 4.0
+"""Inches that the longest name of an example needs above them."""
 
 
 def information_gain(
@@ -51,11 +56,17 @@ def information_gain(
     T = len(example.cells)
     corners_px = grid.top_left_px(example.cells).tolist()
     sides = _free_sides(corners_px, grid)
-    figure = Figure(figsize=(1.12 * T + 0.72, 2.95))
-    axes = figure.subplots(2, T, squeeze=False)
-    right = 1 - 0.66 / figure.get_figwidth()
-    figure.subplots_adjust(left=0.012, right=right, top=0.83, bottom=0.075, wspace=0.06, hspace=0.08)
-    figure.text(0.012, 0.965, name, va="top", fontweight="bold", fontsize=10.5, parse_math=False)
+    figure, axes = square_panels(2, T, side=1.06, gap=0.07, left=0.12, right=SCALE, top=0.52, bottom=0.24, wide=NAMED)
+    figure.text(
+        0.12,
+        figure.get_figheight() - 0.1,
+        name,
+        transform=figure.dpi_scale_trans,  # in inches
+        va="top",
+        fontweight="bold",
+        fontsize=10.5,
+        parse_math=False,
+    )
     norm = PowerNorm(GAMMA, vmin=min(0.0, float(example.eig.min())), vmax=most_nats)
     for t in range(T):
         above, below = axes[0, t], axes[1, t]
@@ -77,12 +88,7 @@ def information_gain(
             _number(below, step + 1, corner_px, sides[step], grid)
         probability = float(example.log_probs[t, example.label].exp())
         below.set_xlabel(f"p = {probability:.2f}", labelpad=3, fontsize=9)
-    box = axes[0, -1].get_position()
-    scale = figure.colorbar(painted, cax=figure.add_axes((box.x1 + 0.012, box.y0, 0.016, box.height)))
-    scale.set_label("nats", fontsize=8.5, labelpad=2)
-    scale.set_ticks([0, most_nats / 4, most_nats], labels=["0", f"{most_nats / 4:.2g}", f"{most_nats:.2g}"])
-    scale.ax.tick_params(labelsize=8, length=2, pad=1.5)
-    scale.outline.set_visible(False)
+    colour_scale(figure, painted, axes[0, -1], most_nats=most_nats)
     return figure
 
 
@@ -96,17 +102,8 @@ def where_they_look(
     T, R = max(len(shares) for _, shares in looks.values()), len(looks)
     side, right, top, gap = min(1.55, 8.1 / T), 0.62, 0.3, 0.07
     left = 0.2 + 0.1 * max(len(title) for title in looks)
-    width, height = left + T * (side + gap) + right, top + R * (side + gap)
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(R, T, squeeze=False)
-    figure.subplots_adjust(
-        left=left / width,
-        right=1 - (right + gap) / width,
-        top=1 - top / height,
-        bottom=gap / height,
-        wspace=gap / side,
-        hspace=gap / side,
-    )
+    figure, axes = square_panels(R, T, side=side, gap=gap, left=left, right=right + gap, top=top, bottom=gap)
+    width = figure.get_figwidth()
     for row, (title, (colour, shares)) in enumerate(looks.items()):
         ramp = LinearSegmentedColormap.from_list(title, [to_rgba(colour, 0), to_rgba(colour, 1)])
         for t in range(T):
@@ -142,6 +139,47 @@ def where_they_look(
         scale.ax.tick_params(labelsize=8, length=2)
         scale.outline.set_visible(False)
     return figure
+
+
+def square_panels(
+    rows: int,
+    columns: int,
+    *,
+    side: float,
+    gap: float,
+    left: float,
+    right: float,
+    top: float,
+    bottom: float,
+    wide: float = 0.0,
+) -> tuple[Figure, NDArray[Any]]:
+    """Square panels and margins in inches, at least ``wide`` in all: letters do not grow with a figure, so that
+    margins given as shares of it would cut them off.
+    """
+    width = max(wide, left + columns * (side + gap) - gap + right)
+    height = top + rows * (side + gap) - gap + bottom
+    figure = Figure(figsize=(width, height))
+    axes = figure.subplots(rows, columns, squeeze=False)
+    figure.subplots_adjust(
+        left=left / width,
+        right=(left + columns * (side + gap) - gap) / width,
+        top=1 - top / height,
+        bottom=bottom / height,
+        wspace=gap / side,
+        hspace=gap / side,
+    )
+    return figure, axes
+
+
+def colour_scale(figure: Figure, painted: QuadMesh, beside: Axes, *, most_nats: float) -> None:
+    """The scale of maps in nats, in the margin of ``SCALE`` inches to the right of a panel."""
+    box, width = beside.get_position(), figure.get_figwidth()
+    place = (box.x1 + 0.1 / width, box.y0, 0.11 / width, box.height)
+    scale = figure.colorbar(painted, cax=figure.add_axes(place))
+    scale.set_label("nats", fontsize=8.5, labelpad=2)
+    scale.set_ticks([0, most_nats / 4, most_nats], labels=["0", f"{most_nats / 4:.2g}", f"{most_nats:.2g}"])
+    scale.ax.tick_params(labelsize=8, length=2, pad=1.5)
+    scale.outline.set_visible(False)
 
 
 def coverage(shares: Float[Tensor, " L"], grid: Grid) -> NDArray[np.float32]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +65,7 @@ class Material:
 
     ``looks`` is, of each method, the share of test images that look at each cell in each glimpse, a mean over
     seeds; ``designed`` the same of the sequences. ``mean_image`` is in [0, 255]; ``stopping_method`` is the method
-    that stopping rules were fitted to; ``bank_seconds`` are whole.
+    that stopping rules were fitted to.
     """
 
     results: dict[str, Any]
@@ -83,15 +82,14 @@ class Material:
     costs: Costs
     stopping_method: str | None
     states: States | None
-    bank_seconds: Real | None
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
         return self.results["methods"]
 
     def trained(self, method: str, key: str) -> list[Real | None]:
-        """``key`` of each seed's last validation: how far it was trained."""
-        return [rows[-1][key] if rows else None for rows in self.logs[method]]
+        """``key`` of each seed's last validation: how far it was trained. None where it was not logged."""
+        return [rows[-1].get(key) if rows else None for rows in self.logs[method]]
 
 
 def gather(path: Path, *, flag: str = "--run") -> Material:
@@ -124,7 +122,6 @@ def gather(path: Path, *, flag: str = "--run") -> Material:
         costs=costs_of(evaluation, results, _cnns(path, results), stopping_method),
         stopping_method=stopping_method,
         states=States(**evaluation.load_tensors("states")) if evaluation.has("states") else None,
-        bank_seconds=_seconds(_finished(path / "bank")),
     )
 
 
@@ -142,14 +139,6 @@ def _cnns(path: Path, results: dict[str, Any]) -> dict[str, Any]:
     """What `nogs baselines` found, if it is part of this run."""
     baselines = _finished(path / "baselines")
     return json.loads((baselines.path / "results.json").read_text()) if baselines else results
-
-
-def _seconds(run: RunDirectory | None) -> Real | None:
-    """From a run's start to its end."""
-    times = _provenance(run.path) if run else {}
-    if not times.get("started") or not times.get("finished"):
-        return None
-    return (datetime.fromisoformat(times["finished"]) - datetime.fromisoformat(times["started"])).total_seconds()
 
 
 def _examples(

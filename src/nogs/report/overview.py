@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nogs.glimpses import Grid
-from nogs.report.maps import GAMMA, bare, outline, paint, show
+from nogs.report.maps import GAMMA, SCALE, bare, colour_scale, outline, paint, show, square_panels
 from nogs.report.material import Step
 from nogs.report.style import Palette
 
@@ -27,18 +27,7 @@ def design_of_a_glimpse(
     Without ``photographs`` the completions are left out; ``picture`` is then the mean image.
     """
     k, rows = len(step.gains_nats), 1 + photographs
-    side, gap, head, right = 1.26, 0.07, 0.5, 0.76
-    width, height = (k + 2) * side + right, head + rows * side
-    figure = Figure(figsize=(width, height))
-    axes = figure.subplots(rows, k + 2, squeeze=False)
-    figure.subplots_adjust(
-        left=gap / width,
-        right=1 - right / width,
-        top=1 - head / height,
-        bottom=gap / height,
-        wspace=gap / side,
-        hspace=gap / side,
-    )
+    figure, axes = square_panels(rows, k + 2, side=1.19, gap=0.07, left=0.07, right=SCALE, top=0.5, bottom=0.07)
     *before, chosen = grid.top_left_px(step.cells).tolist()
     most = float(max(step.gains_nats.max(), step.mean_nats.max()))
     norm = PowerNorm(GAMMA, vmin=min(0.0, float(step.mean_nats.min())), vmax=most)
@@ -65,12 +54,7 @@ def design_of_a_glimpse(
             0.98, 0.5, "information\ngain of each\n(nats)", ha="right", va="center", transform=axes[1, 0].transAxes
         )
     _head(axes[0, -1], "mean over all,\nand the choice")
-    box = axes[-1, -1].get_position()
-    scale = figure.colorbar(painted, cax=figure.add_axes((box.x1 + 0.1 / width, box.y0, 0.11 / width, box.height)))
-    scale.set_label("nats", fontsize=8.5, labelpad=2)
-    scale.set_ticks([0, most / 4, most], labels=["0", f"{most / 4:.2g}", f"{most:.2g}"])
-    scale.ax.tick_params(labelsize=8, length=2, pad=1.5)
-    scale.outline.set_visible(False)
+    colour_scale(figure, painted, axes[-1, -1], most_nats=most)
     return figure
 
 

@@ -85,6 +85,7 @@ def draw_page(
                 "title": section.title,
                 "caption": section.caption,
                 "figures": of_section,
+                "table": section.table,
                 "layout": ("stacked" if of_section[0].width_px > WIDE_PX else "several") if several else "one wide",
             }
         )

@@ -8,9 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nogs.report import breakdown, captions, costs, embedding, figures, maps, overview, stopping
+from nogs.report import breakdown, captions, costs, embedding, end_to_end, figures, maps, overview, stopping
 from nogs.report.material import Material
 from nogs.report.style import Palette, title_of
+from nogs.report.table import Numbers
 
 Draw = Callable[[Palette], Figure]
 
@@ -24,6 +25,7 @@ class Section:
     caption: str
     draws: tuple[tuple[str, Draw], ...]
     """(what it shows, for those who cannot see it; how it is drawn)"""
+    table: Numbers | None = None
 
 
 def sections_of(material: Material, *, publishable: bool) -> list[Section]:
@@ -37,6 +39,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
     iterations = {name: material.trained(name, "iteration") for name in methods}
     missing = "Not drawn: the evaluation kept no example images."
     return [
+        *_end_to_end(material),
         *_breakdown(material),
         Section(
             "network",
@@ -117,14 +120,21 @@ def looks_of(material: Material) -> tuple[tuple[str, Draw], ...]:
     )
 
 
-def _breakdown(material: Material) -> list[Section]:
-    parts, times = breakdown.parts_of_a_glimpse(material), breakdown.seconds_to_target(material)
-    if not parts and not times:
+def _end_to_end(material: Material) -> list[Section]:
+    rows = end_to_end.spent(material)
+    if not rows:
         return []
-    draws = (("bars of multiply-adds and of seconds", lambda p: breakdown.where_cost_goes(parts, times, p)),)
-    return [
-        Section("cost-of-it-all", "What a glimpse costs, and what the target costs", captions.breakdown(times), draws)
-    ]
+    draws = (("bars of seconds, a stack a method", lambda p: end_to_end.seconds_to_target(rows, p)),)
+    caption, numbers = captions.end_to_end(rows, material), end_to_end.table(rows)
+    return [Section("end-to-end", "From nothing to the target, everything counted", caption, draws, numbers)]
+
+
+def _breakdown(material: Material) -> list[Section]:
+    parts = breakdown.parts_of_a_glimpse(material)
+    if not parts:
+        return []
+    draws = (("bars of multiply-adds", lambda p: breakdown.where_cost_goes(parts, p)),)
+    return [Section("cost-of-a-glimpse", "What a glimpse costs", captions.BREAKDOWN, draws)]
 
 
 def _overview(material: Material, publishable: bool) -> list[Section]:
@@ -140,7 +150,7 @@ def _overview(material: Material, publishable: bool) -> list[Section]:
         Section(
             "design-of-a-glimpse",
             "How the next glimpse is designed",
-            captions.design_of_a_glimpse(step, pooling=material.pooling, publishable=publishable),
+            captions.design_of_a_glimpse(material, step, publishable=publishable),
             (
                 (
                     alt,

@@ -40,6 +40,13 @@ class Line(NamedTuple):
     cells: tuple[Cell, ...]
 
 
+class Numbers(NamedTuple):
+    """The numbers of a figure, for those who want to read them: what each column is, that of titles first, and rows."""
+
+    head: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+
 class Mean(NamedTuple):
     """A mean over seeds; where a seed never arrived, no more than a lower bound of it."""
 
@@ -64,6 +71,7 @@ def results_table(material: Material) -> list[Line]:
         _line(material, "Iterations to convergence", "iterations_to_converge", count, "iteration"),
         _line(material, "Seconds to target", "seconds_to_target", brief, "seconds"),
         _line(material, "Seconds to convergence", "seconds_to_converge", brief, "seconds"),
+        Line("Seconds to target, everything counted", _everything_counted(material)),
         _line(material, "Test accuracy", "test_accuracy", percent),
         Line("Test accuracy, method − RAM", tuple(_better(material, name) for name in material.methods)),
         _line(material, "Balanced accuracy", "test_balanced_accuracy", percent),
@@ -122,16 +130,19 @@ def paired_with_ram(material: Material, name: str, values: Callable[[str], Seque
 
 
 def time_breakdown(material: Material) -> list[Duration]:
-    """Seconds of the posterior, the search and every method's training, all seeds together."""
+    """Wall time of the posterior, the bank, the search and every method's training, all seeds together."""
     results, parts = material.results, []
     if "posterior" in results:
         parts.append(("Posterior", results["posterior"]["seconds"], "once"))
+    banks = [found["bank"] for found in results.get("end_to_end", {}).values() if "bank" in found]
+    if banks:
+        parts.append(("Bank", banks[0], "once"))
     if "sequences" in results:
         found = results["sequences"]
         each = f", {seconds(found['seconds'] / found['count'])} each" if found["count"] else ""
         parts.append(("Search", found["seconds"], f"once: {count(found['count'])} sequences{each}"))
     for name in material.methods:
-        trained = [last for last in material.trained(name, "seconds") if last is not None]
+        trained = [last for last in material.trained(name, "wall_seconds") if last is not None]
         if trained:
             seeds = f"{len(trained)} seed" + ("s" if len(trained) > 1 else "")
             parts.append((f"Training {title_of(name)}", sum(trained), f"{seeds}, {seconds(mean(trained))} each"))
@@ -185,6 +196,15 @@ def _counted(values: Sequence[Number], trained: Sequence[Number]) -> list[Real] 
     counted = [last if value is None else value for value, last in zip(values, trained, strict=True)]
     known = [value for value in counted if value is not None]
     return known if known and len(known) == len(counted) else None
+
+
+def _everything_counted(material: Material) -> tuple[Cell, ...]:
+    """Nothing where the evaluation is from before this was counted, or there is no target."""
+    found = material.results.get("end_to_end", {})
+    cells = {
+        name: Cell(("" if all(of["reached"]) else "≥ ") + brief(of["total_at_least"])) for name, of in found.items()
+    }
+    return tuple(cells.get(name, Cell("–")) for name in material.methods) if cells else ()
 
 
 def _faster(material: Material, name: str) -> Cell:
