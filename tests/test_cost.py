@@ -9,7 +9,7 @@ from torch import nn
 from nogs.attention import HardAttention, StoppingHeads
 from nogs.cost import ITSELF, breakdown, count_macs, macs_by_glimpse, parts_of_glimpse
 from nogs.glimpses import Glimpses, Grid, nothing_seen
-from nogs.posterior import LookaheadPosterior
+from nogs.posterior import LookaheadPosterior, lookahead_everywhere
 
 PAPER = {
     "locator": 64 * 32 + 32 * 2500,
@@ -81,7 +81,7 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     completions, owners = images.expand(P, -1, -1, -1), torch.zeros(P, dtype=torch.long)
 
     def ahead() -> None:
-        posterior.lookahead(seen, completions, owners)
+        lookahead_everywhere(posterior, seen, completions, owners)
 
     by_hand = {
         # Beside its cell, in its own code: the state's product once, what arrives at every candidate.
@@ -94,7 +94,7 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     assert breakdown(posterior, ahead) == by_hand
     assert count_macs(posterior, ahead) == sum(by_hand.values())
     nothing = nothing_seen(images, grid)
-    assert breakdown(posterior, lambda: posterior.lookahead(nothing, images, owners[:1]))[ITSELF] == (
+    assert breakdown(posterior, lambda: lookahead_everywhere(posterior, nothing, images, owners[:1]))[ITSELF] == (
         recalled + L * arriving
     )
 

@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
-from nogs.design import Criterion, DesignedSequences, Maps, choose, design_sequences, map_first, map_next
-from nogs.glimpses import Glimpses, look
+from nogs.design import Criterion, DesignedSequences, Maps, choose, design_sequences, map_next, regret
+from nogs.glimpses import Glimpses, look, nothing_seen
 from world import TILES, ExactPosterior, Seen, World, random_world, seen_in
 
 CROWDED = random_world(5, atoms=32, image_px=5, offsets_px=(0, 2, 3))
@@ -124,10 +124,15 @@ def anything(world: World) -> Completions:
     )
 
 
+def map_first(world: World) -> Maps:
+    draws = anything(world)
+    return map_next(Exact(world), nothing_seen(draws.images[:1], world.grid()), draws)
+
+
 @WORLDS
 @CRITERIA
 def test_the_first_cell_is_everybodys(world: World, criterion: Criterion) -> None:
-    first = map_first(Exact(world), anything(world))
+    first = map_first(world)
     chosen = choose(first.gain(criterion), torch.empty(1, 0, dtype=torch.long))
     assert chosen.shape == (1,)
     epe = [world.expected_posterior_entropy((), cell) for cell in world.cells]
@@ -142,7 +147,7 @@ def sequences(world: World, criterion: Criterion, glimpses: int, completion: Exa
         completion,
         world.image_tensor(),
         torch.arange(len(world.images)) + 100,
-        map_first(Exact(world), anything(world)),
+        map_first(world),
         glimpses=glimpses,
         criterion=criterion,
         chance=chance,
@@ -253,8 +258,9 @@ class OneAgainstTheRest(Exact):
 
     multilabel = True
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
-        return super().lookahead(seen, completions, owners).exp().clamp(1e-15, 1 - 1e-15).logit()
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
+        told = super().lookahead(seen, completions, owners, rows=rows, cells=cells)
+        return told.exp().clamp(1e-15, 1 - 1e-15).logit()
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
@@ -274,10 +280,13 @@ def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
     """A posterior of made-up numbers, for which the two forms of the gain disagree."""
 
     class MadeUp(Exact):
-        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
+        def lookahead(
+            self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor
+        ) -> Tensor:
             noise = torch.randn(len(owners), 9, 3, generator=Generator().manual_seed(2), dtype=torch.float64)
             # Sure of one class at cells 6 to 8, whatever is seen there.
-            return 2 * noise + torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
+            sure = torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
+            return (2 * noise + sure)[rows, cells]
 
     seen, _, completions = situation(TILES, [4])
     design = map_next(MadeUp(TILES), seen, completions)
@@ -308,7 +317,7 @@ def test_fully_pooled_is_the_best_path_for_the_average_image(criterion: Criterio
         completion,
         world.image_tensor(),
         torch.arange(len(world.images)) + 100,
-        map_first(Exact(world), anything(world)),
+        map_first(world),
         glimpses=3,
         criterion=criterion,
         pooling=1.0,
@@ -335,3 +344,16 @@ def test_pooling_mixes_own_and_population() -> None:
     assert choose(gain + torch.tensor([0, 0, 0.1, 0]), looked_at, pooling=0.5).tolist() == [2, 0]
     elsewhere = torch.tensor([0.0, 50.0, 0.0, 0.0])
     assert choose(gain, looked_at, population=elsewhere, pooling=0.5).tolist() == [1, 1]
+
+
+def test_regret_is_what_the_choice_leaves_on_the_table() -> None:
+    """By hand: pooled at 0.5 with (0, 2, 4, 0), the scores are (0.5, 3, 3.5, 5) and (2.5, 1, 2.5, 5); 3 was seen."""
+    gain = torch.tensor([[1.0, 4.0, 3.0, 10.0], [5.0, 0.0, 1.0, 10.0]])
+    lost = regret(
+        gain,
+        torch.tensor([1, 1, 0]),
+        looked_at=torch.tensor([[3], [3], [0]]),
+        population=torch.tensor([0.0, 2.0, 4.0, 0.0]),
+        pooling=0.5,
+    )
+    assert lost.tolist() == [0.5, 1.5]

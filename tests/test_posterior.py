@@ -12,7 +12,7 @@ from torch.distributions import Bernoulli, Categorical
 
 import nogs.posterior
 from nogs.glimpses import Glimpses, Grid
-from nogs.posterior import AVPCNN, LookaheadPosterior, _gru, class_log_probs
+from nogs.posterior import AVPCNN, LookaheadPosterior, _gru, class_log_probs, lookahead_everywhere
 from nogs.stages.fit_posterior import _cells, _gain_by_location, _proposal, nll
 
 IMAGE_PX, SIZE, CLASSES = 12, 4, 3
@@ -80,7 +80,7 @@ SEEN: dict[int, list[list[int]]] = {
 }
 
 
-@pytest.mark.parametrize("pairs", [2, 16], ids=["in passes", "in one pass"])
+@pytest.mark.parametrize("candidates", [7, 2048], ids=["in passes", "in one pass"])
 @pytest.mark.parametrize("T", SEEN)
 @pytest.mark.parametrize(
     ("kind", "channels", "scales", "multilabel"),
@@ -97,17 +97,19 @@ def test_looking_ahead_equals_looking(
     scales: int,
     multilabel: bool,
     T: int,
-    pairs: int,
+    candidates: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five completions of three images: the posterior itself, asked after one more glimpse at each cell."""
-    monkeypatch.setattr(nogs.posterior, "PAIRS", pairs)
+    monkeypatch.setattr(nogs.posterior, "CANDIDATES", candidates)
+    monkeypatch.setattr(nogs.posterior, "AVP_CANDIDATES", candidates)
+    monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device: torch.float32)
     posterior = make(kind, channels=channels, scales=scales, multilabel=multilabel)
     owners, completions = torch.tensor([0, 0, 1, 2, 2]), noise(5, channels, seed=1)
     each = [observe(noise(3, channels)[[row]], cells, scales=scales) for row, cells in enumerate(SEEN[T])]
     seen = Glimpses(*(torch.cat(column) for column in zip(*each, strict=True)))
     with torch.inference_mode():
-        got = class_logits(posterior.lookahead(seen, completions, owners), multilabel)
+        got = class_logits(lookahead_everywhere(posterior, seen, completions, owners), multilabel)
         assert got.shape == (5, L, CLASSES)
         for p, owner in enumerate(owners.tolist()):
             for cell in range(L):
@@ -116,6 +118,32 @@ def test_looking_ahead_equals_looking(
                 torch.testing.assert_close(got[p, cell], expected, rtol=1e-4, atol=1e-5)
     assert got.std(0).min() > 1e-5  # completions matter
     assert got.std(1).min() > 1e-5  # and so do locations
+
+
+def test_candidates_are_looked_ahead_to_in_any_order() -> None:
+    """Some of the grid, some of the completions, some of them twice: each what it is among all."""
+    for kind in ("lookahead", "avp-cnn"):
+        posterior = make(kind)
+        owners, completions, seen = torch.tensor([0, 0, 1]), noise(3, seed=1), observe(noise(2), [5, 9])
+        rows, cells = torch.tensor([2, 0, 0, 1, 2]), torch.tensor([15, 3, 3, 0, 7])
+        with torch.inference_mode():
+            everywhere = lookahead_everywhere(posterior, seen, completions, owners)
+            some = posterior.lookahead(seen, completions, owners, rows=rows, cells=cells)
+        torch.testing.assert_close(some, everywhere[rows, cells], rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_says_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 keeps 8 bits: after four layers, some hundredths of what logits spread by."""
+    posterior, owners = make("lookahead", channels=3), torch.arange(64) // 32
+    completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
+    told = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device, dtype=dtype: dtype)
+        with torch.inference_mode():
+            told[dtype] = lookahead_everywhere(posterior, seen, completions, owners)
+    exact, half = told.values()
+    assert exact.dtype == half.dtype == torch.float32
+    assert 0 < (half - exact).abs().max() < 0.1 * exact.std()
 
 
 def class_logits(logits: Tensor, multilabel: bool) -> Tensor:
@@ -157,14 +185,13 @@ def test_the_avp_cnn_does_not_mind_the_order(cells: list[int]) -> None:
 def test_one_step_is_the_gru_cells() -> None:
     torch.manual_seed(0)
     cell = nn.GRUCell(5, 7).double()
-    arriving, h = torch.randn(3, 4, 5, dtype=torch.float64), torch.randn(3, 7, dtype=torch.float64)
+    arriving, h = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64)
     got = _gru(
         nn.functional.linear(arriving, cell.weight_ih, cell.bias_ih),
-        nn.functional.linear(h, cell.weight_hh, cell.bias_hh)[:, None],
-        h[:, None],
+        nn.functional.linear(h, cell.weight_hh, cell.bias_hh),
+        h,
     )
-    for p in range(3):
-        torch.testing.assert_close(got[p], cell(arriving[p], h[p].expand(4, -1)), rtol=0, atol=1e-12)
+    torch.testing.assert_close(got, cell(arriving, h), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
@@ -254,8 +281,9 @@ def test_nll_by_hand() -> None:
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
-def test_gain_by_location(kind: str, multilabel: bool) -> None:
+def test_gain_by_location(kind: str, multilabel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against plain sums: the loss after one glimpse at each cell, and that of the labels' frequencies."""
+    monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device: torch.float32)
     posterior, images = make(kind, multilabel=multilabel), noise(8)
     if multilabel:
         labels = torch.tensor([[1, 0, 1]] * 5 + [[0, 0, 0]] * 2 + [[0, 1, 1]])

@@ -55,7 +55,6 @@ def test_a_log_has_a_row_a_validation(stages: Stages) -> None:
         assert all({"seconds", "train_loss", "nll_nats"} <= row.keys() for row in rows)
         assert 0 < rows[0]["seconds"] < rows[1]["seconds"] < rows[2]["seconds"]
         assert all(row["seconds"] < row["wall_seconds"] for row in rows)
-    assert sum(row["posterior_evaluations"] for row in run_of(stages, "sequences").rows()) % LOCATIONS == 0
 
 
 def test_sequences_are_of_training_images_and_never_look_twice(stages: Stages) -> None:
@@ -70,6 +69,25 @@ def test_sequences_are_of_training_images_and_never_look_twice(stages: Stages) -
     chosen = sequences.eig[:, 1].gather(1, sequences.cells[:, 1:])[:, 0]
     unvisited = sequences.eig[:, 1].scatter(1, sequences.cells[:, :1], -torch.inf)
     assert torch.equal(chosen, unvisited.max(1).values)
+
+
+def test_a_race_tells_what_it_saves_and_what_it_loses(stages: Stages, tmp_path: Path) -> None:
+    """Beside exhaustive search of the same images; exhaustive search itself loses nothing."""
+    for strategy in ("race", "exhaustive"):
+        search = stages.search(str(tmp_path / strategy), strategy=strategy, regret=ANNOTATED)
+        lost = torch.tensor(json.loads((search.path / "regret.json").read_text())["regret_nats_by_glimpse"])
+        assert lost.shape == (T - 1, ANNOTATED)
+        assert lost.min() > -1e-5
+        asked, exhaustive = (
+            sum(row[key] for row in search.rows()[1:]) for key in ("posterior_evaluations", "exhaustive_evaluations")
+        )
+        assert exhaustive % LOCATIONS == 0
+        if strategy == "race":
+            assert asked < exhaustive
+        else:
+            assert asked == exhaustive
+            assert lost.max() < 1e-5
+    assert not (run_of(stages, "sequences").path / "regret.json").exists()
 
 
 def test_fully_pooled_sequences_are_one_path(stages: Stages, tmp_path: Path) -> None:
@@ -190,7 +208,7 @@ def test_one_glimpse_is_enough(stages: Stages, tmp_path: Path) -> None:
     """T = 1: nothing is ever completed."""
     once = replace(GEOMETRY, glimpses=1)
     stages.posterior(str(tmp_path / "p"), iterations=20, geometry=once)
-    search = stages.search(str(tmp_path / "s"), posterior=str(tmp_path / "p"))
+    search = stages.search(str(tmp_path / "s"), posterior=str(tmp_path / "p"), strategy="exhaustive")
     assert load_sequences(search).cells.shape == (ANNOTATED, 1)
     stages.train(str(tmp_path / "t"), "ps-nogs", iterations=20, geometry=once, sequences=search.path)
     judged = stages.evaluate(str(tmp_path / "e"), str(tmp_path / "t"), sequences=search.path)

@@ -180,12 +180,13 @@ class ExactPosterior:
         B, T = glimpses.cells.shape
         return torch.stack([self._log_probs([seen_in(glimpses, b)[: t + 1] for t in range(T)]) for b in range(B)])
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
-        maps = []
-        for image, owner in zip(completions[:, 0].tolist(), owners.tolist(), strict=True):
-            before = seen_in(seen, owner)
-            maps.append(self._log_probs([(*before, (c, self.world.patch(image, c))) for c in self.world.cells]))
-        return torch.stack(maps)
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
+        images = completions[:, 0].tolist()
+        histories = []
+        for p, cell in zip(rows.tolist(), cells.tolist(), strict=True):
+            before = seen_in(seen, int(owners[p]))
+            histories.append((*before, (cell, self.world.patch(images[p], cell))))
+        return self._log_probs(histories)
 
     def _log_probs(self, histories: list[Seen]) -> Tensor:
         return torch.tensor([self.world.posterior(seen) for seen in histories], dtype=torch.float64).log()

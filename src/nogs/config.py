@@ -27,6 +27,7 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
 
 
 Supervision = Literal["location", "published"]
+Strategy = Literal["race", "exhaustive"]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
 Seeds = Annotated[tuple[int, ...], _comma_separated(int), NATURAL]
 Paths = Annotated[tuple[Path, ...], _comma_separated(Path)]
@@ -105,6 +106,22 @@ class RetrievalOptions(Bounded):
 
 
 @dataclass(frozen=True)
+class RaceOptions(Bounded):
+    """How a race saves evaluations of the posterior (`nogs.racing`)."""
+
+    coarse: Count = 3
+    """grid step, in locations, of the first look; those around the best are tried next"""
+    peaks: Count = 4
+    """how many of the best coarse locations"""
+    pilot: Share = 0.125
+    """share of the completions that every one of these is tried on"""
+    confidence: Share = 0.95
+    """at which a location must be unable to win before it leaves the race"""
+    tolerance: Share = 0.003
+    """nats by which it may win all the same"""
+
+
+@dataclass(frozen=True)
 class Optimisation(Bounded):
     """One training loop's numbers."""
 
@@ -129,7 +146,7 @@ class FitPosterior(Bounded):
     optimisation: Optimisation = field(default_factory=Optimisation)
     annotate: Count = 600
     """training images kept out of this stage, because they are to get sequences"""
-    focus: Share = 0.5
+    focus: Share = 0.8
     """share of training locations drawn where a glimpse was found to help (lookahead posterior)"""
 
 
@@ -161,6 +178,11 @@ class Search(Bounded):
     """epe: least expected posterior entropy; eig: greatest mixture information gain"""
     pooling: Share = 0.75
     """weight of the mean map of all images in each choice, from 0 (each image its own) to 1 (one path for all)"""
+    strategy: Strategy = "race"
+    """race: coarse to fine, and unpromising locations leave early; exhaustive: every location on every completion"""
+    race: RaceOptions = field(default_factory=RaceOptions)
+    regret: Natural = 0
+    """images searched exhaustively beside, to tell what the race loses (regret.json)"""
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     first: Count = 1024
     """completions for the first glimpse, which all images share"""
@@ -339,6 +361,8 @@ class Run(Bounded):
     """complete with mirror images too (not for digits or text)"""
     pooling: Share = 0.75
     """weight of the mean map of all images in each choice of a search; 0 is the paper's, 1 one path for all"""
+    strategy: Strategy = "race"
+    """how the search tries locations: race, or exhaustive"""
     supervision: Supervision = "location"
     """location: sequences teach the location head alone; published: the classifier too, teacher-forced"""
     cnns: bool = False

@@ -1,7 +1,7 @@
 """Where to look next: greedy Bayesian optimal experimental design over the grid.
 
 The glimpse is the experiment, its location the design, the label the unknown (*Near-Optimal Glimpse
-Sequences*, section 3). Exhaustive: every location is tried on every completion.
+Sequences*, section 3). Here every location is tried on every completion; `nogs.racing` tries fewer.
 
 Where we differ: an image's map may be pooled with the mean map of all images that are designed for,
 
@@ -22,9 +22,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completion, Completions
-from nogs.glimpses import Glimpses, look, nothing_seen
+from nogs.glimpses import Glimpses, look
 from nogs.information import expected_posterior_entropy, mixture_information_gain
-from nogs.posterior import Posterior, class_log_probs
+from nogs.posterior import Posterior, class_log_probs, lookahead_everywhere
 
 Criterion = Literal["epe", "eig"]
 
@@ -60,7 +60,7 @@ def map_next(posterior: Posterior, seen: Glimpses, completions: Completions, *, 
 
     ``label`` picks one of a multi-label posterior's labels.
     """
-    logits = posterior.lookahead(seen, completions.images, completions.owners)
+    logits = lookahead_everywhere(posterior, seen, completions.images, completions.owners)
     log_probs = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
     epes, eigs = [], []
     for row in range(len(seen.cells)):
@@ -69,11 +69,6 @@ def map_next(posterior: Posterior, seen: Glimpses, completions: Completions, *, 
         eigs.append(mixture_information_gain(log_probs[mine], completions.weights[mine]))
     evaluations = len(completions.owners) * len(posterior.grid)
     return Maps(torch.stack(epes), torch.stack(eigs), completions.effective, evaluations)
-
-
-def map_first(posterior: Posterior, draws: Completions, *, label: int | None = None) -> Maps:
-    """The map of the first glimpse, which all images share: nothing was seen, so ``draws`` are of any image."""
-    return map_next(posterior, nothing_seen(draws.images[:1], posterior.grid), draws, label=label)
 
 
 def choose(
@@ -87,9 +82,30 @@ def choose(
 
     A cell already looked at tells nothing new and is not chosen again.
     """
-    pool = gain.mean(0) if population is None else population
-    score = (1 - pooling) * gain + pooling * pool
+    score = pooled(gain, population=population, pooling=pooling)
     return score.masked_fill(_visited(looked_at, gain.shape[1]), -torch.inf).argmax(-1)
+
+
+def pooled(
+    gain: Float[Tensor, "B L"], *, population: Float[Tensor, " L"] | None = None, pooling: float
+) -> Float[Tensor, "B L"]:
+    """The score of every cell: (1 - c) of its own gain and c of the ``population``'s mean, by default of these."""
+    return (1 - pooling) * gain + pooling * (gain.mean(0) if population is None else population)
+
+
+def regret(
+    gain: Float[Tensor, "k L"],
+    chosen: Int[Tensor, " B"],
+    *,
+    looked_at: Int[Tensor, "B t"],
+    population: Float[Tensor, " L"],
+    pooling: float,
+) -> Float[Tensor, " k"]:
+    """What the first k images lose, in nats of pooled score, by cells ``chosen`` without knowing this ``gain``."""
+    k = len(gain)
+    score = pooled(gain, population=population, pooling=pooling)
+    best = score.masked_fill(_visited(looked_at[:k], gain.shape[1]), -torch.inf).max(-1).values
+    return best - score.gather(1, chosen[:k, None])[:, 0]
 
 
 def design_sequences(

@@ -22,6 +22,19 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def design_dtype(device: torch.device) -> torch.dtype:
+    """The precision to look ahead in: bfloat16 where the processor multiplies in it, which is two to four times faster.
+
+    Its three digits are less than a map's own noise, which is that of some tens of completions.
+    """
+    if device.type == "cpu":  # emulated, it is slower; an older torch does not tell
+        told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = any(told.get(key, False) for key in ("avx512_bf16", "amx_bf16", "bf16"))
+    else:
+        native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if native else torch.float32
+
+
 def chance(*key: int, device: torch.device | str = "cpu") -> Generator:
     """A generator that is a function of ``key``, so that no generator state has to be kept for a resume.
 

@@ -17,7 +17,7 @@ from nogs.design import Criterion, Maps, design_sequences
 from nogs.device import chance
 from nogs.glimpses import look
 from nogs.information import information_gain_by_completion
-from nogs.posterior import LookaheadPosterior, Posterior, class_log_probs
+from nogs.posterior import LookaheadPosterior, Posterior, class_log_probs, lookahead_everywhere
 from nogs.sequences import Sequences
 
 BATCH = 512
@@ -108,7 +108,7 @@ def _completed(
         return {}
     seen = look(data.images[images], posterior.grid, cells[:, :t])
     found = retrieval(seen, groups=data.groups[images], generator=chance(10, t))
-    logits = posterior.lookahead(seen, found.images, found.owners)
+    logits = lookahead_everywhere(posterior, seen, found.images, found.owners)
     log_probs = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
     fewest = int(found.owners.bincount().min())
     kept: dict[str, list[Tensor]] = {"completions": [], "completion_weights": [], "completion_gains": []}

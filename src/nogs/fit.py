@@ -41,8 +41,11 @@ def fit(
     optimisation: Optimisation,
     device: torch.device,
     tick: Tick,
+    begin: Callable[[], None] | None = None,
 ) -> None:
     """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
+
+    ``begin`` is called before the first iteration, on the clock, and not again at a resumption.
 
     A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
     checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
@@ -57,8 +60,10 @@ def fit(
         iteration, seconds, wall_seconds = _restore(run, network, adam)
         began -= wall_seconds
         rows = run.rewind_log(iteration)
-    elif run.rows():
+    else:
         run.rewind_log(-1)
+        if begin:
+            begin()
     best = min(rows, key=lambda row: row["nll_nats"], default=None)
     saved = time.monotonic()
     total, since = torch.zeros((), device=device), 0

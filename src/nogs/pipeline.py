@@ -86,7 +86,15 @@ def run(config: Run) -> RunDirectory:
         )
     )
     bank = build_bank(BuildBank(_within(config, "bank"), config.source, mirror=config.mirror))
-    sequences = search(Search(_within(config, "sequences"), posterior.path, bank.path, pooling=config.pooling))
+    sequences = search(
+        Search(
+            _within(config, "sequences"),
+            posterior.path,
+            bank.path,
+            pooling=config.pooling,
+            strategy=config.strategy,
+        )
+    )
     jobs = [_job(config, name, seed, sequences.path) for seed in config.seeds for name in config.methods]
     _train_side_by_side(jobs, at_once=_at_once(config))
     models = tuple(job.training.machine.out for job in jobs)

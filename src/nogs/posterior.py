@@ -20,11 +20,14 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
 
+from nogs.device import design_dtype
 from nogs.embedding import GlimpseEmbedding, perceptron
-from nogs.glimpses import Glimpses, Grid, look_everywhere, masked_image
+from nogs.glimpses import Glimpses, Grid, look, masked_image
 
-PAIRS = 16
-"""Completions looked at in one pass: with 1,000 locations their GRU gates still fit in a cache."""
+CANDIDATES = 2048
+"""Glimpses looked ahead to in one pass of the lookahead posterior: their GRU gates still fit in a cache."""
+AVP_CANDIDATES = 256
+"""And of the AVP-CNN, which makes a whole image of each."""
 
 
 @runtime_checkable
@@ -45,13 +48,28 @@ class Posterior(Protocol):
         ...
 
     def lookahead(
-        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
-    ) -> Float[Tensor, "P L C"]:
-        """Logits after one more glimpse at each of L locations, its pixels taken from a completion.
+        self,
+        seen: Glimpses,
+        completions: UInt8[Tensor, "P c H H"],
+        owners: Int[Tensor, " P"],
+        *,
+        rows: Int[Tensor, " Q"],
+        cells: Int[Tensor, " Q"],
+    ) -> Float[Tensor, "Q C"]:
+        """Logits after one more glimpse, for each of Q candidates: at ``cells[q]`` of completion ``rows[q]``.
 
         ``owners[p]`` is the row of ``seen`` (of T ≥ 0 glimpses) that completion p belongs to.
         """
         ...
+
+
+def lookahead_everywhere(
+    posterior: Posterior, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
+) -> Float[Tensor, "P L C"]:
+    """Logits after one more glimpse at each of the grid's L locations of each completion."""
+    P, L = len(completions), len(posterior.grid)
+    every = torch.arange(P * L, device=completions.device)
+    return posterior.lookahead(seen, completions, owners, rows=every // L, cells=every % L).unflatten(0, (P, L))
 
 
 def class_log_probs(
@@ -92,17 +110,26 @@ class LookaheadPosterior(nn.Module):
         return self.classifier(self.states(glimpses)[:, 1:])
 
     def lookahead(
-        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
-    ) -> Float[Tensor, "P L C"]:
+        self,
+        seen: Glimpses,
+        completions: UInt8[Tensor, "P c H H"],
+        owners: Int[Tensor, " P"],
+        *,
+        rows: Int[Tensor, " Q"],
+        cells: Int[Tensor, " Q"],
+    ) -> Float[Tensor, "Q C"]:
+        dtype = design_dtype(completions.device)
         h = self.states(seen)[:, -1]
-        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh)
-        cells = torch.arange(len(self.grid), device=completions.device)
+        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh).to(dtype)
+        h = h.to(dtype)
         passes = []
-        for rows, images in zip(owners.split(PAIRS), completions.split(PAIRS), strict=True):
-            embedded = self.embedding(look_everywhere(images, self.grid), cells.expand(len(images), -1))
-            arriving = F.linear(embedded, self.core.weight_ih, self.core.bias_ih)
-            passes.append(self.classifier(_gru(arriving, recalled[rows, None], h[rows, None])))
-        return torch.cat(passes)
+        with torch.autocast(completions.device.type, dtype, enabled=dtype != torch.float32):
+            for some, at in zip(rows.split(CANDIDATES), cells.split(CANDIDATES), strict=True):
+                patches = look(completions, self.grid, at[:, None], some).patches[:, 0]
+                arriving = F.linear(self.embedding(patches, at), self.core.weight_ih, self.core.bias_ih)
+                mine = owners[some]
+                passes.append(self.classifier(_gru(arriving, recalled[mine], h[mine])))
+        return torch.cat(passes).float()
 
     def states(self, glimpses: Glimpses) -> Float[Tensor, "B states h"]:
         """h_0, and h_t after each of T glimpses: states = T + 1."""
@@ -115,8 +142,8 @@ class LookaheadPosterior(nn.Module):
 
 
 def _gru(
-    arriving: Float[Tensor, "P L gates"], recalled: Float[Tensor, "P 1 gates"], h: Float[Tensor, "P 1 h"]
-) -> Float[Tensor, "P L h"]:
+    arriving: Float[Tensor, "Q gates"], recalled: Float[Tensor, "Q gates"], h: Float[Tensor, "Q h"]
+) -> Float[Tensor, "Q h"]:
     """One step of `nn.GRUCell` whose recurrent product is shared by all candidates of an image."""
     reset_in, update_in, new_in = arriving.chunk(3, dim=-1)
     reset_h, update_h, new_h = recalled.chunk(3, dim=-1)
@@ -155,17 +182,21 @@ class AVPCNN(nn.Module):
         )
 
     def lookahead(
-        self, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
-    ) -> Float[Tensor, "P L C"]:
-        cells = torch.arange(len(self.grid), device=completions.device)[:, None]
-        maps = []
-        for owner, image in zip(owners.tolist(), completions, strict=True):
-            new = look_everywhere(image[None], self.grid)[0, :, None]
-            patches = torch.cat((seen.patches[owner].expand(len(cells), *seen.patches.shape[1:]), new), dim=1)
-            along = torch.cat((seen.cells[owner].expand(len(cells), -1), cells), dim=1)
-            passes = zip(patches.split(256), along.split(256), strict=True)
-            maps.append(torch.cat([self._logits(Glimpses(*part)) for part in passes]))
-        return torch.stack(maps)
+        self,
+        seen: Glimpses,
+        completions: UInt8[Tensor, "P c H H"],
+        owners: Int[Tensor, " P"],
+        *,
+        rows: Int[Tensor, " Q"],
+        cells: Int[Tensor, " Q"],
+    ) -> Float[Tensor, "Q C"]:
+        passes = []
+        for some, at in zip(rows.split(AVP_CANDIDATES), cells.split(AVP_CANDIDATES), strict=True):
+            new = look(completions, self.grid, at[:, None], some)
+            mine = owners[some]
+            pairs = zip((seen.patches[mine], seen.cells[mine]), new, strict=True)
+            passes.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
+        return torch.cat(passes)
 
     def _logits(self, glimpses: Glimpses) -> Float[Tensor, "B C"]:
         if glimpses.cells.shape[1]:

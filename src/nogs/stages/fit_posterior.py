@@ -4,9 +4,10 @@ The loss is the mean over t = 1..T of the cross-entropy after t random glimpses 
 per step), so that one network serves every t. The images that are to get sequences stay out.
 
 Where we differ from the paper: locations are not drawn evenly, for where glimpses are small nearly all of
-them say nothing, and the few that matter are learned slowly. Half are drawn in proportion to how much one
-glimpse there lowers the loss on validation images, measured anew at every validation. Locations are still
-drawn without regard to the image, so what is learned is still p(θ | glimpses).
+them say nothing, and the few that matter are learned slowly. Most are drawn in proportion to how much one
+glimpse there lowers the loss on validation images, measured anew at every validation; before there is
+anything to measure, in proportion to what a linear discriminant finds there (`nogs.discriminant`). Locations
+are still drawn without regard to the image, so what is learned is still p(θ | glimpses).
 """
 
 from __future__ import annotations
@@ -21,16 +22,18 @@ from torch.nn import functional as F
 from nogs.config import FitPosterior
 from nogs.data import fingerprint, load
 from nogs.device import chance, choose_device
+from nogs.discriminant import linear_gain
 from nogs.fit import fit
 from nogs.glimpses import look, nothing_seen
 from nogs.information import entropy
 from nogs.models import build_posterior, grid_of, save_posterior
-from nogs.posterior import LookaheadPosterior, Posterior
+from nogs.posterior import LookaheadPosterior, Posterior, lookahead_everywhere
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, finished_run, open_run
 
 VALIDATION_BATCH = 256
 FOCUS_IMAGES = 256
+LINEAR_IMAGES = 2000
 
 
 def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirectory:
@@ -74,6 +77,10 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
         batches = zip(val.split(VALIDATION_BATCH), cells.split(VALIDATION_BATCH), strict=True)
         return torch.cat([nll(logits(images, at), labels[images]) for images, at in batches]).mean(0)
 
+    def begin() -> None:
+        some = train[:LINEAR_IMAGES]
+        posterior.focus.copy_(_proposal(linear_gain(pixels, some, labels[some], grid), config.focus))
+
     def validate() -> dict[str, float]:
         anywhere = mean_nll(yardstick)
         chosen = mean_nll(cells_of(len(val), generator=chance(config.optimisation.seed, 3, device=device)))
@@ -97,6 +104,7 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
             optimisation=config.optimisation,
             device=device,
             tick=report,
+            begin=begin if config.focus else None,
         )
     save_posterior(run, posterior, config.network, data)
     run.finish(device=str(device), inputs={config.source.data: fingerprint(data)})
@@ -121,7 +129,7 @@ def _gain_by_location(
 ) -> Float[Tensor, " L"]:
     """How many nats one glimpse at each location takes off the loss of these images, against the labels' rates."""
     owners = torch.arange(len(images), device=images.device)
-    after = nll(posterior.lookahead(nothing_seen(images, posterior.grid), images, owners), labels).mean(0)
+    after = nll(lookahead_everywhere(posterior, nothing_seen(images, posterior.grid), images, owners), labels).mean(0)
     if labels.ndim == 2:
         rate = labels.float().mean(0).clamp(1e-3, 1 - 1e-3)
         before = -(rate * rate.log() + (1 - rate) * (1 - rate).log()).mean()

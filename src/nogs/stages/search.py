@@ -1,9 +1,10 @@
 """Stage search: near-optimal glimpse sequences for the training images that are to be annotated.
 
 The first glimpse is the same for all, since nothing was seen; from then on each image is completed from what
-was seen of it, every location is tried on every completion, and the best is looked at. All images take a
-glimpse before any takes the next, for their maps may be pooled. They go through in chunks, each a file and
-each with its own chance, so that a search killed anywhere goes on at its last chunk.
+was seen of it, locations are tried on the completions, every one on all or in a race (`nogs.racing`), and the
+best is looked at. All images take a glimpse before any takes the next, for their maps may be pooled. They go
+through in chunks, each a file and each with its own chance, so that a search killed anywhere goes on at its
+last chunk.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from typing import Any
 
 import torch
 from jaxtyping import Int
-from torch import Tensor
+from torch import Generator, Tensor
 
+from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
 from nogs.config import Search, Source
 from nogs.data import ImageSet, load
-from nogs.design import choose, map_first, map_next
+from nogs.design import Maps, choose, map_next, regret
 from nogs.device import chance, choose_device
 from nogs.errors import UserError
-from nogs.glimpses import look
+from nogs.glimpses import Glimpses, look, nothing_seen
 from nogs.models import load_bank, load_posterior
 from nogs.progress import Tick, ticking
+from nogs.racing import race_next
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.sequences import Sequences, save_sequences
 
@@ -31,7 +34,11 @@ CHUNK = 50
 
 
 def search(config: Search, tick: Tick | None = None) -> RunDirectory:
-    """Write sequences.safetensors: cells, maps in nats and effective sample sizes, an image a row."""
+    """Write sequences.safetensors: cells, maps in nats and effective sample sizes, an image a row.
+
+    With ``regret``, regret.json: what was lost against exhaustive search, in nats of the score that was
+    maximised, a list for each glimpse from the second, of that many images.
+    """
     fitted, indexed = read_run(config.posterior, "fit-posterior"), read_run(config.bank, "build-bank")
     _same_images(config, fitted.config["source"], indexed.config["source"])
     if finished := finished_run(config.machine.out, "search", config, resume=config.machine.resume):
@@ -47,32 +54,54 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     retrieval = Retrieval(load_bank(indexed, data), posterior.grid, config.retrieval)
     logged = {row["name"] for row in run.rows()}
 
+    def map_completed(seen: Glimpses, completed: Completions, generator: Generator) -> Maps:
+        if config.strategy == "exhaustive":
+            return map_next(posterior, seen, completed, label=label)
+        return race_next(
+            posterior,
+            seen,
+            completed,
+            options=config.race,
+            criterion=config.criterion,
+            pooling=config.pooling,
+            label=label,
+            generator=generator,
+        )
+
     def map_chunk(name: str, images: Int[Tensor, " b"], cells: Int[Tensor, "b t"], number: int) -> dict[str, Tensor]:
         if name not in logged:  # a kill between a chunk and its row: done again, to the same end
             started = time.perf_counter()
             t = cells.shape[1]
-            if t == 0:
-                found = map_first(
-                    posterior, retrieval.unconditional(config.first, generator=chance(config.seed, 5)), label=label
-                )
-            else:
+            generator = chance(config.seed, 6, number, t) if t else chance(config.seed, 5)
+            if t:
                 seen = look(data.images, posterior.grid, cells, images)
-                generator = chance(config.seed, 6, number, t)
-                found = map_next(
-                    posterior, seen, retrieval(seen, groups=data.groups[images], generator=generator), label=label
-                )
-            run.save_tensors(name, {"epe": found.epe, "eig": found.eig, "effective": found.effective})
-            run.log(
-                name=name,
-                seconds=time.perf_counter() - started,
-                posterior_evaluations=found.evaluations,
-                effective=found.effective.mean().item(),
-            )
+                completed = retrieval(seen, groups=data.groups[images], generator=generator)
+            else:
+                completed = retrieval.unconditional(config.first, generator=generator)
+                seen = nothing_seen(completed.images[:1], posterior.grid)
+            found = map_completed(seen, completed, generator)
+            row = {
+                "seconds": time.perf_counter() - started,
+                "posterior_evaluations": found.evaluations,
+                "effective": found.effective.mean().item(),
+            }
+            tensors = {"epe": found.epe, "eig": found.eig, "effective": found.effective}
+            if t and (compared := min(len(images), config.regret - number * CHUNK)) > 0:
+                started = time.perf_counter()
+                whole = map_next(posterior, *_first_of(compared, seen, completed), label=label)
+                tensors["exhaustive"] = whole.gain(config.criterion)
+                row |= {
+                    "exhaustive_seconds": time.perf_counter() - started,
+                    "exhaustive_evaluations": whole.evaluations,
+                }
+            run.save_tensors(name, tensors)
+            run.log(name=name, **row)
         return run.load_tensors(name)
 
     n = len(annotated)
     cells = torch.empty(n, 0, dtype=torch.long)
     columns: list[dict[str, Tensor]] = []
+    regrets: list[list[float]] = []
     with ticking("sequences", n * (T - 1), tick) as report, torch.inference_mode():
         for t in range(T):
             if t == 0:
@@ -85,10 +114,19 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
                     name = f"glimpse-{t:02}-chunk-{number:04}"
                     chunks.append(map_chunk(name, annotated[rows], cells[rows], number))
                     report(n * (t - 1) + number * CHUNK + len(rows), f"glimpse {t + 1} of {T}")
-                column = {key: torch.cat([chunk[key] for chunk in chunks]) for key in chunks[0]}
+                column = {key: torch.cat([chunk[key] for chunk in chunks if key in chunk]) for key in chunks[0]}
             gain = column["eig"] if config.criterion == "eig" else -column["epe"]
-            cells = torch.cat((cells, choose(gain, cells, pooling=config.pooling)[:, None]), dim=1)
+            chosen = choose(gain, cells, pooling=config.pooling)
+            if (exhaustive := column.pop("exhaustive", None)) is not None:
+                regrets.append(
+                    regret(
+                        exhaustive, chosen, looked_at=cells, population=gain.mean(0), pooling=config.pooling
+                    ).tolist()
+                )
+            cells = torch.cat((cells, chosen[:, None]), dim=1)
             columns.append(column)
+    if regrets:
+        run.save_json("regret.json", {"regret_nats_by_glimpse": regrets})
     maps = {key: torch.stack([column[key] for column in columns], dim=1) for key in columns[0]}
     save_sequences(
         run,
@@ -107,6 +145,14 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
         },
     )
     return run
+
+
+def _first_of(count: int, seen: Glimpses, completed: Completions) -> tuple[Glimpses, Completions]:
+    """The first images of a chunk, and what completes them."""
+    theirs = completed.owners < count
+    return Glimpses(seen.patches[:count], seen.cells[:count]), Completions(
+        completed.images[theirs], completed.owners[theirs], completed.weights[theirs], completed.effective[:count]
+    )
 
 
 def _same_images(config: Search, posterior: dict[str, Any], bank: dict[str, Any]) -> None:
