@@ -127,7 +127,7 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_run_goes_on(
 ) -> None:
     quick = () if stage == "build-bank" else QUICK
     command = (stage, *good(tmp_path), *quick, "--out")
-    (small_disk / "ballast").write_bytes(b"\0" * (900_000 if stage == "build-bank" else 300_000))
+    (small_disk / "ballast").write_bytes(b"\0" * (960_000 if stage == "build-bank" else 300_000))
     ended = driver().run(*command, small_disk / "out")
     assert ended.code == 1
     assert ended.err.splitlines()[-1].startswith("nogs: the disk is full")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nogs.errors import UserError
-from nogs.glimpses import Glimpses, Grid, fovea, look, look_everywhere, masked_image
+from nogs.glimpses import Glimpses, Grid, fovea, look, masked_image
 from world import OVERLAPPING, TILES, World
 
 GRIDS = [
@@ -32,6 +32,11 @@ def images_of(grid: Grid, *, batch: int = 3, channels: int = 2, seed: int = 0) -
 
 def cells_of(grid: Grid, *, batch: int = 3, glimpses: int = 4, seed: int = 1) -> Tensor:
     return torch.randint(0, len(grid), (batch, glimpses), generator=torch.Generator().manual_seed(seed))
+
+
+def look_everywhere(images: Tensor, grid: Grid) -> Tensor:
+    """Every glimpse of the grid, of each image, in cell order."""
+    return look(images, grid, torch.arange(len(grid)).expand(len(images), -1)).patches
 
 
 def naive_fovea(image: Tensor, grid: Grid, top: int, left: int) -> list[float]:

@@ -23,6 +23,7 @@ import nogs
 from nogs.methods import METHODS as ALL
 from nogs.rundir import as_json, open_run
 from nogs.sequences import Sequences, save_sequences
+from staged import Stages
 from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "pipeline.py"
@@ -198,6 +199,36 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     assert len(cells["random"].unique()) == 9  # a cell is missed by 60 draws in one of 1,000 seeds
     assert results["methods"]["centre"]["sampled_test_accuracy"] == results["methods"]["centre"]["test_accuracy"]
     assert (out / "report.html").exists()
+
+
+def test_one_posterior_and_bank_serve_every_label(tmp_path: Path) -> None:
+    """Fitted once over two labels, they are used as they are; and not for other images, grids or sequences."""
+    npz = write_npz(tmp_path / "images.npz", multilabel=True)
+    many = Stages(tmp_path, npz)
+    posterior, bank = many.posterior(iterations=20).path, many.bank().path
+    flags = ("--data", f"npz:{npz}", *FLAGS, "--iterations", 20, "--seeds", 0, "--bank", bank)
+    for task in ("striped", "across"):
+        out = tmp_path / task
+        ended = driver().run("run", *flags, "--task", task, "--posterior", posterior, "--out", out)
+        assert ended.code == 0, ended.err
+        assert json.loads((out / "results.json").read_text())["classes"] == [f"not {task}", task]
+        assert not (out / "posterior").exists()
+        assert not (out / "bank").exists()
+    elsewhere = Stages(tmp_path, write_npz(tmp_path / "others.npz")).bank("others").path
+    for more, complaint in (
+        (
+            ("--posterior", posterior, "--stride", 4),
+            r"--posterior \S+ was fitted with another --stride \(had 5, now 4\)",
+        ),
+        (("--posterior", posterior, "--annotate", 20), r"another --annotate \(had 30, now 20\)"),
+        (("--posterior", bank), "is a run directory of `nogs build-bank`, not of `nogs fit-posterior`"),
+        (("--bank", elsewhere), r"--bank \S+ was built with another --data"),
+    ):
+        wrong = driver().run("run", *flags, "--task", "across", *more, "--out", tmp_path / "never")
+        assert wrong.code == 2
+        assert re.search(complaint, wrong.err), wrong.err
+        assert len(wrong.err.splitlines()) == 1
+        assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize(

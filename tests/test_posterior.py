@@ -132,9 +132,10 @@ def test_candidates_are_looked_ahead_to_in_any_order() -> None:
         torch.testing.assert_close(some, everywhere[rows, cells], rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_says_nearly_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16 keeps 8 bits: after four layers, some hundredths of what logits spread by."""
-    posterior, owners = make("lookahead", channels=3), torch.arange(64) // 32
+@pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
+def test_half_precision_says_nearly_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bfloat16 keeps 8 bits: after all layers, some hundredths of what logits spread by."""
+    posterior, owners = make(kind, channels=3), torch.arange(64) // 32
     completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
     told = {}
     for dtype in (torch.float32, torch.bfloat16):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from itertools import pairwise
@@ -11,15 +12,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from nogs.completion.pca import principal_components, project
 from nogs.completion.protocol import Completions
-from nogs.completion.retrieval import (
-    Bank,
-    Retrieval,
-    _resample,
-    principal_components,
-    project,
-    temper,
-)
+from nogs.completion.retrieval import Bank, Found, Retrieval, _resample, _sliding, temper
 from nogs.config import RetrievalOptions
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, look
@@ -43,9 +38,8 @@ def noise(count: int, channels: int = 1, *, px: int = IMAGE_PX, seed: int = 0) -
 def bank_of(images: Tensor, *, mirror: bool = True, components: int = 1000, groups: Tensor | None = None) -> Bank:
     """As build-bank makes it, but for the precision of the latents."""
     mean, basis = principal_components(images, components=components, generator=chance())
-    views = (images, images.flip(-1)) if mirror else (images,)
-    latents = torch.stack([project(view, mean, basis) for view in views])
-    return Bank(images, torch.arange(len(images)) if groups is None else groups, mean, basis, latents)
+    groups = torch.arange(len(images)) if groups is None else groups
+    return Bank(lambda rows: Found(images, rows), groups, mirror, mean, basis, project(images, mean, basis).split(7))
 
 
 def nobody(count: int) -> Tensor:
@@ -106,13 +100,15 @@ def test_principal_components_are_those_of_the_full_decomposition() -> None:
     flat = images.flatten(1).numpy().astype(np.float64)
     np.testing.assert_allclose(mean.flatten().numpy(), flat.mean(0), rtol=1e-5)
     V = components.flatten(1).numpy().astype(np.float64)
+    spread = np.linalg.norm(V, axis=1)
+    V /= spread[:, None]
     np.testing.assert_allclose(V @ V.T, np.eye(6), atol=1e-5)
     kept = ((flat - flat.mean(0)) @ V.T) ** 2
     best = np.linalg.svd(flat - flat.mean(0), compute_uv=False)[:6] ** 2
     assert kept.sum() > 0.98 * best.sum()
-    np.testing.assert_allclose(
-        project(images, mean, components).numpy(), (flat - flat.mean(0)) @ V.T, rtol=1e-3, atol=0.05
-    )
+    latents = project(images, mean, components).numpy()
+    np.testing.assert_allclose(latents * spread, (flat - flat.mean(0)) @ V.T, rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(latents.std(0), 1, rtol=1e-2)
     again = principal_components(images, components=6, generator=chance())
     assert torch.equal(again[1], components)
 
@@ -130,8 +126,8 @@ def test_with_all_components_proposals_are_ranked_by_their_pixels(mirror: bool, 
     options = RetrievalOptions(proposals=80 * (1 + mirror))
     seen = look(others, GRID, torch.tensor([cells] * 3))
     ranked = Retrieval(bank, GRID, options)._propose(seen, nobody(3))
-    pictures = images[:, 0].tolist()
-    pictures += [mirrored(picture) for picture in pictures] if mirror else []
+    views = (lambda picture: picture, mirrored)[: 1 + mirror]
+    pictures = [view(picture) for picture in images[:, 0].tolist() for view in views]
     for row, other in enumerate(others[:, 0].tolist()):
         distances = [sum(squared(window(picture, cell), window(other, cell)) for cell in cells) for picture in pictures]
         along = [distances[index] for index in torch.as_tensor(ranked[row]).tolist()]
@@ -147,7 +143,7 @@ def test_images_may_be_looked_at_in_different_places() -> None:
     seen = look(images[:3], GRID, cells)
     together = retrieval._propose(seen, nobody(3))
     for row in range(3):
-        assert int(together[row][0]) == row  # itself, exactly
+        assert int(together[row][0]) == 2 * row  # itself, exactly; its mirror image would be one more
         alone = retrieval._propose(Glimpses(seen.patches[[row]], seen.cells[[row]]), nobody(1))
         assert torch.as_tensor(alone[0]).tolist() == torch.as_tensor(together[row]).tolist()
 
@@ -307,7 +303,8 @@ def test_the_order_of_the_bank_says_nothing() -> None:
     images, groups = noise(50), torch.arange(50)
     bank = bank_of(images, groups=groups)
     order = torch.randperm(50, generator=chance(3))
-    shuffled = Bank(images[order], groups[order], bank.mean, bank.components, bank.latents[:, order])
+    latents = torch.cat(bank.latents)[order]
+    shuffled = bank._replace(find=lambda rows: Found(images[order], rows), groups=groups[order], latents=(latents,))
     options = RetrievalOptions(completions=32, proposals=20, shift=1)
     seen = look(images[:3], GRID, torch.tensor([[5, 9]] * 3))
     found, again = (
@@ -378,3 +375,17 @@ def test_resampling_is_systematic_and_unbiased() -> None:
     assert ((counts - n * weights).abs() < 1 + 1e-5).all()
     epsilon = math.sqrt(math.log(2 / 2e-7) / (2 * R))
     assert ((counts.double().mean(0) - n * weights).abs() < epsilon).all()
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_sliding_distances_are_sums_of_squares(step: int) -> None:
+    """In whole numbers, which floats of this size hold to a few units."""
+    generator = torch.Generator().manual_seed(0)
+    squares = torch.randint(0, 256, (5, 6, 4 + 2 * step, 4 + 2 * step), dtype=torch.uint8, generator=generator)
+    patch = torch.randint(0, 256, (6, 4, 4), dtype=torch.uint8, generator=generator)
+    squares[2, :, step : step + 4, step : step + 4] = patch
+    got = _sliding(squares, patch, step=step)
+    assert got.shape == (5, 3, 3)
+    for m, i, j in itertools.product(range(5), range(3), range(3)):
+        part = squares[m, :, step * i : step * i + 4, step * j : step * j + 4].long()
+        assert got[m, i, j].item() == pytest.approx(int((part - patch.long()).square().sum()), rel=1e-5, abs=2)

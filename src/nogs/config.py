@@ -99,6 +99,8 @@ class RetrievalOptions(Bounded):
     """completions an image (N)"""
     proposals: Count = 256
     """images proposed by PCA for the exact stage"""
+    rank: Count = 16
+    """directions by which a glimpse is compared before the exact stage"""
     shift: Natural = 2
     """completions may be shifted by so many pixels, up, down, left and right"""
     effective: Share = 0.25
@@ -152,10 +154,12 @@ class FitPosterior(Bounded):
 
 @dataclass(frozen=True)
 class BuildBank(Bounded):
-    """Index training images for retrieval: PCA of them and of their mirror images (`nogs build-bank`)."""
+    """Index images for retrieval by PCA: the training images, or a bank of others (`nogs build-bank`)."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
+    images: Path | None = None
+    """folder of other images to complete with, in place of training images: any number, kept as compressed shards"""
     components: Count = 256
     """PCA components"""
     mirror: bool = True
@@ -347,6 +351,10 @@ class Run(Bounded):
     """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random and centre"""
     sequences: Path | None = None
     """run directory of sequences for ps-hgs (`nogs sequences import`)"""
+    posterior: Path | None = None
+    """run directory of fit-posterior to use instead of fitting one; one of many labels serves each --task"""
+    bank: Path | None = None
+    """run directory of build-bank to use instead of building one; it serves each --task"""
     seeds: Seeds = (0, 1, 2)
     iterations: Count = 8000
     """iterations of each training at most"""

@@ -123,12 +123,6 @@ def look(
     return Glimpses(fovea(images, grid, grid.top_left_px(cells), rows), cells)
 
 
-def look_everywhere(images: UInt8[Tensor, "B c H W"], grid: Grid) -> UInt8[Tensor, "B L cs g g"]:
-    """Every glimpse of the grid, of each image, in cell order."""
-    cells = torch.arange(len(grid), device=images.device).expand(len(images), -1)
-    return fovea(images, grid, grid.top_left_px(cells))
-
-
 def nothing_seen(images: UInt8[Tensor, "B c H H"], grid: Grid) -> Glimpses:
     """No glimpse of any of these images: T = 0."""
     cells = torch.empty(len(images), 0, dtype=torch.long, device=images.device)

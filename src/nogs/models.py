@@ -14,7 +14,8 @@ from torch import Tensor
 
 from nogs.attention import Chooser, HardAttention, StoppingHeads
 from nogs.baselines import WholeImageCNN
-from nogs.completion.retrieval import Bank
+from nogs.completion.retrieval import Bank, Found
+from nogs.completion.shards import Pictures, Shard
 from nogs.config import Geometry, PosteriorNetwork
 from nogs.data import ImageSet
 from nogs.errors import UserError
@@ -178,7 +179,35 @@ def save_cnn(
 
 
 def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
-    """The bank of a finished build-bank run over the same images."""
+    """The bank of a finished build-bank run over the same images. Latents and shards are read when they are used.
+
+    Raises UserError for a shard that is missing, or not what was written.
+    """
+    meta = run.load_metadata("bank")
+    if "shards" not in meta:
+        raise UserError(f"--bank {run.path} is of an older nogs, which kept other latents: run `nogs build-bank` again")
     arrays = run.load_tensors("bank")
-    members = arrays.pop("members")
-    return Bank(data.images[members], data.groups[members], **arrays)
+    pca = (meta["mirror"], arrays["mean"], arrays["components"])
+    if not meta["shards"]:
+        members = arrays["members"]
+        return Bank(
+            lambda indices: Found(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
+        )
+    shards = [Shard(**_whole(run, name, sha256)) for name, sha256 in meta["shards"].items()]
+    decoded = Pictures(shards)
+    return Bank(
+        lambda indices: Found(decoded(indices), torch.arange(len(indices))),
+        None,
+        *pca,
+        tuple(shard.latents for shard in shards),
+    )
+
+
+def _whole(run: RunDirectory, name: str, sha256: str) -> dict[str, Tensor]:
+    """A shard of a bank, its checksum compared."""
+    file = run.path / f"{name}.safetensors"
+    if not file.exists():
+        raise UserError(f"{file} is missing: put it back, or build the bank again")
+    if file_hash(file) != sha256:
+        raise UserError(f"{file} is damaged, its checksum is not that of when it was written: build the bank again")
+    return run.load_tensors(name)

@@ -40,7 +40,7 @@ from nogs.errors import RunError, UserError
 from nogs.methods import METHODS, STOPPING, TEACHER, method
 from nogs.models import grid_of
 from nogs.progress import progress_bars
-from nogs.rundir import RunDirectory, as_json, finished_run, open_run, read_run
+from nogs.rundir import RunDirectory, as_json, finished_run, first_difference, open_run, read_run
 from nogs.sequences import check_sequences
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
@@ -71,30 +71,7 @@ def run(config: Run) -> RunDirectory:
         return finished
     _check(config)
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
-    posterior = fit_posterior(
-        FitPosterior(
-            _within(config, "posterior"),
-            config.source,
-            config.geometry,
-            optimisation=Optimisation(
-                iterations=config.posterior_iterations,
-                batch_size=POSTERIOR_BATCH,
-                learning_rate=POSTERIOR_LEARNING_RATE,
-                validate_every=250,
-            ),
-            annotate=config.annotate,
-        )
-    )
-    bank = build_bank(BuildBank(_within(config, "bank"), config.source, mirror=config.mirror))
-    sequences = search(
-        Search(
-            _within(config, "sequences"),
-            posterior.path,
-            bank.path,
-            pooling=config.pooling,
-            strategy=config.strategy,
-        )
-    )
+    sequences = _searched(config)
     jobs = [_job(config, name, seed, sequences.path) for seed in config.seeds for name in config.methods]
     _train_side_by_side(jobs, at_once=_at_once(config))
     models = tuple(job.training.machine.out for job in jobs)
@@ -110,6 +87,41 @@ def run(config: Run) -> RunDirectory:
     return directory
 
 
+def _searched(config: Run) -> RunDirectory:
+    """The designed sequences, from a posterior and a bank that are given or made here."""
+    if config.posterior:
+        posterior = read_run(config.posterior, "fit-posterior")
+    else:
+        posterior = fit_posterior(
+            FitPosterior(
+                _within(config, "posterior"),
+                config.source,
+                config.geometry,
+                optimisation=Optimisation(
+                    iterations=config.posterior_iterations,
+                    batch_size=POSTERIOR_BATCH,
+                    learning_rate=POSTERIOR_LEARNING_RATE,
+                    validate_every=250,
+                ),
+                annotate=config.annotate,
+            )
+        )
+    if config.bank:
+        bank = read_run(config.bank, "build-bank")
+    else:
+        bank = build_bank(BuildBank(_within(config, "bank"), config.source, mirror=config.mirror))
+    return search(
+        Search(
+            _within(config, "sequences"),
+            posterior.path,
+            bank.path,
+            task=config.source.task if posterior.load_metadata("model")["multilabel"] else None,
+            pooling=config.pooling,
+            strategy=config.strategy,
+        )
+    )
+
+
 def _check(config: Run) -> None:
     """Everything that can be wrong with the input, before anything is written or computed."""
     for name in config.methods:
@@ -123,6 +135,23 @@ def _check(config: Run) -> None:
     if data.multilabel:
         raise UserError(f"these images have many labels: choose --task among {', '.join(data.classes)}")
     grid_of(config.geometry, data)
+    if config.posterior:
+        _check_posterior(config, config.posterior)
+    if config.bank:
+        indexed = read_run(config.bank, "build-bank").config["source"]
+        if difference := first_difference(indexed, {**as_json(config.source), "task": indexed["task"]}):
+            raise UserError(f"--bank {config.bank} was built with another {difference}: build it from the same images")
+
+
+def _check_posterior(config: Run, given: Path) -> None:
+    """It speaks of this task, or of all tasks of these images, on this grid, and never saw what is to be annotated."""
+    fitted = read_run(given, "fit-posterior")
+    wanted = {**as_json(config.source), **as_json(config.geometry), "annotate": config.annotate}
+    had = {**fitted.config["source"], **fitted.config["geometry"], "annotate": fitted.config["annotate"]}
+    if fitted.load_metadata("model")["multilabel"]:
+        wanted["task"] = had["task"]
+    if difference := first_difference(had, wanted):
+        raise UserError(f"--posterior {given} was fitted with another {difference}: fit it to the same")
 
 
 def _check_sequences(config: Run) -> None:

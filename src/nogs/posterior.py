@@ -12,6 +12,8 @@ grid in turn, of an image that completes what was seen?
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -118,12 +120,11 @@ class LookaheadPosterior(nn.Module):
         rows: Int[Tensor, " Q"],
         cells: Int[Tensor, " Q"],
     ) -> Float[Tensor, "Q C"]:
-        dtype = design_dtype(completions.device)
         h = self.states(seen)[:, -1]
-        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh).to(dtype)
-        h = h.to(dtype)
+        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh)
         passes = []
-        with torch.autocast(completions.device.type, dtype, enabled=dtype != torch.float32):
+        with _fast(completions.device) as dtype:
+            h, recalled = h.to(dtype), recalled.to(dtype)
             for some, at in zip(rows.split(CANDIDATES), cells.split(CANDIDATES), strict=True):
                 patches = look(completions, self.grid, at[:, None], some).patches[:, 0]
                 arriving = F.linear(self.embedding(patches, at), self.core.weight_ih, self.core.bias_ih)
@@ -139,6 +140,14 @@ class LookaheadPosterior(nn.Module):
             for embedded in self.embedding(glimpses.patches, glimpses.cells).unbind(1):
                 states.append(self.core(embedded, states[-1]))
         return torch.stack(states, dim=1)
+
+
+@contextmanager
+def _fast(device: torch.device) -> Iterator[torch.dtype]:
+    """Looking ahead in the precision that pays on this device."""
+    dtype = design_dtype(device)
+    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+        yield dtype
 
 
 def _gru(
@@ -170,7 +179,8 @@ class AVPCNN(nn.Module):
         self.multilabel = multilabel
         self.focus: Tensor
         self.register_buffer("focus", torch.full((len(grid),), 1 / len(grid)))
-        self.backbone = _backbone(backbone, channels + 1, classes, pretrained=pretrained)
+        network = _backbone(backbone, channels + 1, classes, pretrained=pretrained)
+        self.backbone = network.to(memory_format=torch.channels_last)  # a quarter to a half faster, also on a CPU
 
     def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
         return distribution(self._logits(glimpses), multilabel=self.multilabel)
@@ -191,12 +201,13 @@ class AVPCNN(nn.Module):
         cells: Int[Tensor, " Q"],
     ) -> Float[Tensor, "Q C"]:
         passes = []
-        for some, at in zip(rows.split(AVP_CANDIDATES), cells.split(AVP_CANDIDATES), strict=True):
-            new = look(completions, self.grid, at[:, None], some)
-            mine = owners[some]
-            pairs = zip((seen.patches[mine], seen.cells[mine]), new, strict=True)
-            passes.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
-        return torch.cat(passes)
+        with _fast(completions.device):
+            for some, at in zip(rows.split(AVP_CANDIDATES), cells.split(AVP_CANDIDATES), strict=True):
+                new = look(completions, self.grid, at[:, None], some)
+                mine = owners[some]
+                pairs = zip((seen.patches[mine], seen.cells[mine]), new, strict=True)
+                passes.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
+        return torch.cat(passes).float()
 
     def _logits(self, glimpses: Glimpses) -> Float[Tensor, "B C"]:
         if glimpses.cells.shape[1]:

@@ -4,9 +4,9 @@ Importance sampling with a Gaussian relaxation of the likelihood,
 
     log w(x') = - Σ_t ‖y_t - fovea(x', l_t)‖² / 2σ²,
 
-in two stages: all images of the bank and their mirror images are compared through their PCA approximations,
-where fovea(x', l) ≈ fovea(μ, l) + fovea(V, l) z because the fovea is linear; the best are then compared
-pixel by pixel, shifted a little in every direction, and N are resampled by weight.
+in two stages: all images of the bank and their mirror images are compared through their PCA approximations
+(`nogs.completion.proposals`); the best are then compared pixel by pixel, shifted a little in every direction, and N
+are resampled by weight. Only these best are ever decoded, so that a bank may be far larger than memory.
 
 Where we differ: σ² is not a schedule in t, but tempered for each image to the smallest value that keeps a
 given effective sample size, so that nothing needs tuning for new images; shifts enter in the exact stage.
@@ -14,53 +14,50 @@ given effective sample size, so that nothing needs tuning for new images; shifts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
+from nogs.completion.proposals import Viewer, nearest
 from nogs.completion.protocol import Completions
 from nogs.config import RetrievalOptions
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, fovea
 
-FIT_IMAGES = 3000
-"""PCA is fitted on so many images of the bank; all are then projected."""
+GREY = 127.5
+
+
+class Found(NamedTuple):
+    """Images, and the rows of those that were asked for: of a set in memory, no copy is made to look at a part."""
+
+    images: UInt8[Tensor, "N c H H"]
+    rows: Int[Tensor, " n"]
 
 
 class Bank(NamedTuple):
-    """Images to retrieve, and their PCA. ``latents[1]`` are those of the mirror images, if there are any."""
+    """Images to retrieve, and their PCA (`nogs.completion.pca`).
 
-    images: UInt8[Tensor, "N c H H"]
-    groups: Int[Tensor, " N"]
+    ``find`` says where the images of some indices are. ``groups`` is None where they are nobody's.
+    With ``mirror`` all mirror images are offered too. ``latents`` are of all images, in order, in one or many blocks.
+    """
+
+    find: Callable[[Int[Tensor, " n"]], Found]
+    groups: Int[Tensor, " N"] | None
+    mirror: bool
     mean: Float[Tensor, "c H H"]
     components: Float[Tensor, "k c H H"]
-    latents: Float[Tensor, "mirrors N k"]
+    latents: tuple[Float[Tensor, "_ k"], ...]
 
-
-def principal_components(
-    images: UInt8[Tensor, "N c H H"], *, components: int, generator: Generator
-) -> tuple[Float[Tensor, "c H H"], Float[Tensor, "k c H H"]]:
-    """Mean and leading principal components, in pixel units of [0, 255], by randomised SVD of a subset."""
-    subset = torch.randperm(len(images), generator=generator)[:FIT_IMAGES].sort().values
-    flat = images[subset].flatten(1).float()
-    mean = flat.mean(0)
-    rank = min(components, len(flat) - 1, flat.shape[1])
-    # svd_lowrank draws from the global generator: lend it ours.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(generator.initial_seed())
-        _, _, V = torch.svd_lowrank(flat - mean, q=min(rank + 16, *flat.shape), niter=2)
-    shape = images.shape[1:]
-    return mean.reshape(shape), V[:, :rank].T.reshape(-1, *shape).contiguous()
-
-
-def project(
-    images: UInt8[Tensor, "N c H H"], mean: Float[Tensor, "c H H"], components: Float[Tensor, "k c H H"]
-) -> Float[Tensor, "N k"]:
-    """PCA latents of whole images."""
-    return (images.float() - mean).flatten(1) @ components.flatten(1).T
+    def pictures(self, indices: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
+        """The images of some indices."""
+        found = self.find(indices)
+        return found.images[found.rows]
 
 
 @dataclass(frozen=True)
@@ -73,10 +70,11 @@ class Retrieval:
 
     def unconditional(self, count: int, *, generator: Generator) -> Completions:
         """What an image may be before anything was seen: ``count`` draws from the bank, for one owner."""
-        chosen = torch.randperm(len(self.bank.images), generator=generator)[:count].sort().values
+        size = sum(map(len, self.bank.latents))
+        chosen = torch.randperm(size, generator=generator)[:count].sort().values
         n = len(chosen)
         return Completions(
-            self.bank.images[chosen],
+            self.bank.pictures(chosen),
             torch.zeros(n, dtype=torch.long),
             torch.full((n,), 1 / n),
             torch.tensor([float(n)]),
@@ -93,32 +91,29 @@ class Retrieval:
             effective.append(found.effective)
         return Completions(torch.cat(images), torch.cat(owners), torch.cat(weights), torch.cat(effective))
 
+    @cached_property
+    def _viewers(self) -> tuple[Viewer, ...]:
+        """Of the images as they are, and of their mirror images."""
+        straight = Viewer(self.bank.mean, self.bank.components, self.grid, self.options.rank)
+        return (straight, straight.mirrored()) if self.bank.mirror else (straight,)
+
     def _propose(self, seen: Glimpses, groups: Int[Tensor, " B"]) -> list[Int[Tensor, " _"]]:
-        """Nearest bank entries (index + N for a mirror image) by squared distance in PCA approximation."""
-        bank = self.bank
-        z = bank.latents.flatten(0, 1).float()
-        distance = torch.zeros(len(groups), len(z))
-        for t in range(seen.cells.shape[1]):
-            # Images looked at in one place share the reconstruction of that place.
-            for cell in seen.cells[:, t].unique():
-                rows = (seen.cells[:, t] == cell).nonzero()[:, 0]
-                place = self.grid.top_left_px(cell[None])[None]
-                centre = fovea(bank.mean[None], self.grid, place).flatten(1)
-                basis = fovea(bank.components, self.grid, place.expand(len(bank.components), -1, -1)).flatten(1)
-                guess = z @ basis
-                y = seen.patches[rows, t].flatten(1).float() - centre
-                distance[rows] += guess.square().sum(1) - 2 * y @ guess.T
-        same = groups[:, None] == bank.groups[None]
-        distance.masked_fill_(same.repeat(1, len(bank.latents)), torch.inf)
-        if same.all(1).any():
+        """For each image the nearest of the bank in PCA approximation, as `nearest` numbers them."""
+        found = nearest(
+            self.bank.latents,
+            [viewer.query(seen) for viewer in self._viewers],
+            count=self.options.proposals,
+            groups=groups,
+            groups_of_bank=self.bank.groups,
+        )
+        usable = found.distances.isfinite()
+        if not usable.any(1).all():
             raise UserError(
                 "--bank holds only images of the same group (person) as one to be completed, and these may not "
                 "complete it: build the bank from more"
             )
         # A small bank may hold fewer images of others than proposals were asked for.
-        return [
-            row.topk(min(self.options.proposals, int(row.isfinite().sum())), largest=False).indices for row in distance
-        ]
+        return [indices[finite] for indices, finite in zip(found.indices, usable, strict=True)]
 
     def _exact(self, seen: Glimpses, candidates: Int[Tensor, " M"], generator: Generator) -> Completions:
         """Weigh one image's candidates at every shift by their pixels, and resample.
@@ -127,21 +122,45 @@ class Retrieval:
         before its shift, not with the border repeated after it: a difference of a few averaged pixels, for which
         making every candidate at every shift would be dear.
         """
-        N, s = len(self.bank.images), self.options.shift
-        pictures = self.bank.images[candidates % N]
-        mirrored = candidates >= N
-        pictures[mirrored] = pictures[mirrored].flip(-1)
-        shifts = torch.tensor([(dy, dx) for dy in (-s, 0, s) for dx in (-s, 0, s)]) if s else torch.zeros(1, 2).long()
+        versions = 1 + self.bank.mirror
+        images, rows = self.bank.find(candidates // versions)
+        mirrored = candidates % versions == 1
+        s = self.options.shift
+        shifts = torch.tensor([(dy, dx) for dy in (s, 0, -s) for dx in (s, 0, -s)]) if s else torch.zeros(1, 2).long()
         top_left_px = self.grid.top_left_px(seen.cells)
-        # A shifted image seen at l is the image seen at l - shift: no shifted image is made to compare.
-        places = (top_left_px[None] - shifts[:, None]).flatten(0, 1).expand(len(pictures), -1, -1)
-        views = fovea(pictures, self.grid, places).unflatten(1, (len(shifts), -1))
-        distance = (views.float() - seen.patches.float()).square().flatten(2).sum(-1).flatten()
+
+        def versions_of(some: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
+            return torch.where(mirrored[some, None, None, None], images[rows[some]].flip(-1), images[rows[some]])
+
+        if self.grid.scales == 1:  # what is seen at all shifts is cut out of one larger square
+            wide = replace(self.grid, glimpse_px=self.grid.glimpse_px + 2 * s)
+            straight = (top_left_px - s).expand(len(rows), -1, -1)
+            last = images.shape[-1] - wide.glimpse_px
+            reflected = torch.stack((straight[..., 0], last - straight[..., 1]), dim=-1)
+            squares = fovea(images, wide, torch.where(mirrored[:, None, None], reflected, straight), rows)
+            squares = torch.where(mirrored[:, None, None, None, None], squares.flip(-1), squares)
+            distance = _sliding(squares.flatten(1, 2), seen.patches.flatten(0, 1), step=max(1, s)).flatten()
+        else:
+            # A shifted image seen at l is the image seen at l - shift: no shifted image is made to compare.
+            places = (top_left_px[None] - shifts[:, None]).flatten(0, 1).expand(len(rows), -1, -1)
+            views = fovea(versions_of(torch.arange(len(rows))), self.grid, places).unflatten(1, (len(shifts), -1))
+            distance = (views.float() - seen.patches.float()).square().flatten(2).sum(-1).flatten()
         weights = temper(distance, self.options.effective * self.options.completions)
         chosen, counts = _resample(weights, self.options.completions, generator).unique(return_counts=True)
-        images = _shift(pictures[chosen // len(shifts)], shifts[chosen % len(shifts)])
+        moved = _shift(versions_of(chosen // len(shifts)), shifts[chosen % len(shifts)])
         effective = 1 / weights.square().sum()
-        return Completions(images, torch.zeros_like(chosen), counts / self.options.completions, effective[None])
+        return Completions(moved, torch.zeros_like(chosen), counts / self.options.completions, effective[None])
+
+
+def _sliding(squares: UInt8[Tensor, "M d w w"], patch: UInt8[Tensor, "d g g"], *, step: int) -> Float[Tensor, "M n n"]:
+    """Squared distance of a patch to every part of each square, ``step`` pixels apart: ‖v‖² - 2 v·y + ‖y‖².
+
+    Pixels are counted from grey, which keeps the three terms small beside their difference.
+    """
+    v, y = squares.float() - GREY, patch.float() - GREY
+    g = patch.shape[-1]
+    norms = F.avg_pool2d(v.square().sum(1, keepdim=True), g, step) * g**2
+    return (norms - 2 * F.conv2d(v, y[None], stride=step) + y.square().sum())[:, 0].clamp_min(0)
 
 
 def temper(distance: Float[Tensor, " M"], effective: float) -> Float[Tensor, " M"]:

@@ -1,39 +1,142 @@
-"""Stage build-bank: index training images for retrieval by PCA, of them and of their mirror images."""
+"""Stage build-bank: index images for retrieval by PCA, the training images or a bank of others.
+
+Of training images only their latents are kept, for the images are in the data. Others, of which there may be
+millions, are decoded once, projected, and kept as compressed shards (`nogs.completion.shards`). Each shard is a file
+and a row of the log with its checksum, so that a build killed anywhere goes on at its last shard; PCA is fitted on
+a sample before. Memory is that of a shard, however many there are.
+"""
 
 from __future__ import annotations
 
-import torch
+import hashlib
+from pathlib import Path
 
-from nogs.completion.retrieval import principal_components, project
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from nogs.completion.pca import fitting_sample, principal_components, project
+from nogs.completion.shards import pack
 from nogs.config import BuildBank
-from nogs.data import fingerprint, load
+from nogs.data import ImageSet, fingerprint, load
+from nogs.data.decode import Frame, decode, survey
+from nogs.data.listing import Faults
 from nogs.device import chance
+from nogs.errors import UserError
 from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, finished_run, open_run
+from nogs.rundir import RunDirectory, file_hash, finished_run, open_run
 
 CHUNK = 512
+SHARD = 4096
+"""Images in a shard: some 100 MB at 224 pixels."""
+HALF = torch.bfloat16
+"""Of latents: proposals are as good as in full precision (benchmarks/retrieval.py), and half the bytes to read."""
 
 
 def build_bank(config: BuildBank, tick: Tick | None = None) -> RunDirectory:
-    """Write bank.safetensors: which images, and their PCA. The images themselves stay in the data."""
+    """Write bank.safetensors: mean, components, and the latents of training images; or shards, and their checksums."""
     if finished := finished_run(config.machine.out, "build-bank", config, resume=config.machine.resume):
         return finished
     data = load(config.source)
+    files = _files_of(config, data) if config.images else []
     run = open_run(config.machine.out, "build-bank", config, resume=config.machine.resume)
-    members = data.members("train")
-    chunks = members.split(CHUNK)
+    inputs = {config.source.data: fingerprint(data)}
+    if config.images:
+        inputs[str(config.images)] = _index_files(run, config, data, files, tick)
+    else:
+        _index_training_images(run, config, data, tick)
+    run.finish(inputs=inputs)
+    return run
+
+
+def _index_training_images(run: RunDirectory, config: BuildBank, data: ImageSet, tick: Tick | None) -> None:
+    members, generator = data.members("train"), chance(config.seed, 4)
     with ticking("bank", len(members), tick) as report:
         report(0, "principal components")
-        mean, components = principal_components(
-            data.images[members], components=config.components, generator=chance(config.seed, 4)
-        )
-        latents = torch.empty(1 + config.mirror, len(members), len(components))
-        for number, chunk in enumerate(chunks):
-            start = number * CHUNK
-            images = data.images[chunk]
-            for side, view in enumerate((images, images.flip(-1))[: len(latents)]):
-                latents[side, start : start + len(chunk)] = project(view, mean, components)
+        sample = members[fitting_sample(len(members), generator=generator)]
+        mean, components = principal_components(data.images[sample], components=config.components, generator=generator)
+        latents = torch.empty(len(members), len(components), dtype=HALF)
+        for start in range(0, len(members), CHUNK):
+            chunk = members[start : start + CHUNK]
+            latents[start : start + len(chunk)] = project(data.images[chunk], mean, components)
             report(start + len(chunk), "")
-    run.save_tensors("bank", {"members": members, "mean": mean, "components": components, "latents": latents})
-    run.finish(inputs={config.source.data: fingerprint(data)})
-    return run
+    arrays = {"members": members, "mean": mean, "components": components, "latents": latents}
+    run.save_tensors("bank", arrays, mirror=config.mirror, shards={})
+
+
+def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: list[Path], tick: Tick | None) -> str:
+    """Write the shards that are not yet written, and bank.safetensors; return the checksum of the list of files."""
+    listed = hashlib.sha256("\n".join(map(str, files)).encode("utf-8", "surrogateescape")).hexdigest()
+    written = {row["name"]: row for row in run.rows()}
+    if any(row["files"] != listed for row in written.values()):
+        raise UserError(
+            f"--images {config.images}: files came or went since {run.path} was begun, whose shards they do not "
+            "fit; put them back, or choose another --out"
+        )
+    frame = Frame(data.images.shape[1], data.images.shape[-1])
+    faults = Faults(config.source.skip_bad)
+    with ticking("bank", len(files), tick) as report:
+        report(0, "principal components")
+        mean, components = _fitted(run, config, files, frame)
+        for number, start in enumerate(range(0, len(files), SHARD)):
+            name, chunk = f"shard-{number:05}", files[start : start + SHARD]
+            if name not in written:  # a kill between a shard and its row: done again, to the same end
+                images = _decoded(chunk, frame, faults)
+                latents = torch.cat([project(part, mean, components) for part in images.split(CHUNK)])
+                run.save_tensors(name, pack(images, latents.to(HALF))._asdict())
+                written[name] = {"sha256": file_hash(run.path / f"{name}.safetensors")}
+                run.log(name=name, images=len(images), files=listed, **written[name])
+            report(start + len(chunk), "")
+    faults.warn()
+    shards = {name: row["sha256"] for name, row in written.items()}
+    run.save_tensors("bank", {"mean": mean, "components": components}, mirror=config.mirror, shards=shards)
+    return listed
+
+
+def _fitted(
+    run: RunDirectory, config: BuildBank, files: list[Path], frame: Frame
+) -> tuple[Float[Tensor, "c H H"], Float[Tensor, "k c H H"]]:
+    """PCA of a sample of the files: kept, so that shards written after a resume have the same latents."""
+    if not run.has("components"):
+        generator = chance(config.seed, 4)
+        sample = [files[index] for index in fitting_sample(len(files), generator=generator).tolist()]
+        images = _decoded(sample, frame, Faults(config.source.skip_bad))
+        mean, components = principal_components(images, components=config.components, generator=generator)
+        run.save_tensors("components", {"mean": mean, "components": components})
+    kept = run.load_tensors("components")
+    return kept["mean"], kept["components"]
+
+
+def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "n c H H"]:
+    """The images, in the form of the data's. Raises UserError for one that cannot be decoded, unless they may be."""
+    images = []
+    for file, pixels in zip(files, decode(files, frame), strict=True):
+        if not isinstance(pixels, str):
+            images.append(pixels)
+        elif faults.skip:
+            faults.add(str(file), pixels)
+        else:
+            raise UserError(f"{file}: {pixels}; mend it and add --resume, or start again with --skip-bad")
+    if not images:
+        raise UserError(f"{files[0]} and the {len(files) - 1} files after it: none is an image; remove them")
+    return torch.from_numpy(np.stack(images))
+
+
+def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
+    """The image files below --images, by name; hidden ones are none. Those without a header are found here."""
+    root = config.images
+    assert root is not None
+    if not root.is_dir():
+        raise UserError(f"--images {root}: is not a folder; give one of image files")
+    found = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    faults = Faults(config.source.skip_bad)
+    _, bad = survey(found, data.images.shape[-1])
+    for index, reason in sorted(bad.items()):
+        faults.add(str(found[index]), reason)
+    faults.stop()
+    faults.warn()
+    files = [path for index, path in enumerate(found) if index not in bad]
+    if len(files) < 2:
+        raise UserError(f"--images {root}: {len(files)} usable images are there; give two or more")
+    return files

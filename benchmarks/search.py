@@ -1,0 +1,229 @@
+"""What a search costs, and what a cheaper one loses: exhaustive, raced, with the AVP-CNN and by lookahead.
+
+    uv run python benchmarks/search.py [--data SPEC --task NAME --image-size PX ...] --folder DIR
+
+Fits both posteriors and builds a bank in DIR (once: a second call uses them), then lets four searches look for
+the next glimpse of the same images from the same completions:
+
+- the AVP-CNN on every location of every completion, which is the published algorithm;
+- the AVP-CNN in a race;
+- the lookahead posterior on every location of every completion;
+- the lookahead posterior in a race, which is what `nogs search` does.
+
+Printed for each: seconds a glimpse of an image, evaluations of the posterior, multiply-adds a second beside the
+machine's ceiling in the same precision (a matrix product of 1024 x 1024 x 1024, measured in the same run), and the
+regret in nats under the exhaustive AVP-CNN's maps. Exhaustive search is done in full for the images of the regret;
+where it would take longer than --patience seconds an image, it is timed on a sample and said to be extrapolated, and
+regrets are left out. Every glimpse is each image's own choice (no pooling), which is the hardest case for a race.
+
+Measured on two cores (AMD EPYC with AVX512-BF16): docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from nogs.completion.protocol import Completions
+from nogs.completion.retrieval import Retrieval
+from nogs.config import (
+    BuildBank,
+    FitPosterior,
+    Geometry,
+    Machine,
+    Optimisation,
+    PosteriorNetwork,
+    RaceOptions,
+    RetrievalOptions,
+    Source,
+)
+from nogs.cost import count_macs
+from nogs.data import load
+from nogs.design import Maps, choose, map_next, regret
+from nogs.device import chance, choose_device, design_dtype
+from nogs.glimpses import Glimpses, look
+from nogs.models import load_bank, load_posterior
+from nogs.posterior import AVPCNN, LookaheadPosterior
+from nogs.racing import race_next
+from nogs.stages.build_bank import build_bank
+from nogs.stages.fit_posterior import fit_posterior
+
+SAMPLE = 512
+"""Evaluations that an exhaustive search is extrapolated from, where it would take too long."""
+Either = AVPCNN | LookaheadPosterior
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Seconds and regret of four searches."""
+
+    folder: Path
+    """the fitted posteriors and the bank are kept here"""
+    source: Annotated[Source, tyro.conf.arg(name="")] = field(default_factory=Source)
+    geometry: Annotated[Geometry, tyro.conf.arg(name="")] = field(default_factory=Geometry)
+    race: Annotated[RaceOptions, tyro.conf.arg(name="")] = field(default_factory=RaceOptions)
+    completions: int = 200
+    """completions an image (the paper's 200)"""
+    images: int = 12
+    """annotated images to search for"""
+    backbone: str = "small-resnet"
+    """CNN of the AVP-CNN; the paper's is densenet121"""
+    avp_iterations: int = 1500
+    posterior_iterations: int = 2000
+    batch_size: int = 64
+    patience: float = 120.0
+    """seconds an image that an exhaustive search may take before it is extrapolated"""
+    out: Path | None = None
+    """write the figures here as JSON"""
+
+
+def main(config: Benchmark) -> None:
+    """Fit what is not there yet, then search and print."""
+    device = choose_device("auto")
+    data = load(config.source)
+    avp, ours = _fitted(config, "avp-cnn", device), _fitted(config, "lookahead", device)
+    place = Machine(config.folder / "bank", resume=True)
+    bank = load_bank(build_bank(BuildBank(place, config.source)), data)
+    retrieval = Retrieval(bank, ours.grid, RetrievalOptions(completions=config.completions))
+    rows = data.annotated(max(600, config.images), config.source.split_seed)[: config.images]
+    ceiling = _ceiling(design_dtype(device), device)
+    print(
+        f"{len(ours.grid)} locations, {config.completions} completions drawn, {config.images} images, {device}, "
+        f"{torch.get_num_threads()} threads; a matrix product reaches {ceiling / 1e9:.0f} G multiply-adds a second"
+    )
+    figures = []
+    with torch.inference_mode():
+        cells = _first(ours, retrieval, config.images)
+        for t in range(1, config.geometry.glimpses):
+            seen = look(data.images, ours.grid, cells, rows)
+            completed = retrieval(seen, groups=data.groups[rows], generator=chance(0, 6, 0, t))
+            figures += _compare(config, avp, ours, seen, completed, t=t, ceiling=ceiling)
+            gain = map_next(ours, seen, completed).eig
+            cells = torch.cat((cells, choose(gain, cells)[:, None]), dim=1)
+    if config.out:
+        config.out.write_text(json.dumps(figures, indent=1))
+
+
+def _fitted(config: Benchmark, kind: str, device: torch.device) -> Either:
+    network = PosteriorNetwork(posterior=kind, backbone=config.backbone)  # type: ignore[arg-type] # two literals
+    iterations = config.avp_iterations if kind == "avp-cnn" else config.posterior_iterations
+    how = Optimisation(iterations, config.batch_size, learning_rate=2e-3, validate_every=250)
+    place = Machine(config.folder / kind, resume=True)
+    return load_posterior(fit_posterior(FitPosterior(place, config.source, config.geometry, network, how)), device)
+
+
+def _first(posterior: Either, retrieval: Retrieval, images: int) -> Tensor:
+    draws = retrieval.unconditional(256, generator=chance(0, 5))
+    nothing = look(draws.images[:1], posterior.grid, torch.empty(1, 0, dtype=torch.long))
+    return choose(map_next(posterior, nothing, draws).eig, torch.empty(1, 0, dtype=torch.long)).expand(images)[:, None]
+
+
+def _compare(
+    config: Benchmark, avp: Either, ours: Either, seen: Glimpses, completed: Completions, *, t: int, ceiling: float
+) -> list[dict[str, float | int | str | None]]:
+    """A line a search, and its figures; the first is the yardstick of the others."""
+    B, L = len(seen.cells), len(avp.grid)
+    whole = len(completed.owners) * L
+    each = _seconds_each(avp, seen, completed)
+    exact: Maps | None = None
+    if each * whole / B <= config.patience:
+        exact, seconds = _timed(lambda: map_next(avp, seen, completed))
+    else:
+        seconds = each * whole
+    lines = [("AVP-CNN, exhaustive" + (" (extrapolated)" if exact is None else ""), avp, seconds, whole, exact)]
+
+    def raced(posterior: Either) -> Maps:
+        return race_next(posterior, seen, completed, options=config.race, criterion="eig", generator=chance(0, 8, t))
+
+    for name, posterior, how in (
+        ("AVP-CNN, race", avp, lambda: raced(avp)),
+        ("lookahead, exhaustive", ours, lambda: map_next(ours, seen, completed)),
+        ("lookahead, race", ours, lambda: raced(ours)),
+    ):
+        maps, took = _timed(how)
+        lines.append((name, posterior, took, maps.evaluations, maps))
+    print(f"\nglimpse {t + 1}; {len(completed.owners) / B:.0f} distinct completions an image")
+    figures = []
+    for name, posterior, took, asked, maps in lines:
+        macs = _macs(posterior, seen, completed)
+        row: dict[str, float | int | str | None] = {
+            "glimpse": t + 1,
+            "search": name,
+            "seconds_each": took / B,
+            "evaluations_each": asked / B,
+            "macs_per_evaluation": macs,
+            "of_ceiling": asked * macs / took / ceiling,
+            "times_faster": seconds / took,
+        }
+        said = ""
+        if exact is not None and maps is not None:
+            lost = regret(
+                exact.eig, choose(maps.eig, seen.cells), looked_at=seen.cells, population=exact.eig.mean(0), pooling=0.0
+            )
+            row |= {"regret_mean_nats": lost.mean().item(), "regret_p95_nats": lost.quantile(0.95).item()}
+            said = f"   regret {lost.mean():.4f} mean, {lost.quantile(0.95):.4f} p95 nats"
+        print(
+            f"  {name:38} {took / B:9.3f} s   {asked / B:10,.0f} evaluations of {macs:12,.0f} macs   "
+            f"{100 * row['of_ceiling']:3.0f} % of ceiling   {seconds / took:8,.1f} x{said}",
+            flush=True,
+        )
+        figures.append(row)
+    return figures
+
+
+def _timed(work) -> tuple[Maps, float]:  # type: ignore[no-untyped-def] # () -> Maps
+    started = time.perf_counter()
+    maps = work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return maps, time.perf_counter() - started
+
+
+def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> float:
+    """Of one evaluation, over a sample."""
+    rows = torch.arange(SAMPLE) % len(completed.owners)
+    cells = torch.arange(SAMPLE) * 7 % len(posterior.grid)
+    best = []
+    for _ in range(2):
+        started = time.perf_counter()
+        posterior.lookahead(seen, completed.images, completed.owners, rows=rows, cells=cells)
+        best.append(time.perf_counter() - started)
+    return min(best) / SAMPLE
+
+
+def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
+    """Of one evaluation, when many are asked for: what 2 x 256 cost over what 256 do."""
+    counts = []
+    for n in (256, 512):
+        rows, cells = torch.zeros(n, dtype=torch.long), torch.arange(n) % len(posterior.grid)
+        counts.append(
+            count_macs(
+                posterior,
+                lambda rows=rows, cells=cells: posterior.lookahead(
+                    seen, completed.images, completed.owners, rows=rows, cells=cells
+                ),
+            )
+        )
+    return (counts[1] - counts[0]) // 256
+
+
+def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
+    """Multiply-adds a second of one large matrix product."""
+    a = torch.rand(1024, 1024, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(10):
+        started = time.perf_counter()
+        (a @ a)[0, 0].item()
+        best = min(best, time.perf_counter() - started)
+    return 1024**3 / best
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmark))
