@@ -364,7 +364,7 @@ class Run(Bounded):
     """iterations between validations"""
     patience: Count = 3000
     """stop a training after so many iterations without a better validation loss"""
-    posterior_iterations: Count = 6000
+    posterior_iterations: Count = 3000
     mirror: bool = True
     """complete with mirror images too (not for digits or text)"""
     pooling: Share = 0.75
