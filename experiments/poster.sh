@@ -3,7 +3,8 @@
 #
 #   bash experiments/poster.sh CELEBA OUT [TASK...]      (CELEBA: a folder in the official layout)
 #
-# Hardware: two cores, no GPU; two labels side by side, a core each. Not run whole yet: its hours are not known.
+# Hardware: two cores, no GPU; two labels side by side, a core each. Not run whole yet: with ram and ps-nogs alone, 25
+# minutes a label at 64 px beside other work; ws-ram alone took 20 minutes a seed at 128 px.
 # docs/reproduce.md says what was measured. Killed, the same line goes on.
 set -euo pipefail
 celeba=$1 out=$2
