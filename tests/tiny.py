@@ -147,6 +147,8 @@ def _serve() -> None:
     import nogs.report.table
     import nogs.stages.predict  # noqa: F401
 
+    # A shell starts what it puts into the background deaf to Ctrl-C, and the tests are not about that shell.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
     for line in sys.stdin:
         request = json.loads(line)
