@@ -12,7 +12,6 @@ from torch import Generator, Tensor
 
 from nogs.attention import (
     HardAttention,
-    Step,
     Stop,
     StoppingHeads,
     classify,
@@ -22,7 +21,7 @@ from nogs.attention import (
     never,
     sampling,
 )
-from nogs.glimpses import Grid
+from nogs.glimpses import Grid, look
 from nogs.objectives import (
     Rollout,
     label_loss,
@@ -108,6 +107,25 @@ def test_deterministic_and_the_same_after_save_and_load(size: int, channels: int
             assert torch.equal(got, expected)
 
 
+@pytest.mark.parametrize(("size", "channels", "scales"), [(3, 1, 1), (8, 3, 2), (16, 3, 1)])
+def test_known_glimpses_are_remembered_as_if_looked_at_one_by_one(size: int, channels: int, scales: int) -> None:
+    """And so are their gradients, and what is said without any."""
+    network, images = make(size, channels, scales), noise(20, channels)
+    cells = given_cells(network, 20)
+    led = network(images, glimpses=T, choose=following(cells, greedy))
+    known = network.say(cells, network.remember(look(images, network.grid, cells)))
+    assert_close(known, led)
+    with torch.no_grad():
+        assert_close(network(images, glimpses=T, choose=following(cells, greedy)), led)
+    parameters = list(network.parameters())
+    one, other = (
+        torch.autograd.grad(sum(column.square().mean() for column in rollout[1:]), parameters)
+        for rollout in (led, known)
+    )
+    for ours, theirs in zip(one, other, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_the_same_chance_gives_the_same_rollout() -> None:
     network, images = make().eval(), noise(64)
     cells = [network(images, glimpses=T, choose=sampling(Generator().manual_seed(seed))).cells for seed in (7, 7, 8)]
@@ -130,8 +148,10 @@ def gradients(network: HardAttention, loss: Tensor) -> dict[str, float]:
 def test_where_to_look_never_steers_what_is_remembered() -> None:
     network, images, labels = make(), noise(8), torch.arange(8) % CLASSES
     sampled = sampling(Generator().manual_seed(0))
-    policy = reinforce_loss(network(images, glimpses=T, choose=sampled), labels).sum()
-    taught = supervised_loss(network(images, glimpses=T, choose=following(given_cells(network, 8), greedy))).sum()
+    free = network(images, glimpses=T, choose=sampled)
+    policy = reinforce_loss(free, labels, free.log_policy()).sum()
+    led = network(images, glimpses=T, choose=following(given_cells(network, 8), greedy))
+    taught = supervised_loss(led.log_policy()).sum()
     for loss, moved in ((policy, {"locator", "baseline"}), (taught, {"locator"})):
         sizes = gradients(network, loss)
         assert {part for part, size in sizes.items() if size > 0} == moved
@@ -144,10 +164,10 @@ def test_the_last_answer_teaches_the_first_look() -> None:
     network, looks = make(), list[Tensor]()
     network.embedding.register_forward_hook(lambda module, inputs, output: looks.append(output))
     said = network(noise(8), glimpses=T, choose=following(given_cells(network, 8), greedy)).class_logits
-    for t, look in enumerate(looks):
-        (last,) = torch.autograd.grad(said[:, -1].square().sum(), look, retain_graph=True)
+    for t, seen in enumerate(looks):
+        (last,) = torch.autograd.grad(said[:, -1].square().sum(), seen, retain_graph=True)
         assert (last.abs().sum(1) > 0).all(), t
-        before = torch.autograd.grad(said[:, :t].sum(), look, retain_graph=True, allow_unused=True)
+        before = torch.autograd.grad(said[:, :t].sum(), seen, retain_graph=True, allow_unused=True)
         assert before == (None,) or not before[0].any(), t
 
 
@@ -292,8 +312,8 @@ def test_stopping_early_saves_time() -> None:
     """A mean of 2 of 8 glimpses: four times less to do, of which a clock on a busy machine must see some."""
     network, images = make(16, 3).eval(), noise(256, 3)
 
-    def at_two(step: Step, t: int) -> Tensor:
-        return torch.full((len(step.cells),), t == 2)
+    def at_two(states: Tensor, class_logits: Tensor, t: int) -> Tensor:
+        return torch.full((len(states),), t == 2)
 
     def seconds(stop: Stop) -> float:
         started = time.perf_counter()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -330,3 +333,32 @@ def test_seconds_are_of_training_alone_and_wall_seconds_of_everything_across_a_r
     go_on()
     # The checkpoint at 2 was taken after 1,012 seconds; what it took to write, it cannot know.
     assert [(row["seconds"], row["wall_seconds"]) for row in run.rows()] == [(2, 12), (4, 1024), (6, 2136)]
+
+
+AGAIN = """
+import resource
+import torch
+from nogs.fit import keep_freed_memory
+
+torch.set_num_threads(1)
+keep_freed_memory()
+
+def step():
+    held = [torch.empty(2**18).fill_(1) for _ in range(16)]  # as a graph holds them: 16 MiB, 4,096 pages
+
+for _ in range(4):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
+def test_what_a_step_frees_is_there_for_the_next(tmp_path: Path) -> None:
+    """Ten steps write 4,096 pages each: without, the system hands out up to 40,000 of them anew."""
+    script = tmp_path / "again.py"
+    script.write_text(AGAIN)
+    kept = subprocess.run([sys.executable, str(script)], check=True, capture_output=True, text=True)
+    assert int(kept.stdout) < 4_000

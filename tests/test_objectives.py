@@ -14,7 +14,6 @@ from nogs.glimpses import Grid
 from nogs.objectives import (
     Rollout,
     label_loss,
-    location_log_probs,
     partially_supervised_loss,
     reinforce_loss,
     supervised_loss,
@@ -99,7 +98,10 @@ def test_the_mean_reinforce_gradient_is_that_of_the_expected_reward(kind: str) -
     loss = torch.zeros((), dtype=torch.float64)
     for image, label in enumerate(LABELS):
         rollout, probability = table.rollouts(image, baselines(kind))
-        loss = loss + (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), label))).sum()
+        loss = (
+            loss
+            + (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), label), rollout.log_policy())).sum()
+        )
     got = torch.autograd.grad(loss, table.parameters)
     assert max(g.abs().max().item() for g in got) > 0.01
     for one, other in zip(got, expected, strict=True):
@@ -112,7 +114,8 @@ def test_a_baseline_of_the_future_would_be_noticed() -> None:
     expected = torch.autograd.grad(-table.expected_reward(0), table.parameters)
     rollout, probability = table.rollouts(0, biased)
     got = torch.autograd.grad(
-        (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), LABELS[0]))).sum(), table.parameters
+        (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), LABELS[0]), rollout.log_policy())).sum(),
+        table.parameters,
     )
     assert (got[1] - expected[1]).abs().max() > 0.01
 
@@ -123,7 +126,7 @@ def test_the_baseline_learns_the_reward_and_nothing_else() -> None:
     logits = torch.tensor([[[1.0, 2.0], [0.5, 0.1]]])
     said = torch.tensor([[[0.0, 0.0], [-1.0, 1.0]]])
     rollout = Rollout(torch.tensor([[0, 1]]), logits, b, said, torch.zeros(1, 2, 1))
-    reinforce_loss(rollout, torch.tensor([1])).sum().backward()
+    reinforce_loss(rollout, torch.tensor([1]), rollout.log_policy()).sum().backward()
     torch.testing.assert_close(b.grad, torch.tensor([[-0.75, -0.5]]))
 
 
@@ -165,7 +168,7 @@ def test_the_network_climbs_its_expected_reward(bias: float) -> None:
         right = torch.tensor([float(said[0] == 0), float(said[1] == 1)])
         rewards.append(right)
         objective = objective + (likely * right).sum()
-        loss = loss + (likely.detach() * reinforce_loss(rollout, labels)).sum()
+        loss = loss + (likely.detach() * reinforce_loss(rollout, labels, rollout.log_policy())).sum()
     assert torch.stack(rewards).std(0).min() > 0
     expected = torch.autograd.grad(-objective, parameters, retain_graph=True)
     got = torch.autograd.grad(loss, parameters)
@@ -194,24 +197,27 @@ def by_hand(cells: list[list[int]]) -> Rollout:
 def test_losses_by_hand() -> None:
     rollout = by_hand([[0, 2], [2, 1]])
     torch.testing.assert_close(
-        location_log_probs(rollout),
+        rollout.log_policy(),
         torch.tensor([[math.log(0.5), math.log(0.2)], [math.log(0.25), math.log(0.7)]]),
     )
-    torch.testing.assert_close(supervised_loss(rollout), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)]))
+    torch.testing.assert_close(
+        supervised_loss(rollout.log_policy()), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)])
+    )
     torch.testing.assert_close(
         label_loss(rollout, torch.tensor([0, 1])),
         torch.tensor([-(math.log(0.2) + math.log(0.9)) / 2, -(math.log(0.8) + math.log(0.1)) / 2]),
     )
     # Last said: class 0. The first image earns 1, the second nothing; baselines are 0.
     torch.testing.assert_close(
-        reinforce_loss(rollout, torch.tensor([0, 1])), torch.tensor([-math.log(0.5 * 0.2) + 1, 0.0])
+        reinforce_loss(rollout, torch.tensor([0, 1]), rollout.log_policy()),
+        torch.tensor([-math.log(0.5 * 0.2) + 1, 0.0]),
     )
 
 
 def test_an_unlikely_target_still_pulls() -> None:
     logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
     rollout = Rollout(torch.tensor([[2]]), logits, torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1))
-    supervised_loss(rollout).sum().backward()
+    supervised_loss(rollout.log_policy()).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[[1.0, 0.0, -1.0]]]))
 
 

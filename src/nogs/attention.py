@@ -5,19 +5,23 @@ h_t-1 to q(l_t | h_t-1) over the grid's cells, the glimpse y_t = fovea(x, l_t) i
 a GRU updates h_t, and the classifier maps h_t to q(θ | y_1:t, l_1:t). Location and baseline heads read a
 detached state: their losses never steer what is remembered. There is a prediction at every t, so the network
 can stop at any.
+
+Choosing a cell takes no gradient, so a network that learns looks first (`HardAttention.run`), and is asked for
+what the losses need of its heads afterwards, for all t at once (`HardAttention.say`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from nogs.embedding import GlimpseEmbedding, convolutional
-from nogs.glimpses import Grid, fovea
+from nogs.glimpses import Glimpses, Grid, fovea
 from nogs.information import entropy
 from nogs.methods import Method
 from nogs.objectives import Rollout
@@ -25,16 +29,17 @@ from nogs.objectives import Rollout
 Chooser = Callable[[Float[Tensor, "B L"], int], Int[Tensor, " B"]]
 """(location logits, t) → the cell each image is looked at; t counts from 0."""
 
+Locator = Callable[[Float[Tensor, "B h"]], Float[Tensor, "B L"]]
+"""h_t-1 → logits of where to look next."""
+
 HEAD_WIDTH = 32
 
 
 class Step(NamedTuple):
-    """One glimpse of B images: the fields of a `Rollout`, without t."""
+    """One glimpse of B images: where they were looked at, by which logits, and what is remembered after it."""
 
     cells: Int[Tensor, " B"]
     location_logits: Float[Tensor, "B L"]
-    baselines: Float[Tensor, " B"]
-    class_logits: Float[Tensor, "B C"]
     states: Float[Tensor, "B h"]
 
 
@@ -61,12 +66,28 @@ class HardAttention(nn.Module):
     ) -> Rollout:
         """Look at each image (or those of ``rows``) ``glimpses`` times, where ``choose`` says."""
         rows = torch.arange(len(images), device=images.device) if rows is None else rows
+        steps = self.run(images, rows, glimpses=glimpses, choose=choose)
+        if torch.is_grad_enabled():
+            return self.say(*visited(steps))
+        cells, where, states = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
+        return Rollout(cells, where, self.baseline(before(states))[..., 0], self.classifier(states), states)
+
+    def run(
+        self,
+        images: UInt8[Tensor, "N c H H"],
+        rows: Int[Tensor, " B"],
+        *,
+        glimpses: int,
+        choose: Chooser,
+        locate: Locator | None = None,
+    ) -> list[Step]:
+        """Look ``glimpses`` times at the images ``rows``, where ``choose`` says of q(l_t | h_t-1), or of ``locate``."""
         h = torch.zeros(len(rows), self.core.hidden_size, device=images.device)
         steps: list[Step] = []
         for t in range(glimpses):
-            steps.append(self.step(images, rows, h=h, t=t, choose=choose))
+            steps.append(self.step(images, rows, h=h, t=t, choose=choose, locate=locate))
             h = steps[-1].states
-        return Rollout(*(torch.stack(column, dim=1) for column in zip(*steps, strict=True)))
+        return steps
 
     def step(
         self,
@@ -76,14 +97,36 @@ class HardAttention(nn.Module):
         h: Float[Tensor, "B h"],
         t: int,
         choose: Chooser,
+        locate: Locator | None = None,
     ) -> Step:
         """Look once more at the images ``rows``, which are remembered as ``h``; t counts from 0."""
-        seen = h.detach()
-        where = self.locator(seen)
+        with torch.no_grad():
+            where = (locate or self.locator)(h)
         cells = choose(where, t)
         patches = fovea(images, self.grid, self.grid.top_left_px(cells)[:, None], rows)[:, 0]
-        h = self.core(self.embedding(patches, cells), h)
-        return Step(cells, where, self.baseline(seen)[:, 0], self.classifier(h), h)
+        return Step(cells, where, self.core(self.embedding(patches, cells), h))
+
+    def remember(self, seen: Glimpses) -> Float[Tensor, "B T h"]:
+        """h_t after each of these glimpses."""
+        states = [torch.zeros(len(seen.cells), self.core.hidden_size, device=seen.cells.device)]
+        for embedded in self.embedding(seen.patches, seen.cells).unbind(1):
+            states.append(self.core(embedded, states[-1]))
+        return torch.stack(states[1:], dim=1)
+
+    def say(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"]) -> Rollout:
+        """What every head says, for all t at once, where ``cells`` were looked at and ``states`` remembered."""
+        asked = before(states)
+        return Rollout(cells, self.locator(asked), self.baseline(asked)[..., 0], self.classifier(states), states)
+
+
+def visited(steps: Sequence[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"]]:
+    """Where was looked, and what was remembered after it."""
+    return torch.stack([step.cells for step in steps], dim=1), torch.stack([step.states for step in steps], dim=1)
+
+
+def before(states: Float[Tensor, "B T h"]) -> Float[Tensor, "B T h"]:
+    """h_t-1, detached, of every h_t: all that the heads of location and baseline read."""
+    return F.pad(states.detach()[:, :-1], (0, 0, 1, 0))
 
 
 def greedy(logits: Float[Tensor, "B L"], t: int) -> Int[Tensor, " B"]:
@@ -193,20 +236,20 @@ def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, outputs))
 
 
-Stop = Callable[[Step, int], Bool[Tensor, " B"]]
-"""(the last glimpse, t) → which images have been looked at enough; t counts from 1."""
+Stop = Callable[[Float[Tensor, "B h"], Float[Tensor, "B C"], int], Bool[Tensor, " B"]]
+"""(h_t, class logits, t) → which images have been looked at enough; t counts from 1."""
 
 
-def never(step: Step, t: int) -> Bool[Tensor, " B"]:
+def never(states: Float[Tensor, "B h"], class_logits: Float[Tensor, "B C"], t: int) -> Bool[Tensor, " B"]:
     """Look as often as one may."""
-    return torch.zeros_like(step.cells, dtype=torch.bool)
+    return torch.zeros(len(states), dtype=torch.bool, device=states.device)
 
 
 def expecting_less(heads: StoppingHeads, threshold_nats: float) -> Stop:
     """Stop where the predicted entropy gain of the next glimpse is under the threshold."""
 
-    def stop(step: Step, t: int) -> Tensor:
-        told = heads.features(step.states, step.class_logits, torch.tensor(t, device=step.states.device))
+    def stop(states: Tensor, class_logits: Tensor, t: int) -> Tensor:
+        told = heads.features(states, class_logits, torch.tensor(t, device=states.device))
         return heads.entropy_gain(told)[..., 0] < threshold_nats
 
     return stop
@@ -236,10 +279,10 @@ def classify(
     for t in range(1, glimpses + 1):
         step = network.step(images, left, h=h, t=t - 1, choose=choose)
         cells[left, t - 1] = step.cells
-        said[left] = step.class_logits
+        said[left] = class_logits = network.classifier(step.states)
         if t == glimpses:
             break
-        done = stop(step, t)
+        done = stop(step.states, class_logits, t)
         steps[left[done]] = t
         left, h = left[~done], step.states[~done]
         if not len(left):

@@ -10,25 +10,38 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nogs.glimpses import Grid
 
 
 def to_unit(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """uint8 in [0, 255] → float in [-1, 1]."""
-    return pixels.float() / 127.5 - 1
+    return pixels.float().div_(127.5).sub_(1)
+
+
+class ChannelsLast(nn.Sequential):
+    """Layers that begin with a convolution, in the memory order in which small ones take half the time."""
+
+    def forward(self, input: Float[Tensor, "B c g g"]) -> Tensor:
+        return super().forward(  # type: ignore[no-untyped-call] # by torch
+            input.contiguous(memory_format=torch.channels_last)
+        )
 
 
 def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
-    """φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5)."""
+    """φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5).
+
+    The second rectification comes after the pooling, with which it commutes: a quarter of the work.
+    """
     after_stride = (grid.glimpse_px + 1) // 2
     pooled = max(1, after_stride // 2)
-    return nn.Sequential(
+    return ChannelsLast(
         nn.Conv2d(channels, 16, 3, padding=1),
         nn.ReLU(),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(),
         nn.AdaptiveMaxPool2d(pooled) if after_stride % 2 else nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(32 * pooled**2, 2 * width),
         nn.ReLU(),
@@ -62,7 +75,8 @@ class GlimpseEmbedding(nn.Module):
     ) -> Float[Tensor, "*batch e"]:
         what = self.what(to_unit(patches).flatten(0, -4)).unflatten(0, patches.shape[:-3])
         # ψ of the whole grid is cheaper than ψ of each glimpse once a batch holds more glimpses than cells.
-        where = (
-            self.where(self.centres[cells]) if cells.numel() < len(self.centres) else self.where(self.centres)[cells]
-        )
+        if cells.numel() < len(self.centres):
+            where = self.where(self.centres[cells])
+        else:  # as an embedding, for its gradient is a sum over cells, where that of an index is a sort
+            where = F.embedding(cells, self.where(self.centres))
         return (what * where).relu()

@@ -11,6 +11,7 @@ subtract from them are left out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import Chooser, HardAttention, Step, sampling
-from nogs.embedding import to_unit
+from nogs.attention import HardAttention, before, sampling, visited
 from nogs.glimpses import Grid
-from nogs.objectives import Rollout
+from nogs.objectives import Rollout, location_log_probs
 
 COARSE_PX = 16
 """Side length of the image as the inference network sees it."""
@@ -39,12 +39,12 @@ class InferenceNetwork(nn.Module):
 
     def context(self, images: UInt8[Tensor, "B c H H"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B w"]:
         """What is known before the first glimpse."""
-        coarse = F.adaptive_avg_pool2d(to_unit(images), self.coarse_px)
+        coarse = F.adaptive_avg_pool2d(images.float(), self.coarse_px) / 127.5 - 1
         return (self.image(coarse.flatten(1)) + self.label(labels)).relu()
 
-    def forward(self, context: Float[Tensor, "B w"], h: Float[Tensor, "B h"]) -> Float[Tensor, "B L"]:
+    def forward(self, context: Float[Tensor, "*batch w"], h: Float[Tensor, "*batch h"]) -> Float[Tensor, "*batch L"]:
         """Logits of r; no gradient goes back into what is remembered."""
-        return self.locator(torch.cat((context, h.detach()), dim=1))
+        return self.locator(torch.cat((context, h.detach()), dim=-1))
 
 
 class Proposed(NamedTuple):
@@ -68,18 +68,13 @@ def propose(
     """Run the network ``samples`` times on each image of ``rows``, where the inference network says."""
     context = inference.context(images[rows], labels).repeat_interleave(samples, 0)
     rows = rows.repeat_interleave(samples)
-    h = torch.zeros(len(rows), network.core.hidden_size, device=images.device)
-    steps: list[Step] = []
-    log_proposal: list[Tensor] = []
-    for t in range(glimpses):
-        logits = inference(context, h)
-        steps.append(network.step(images, rows, h=h, t=t, choose=_instead(logits, sampling(generator))))
-        log_proposal.append(logits.log_softmax(-1).gather(1, steps[-1].cells[:, None])[:, 0])
-        h = steps[-1].states
-    rollout = Rollout(*(torch.stack(column, dim=1) for column in zip(*steps, strict=True)))
-    return Proposed(rollout, torch.stack(log_proposal, dim=1))
-
-
-def _instead(logits: Float[Tensor, "B L"], choose: Chooser) -> Chooser:
-    """Choose by these logits, whatever the policy's own are."""
-    return lambda policy, t: choose(logits, t)
+    steps = network.run(
+        images,
+        rows,
+        glimpses=glimpses,
+        choose=sampling(generator),
+        locate=partial(inference, context),
+    )
+    rollout = network.say(*visited(steps))
+    logits = inference(context[:, None].expand(-1, glimpses, -1), before(rollout.states))
+    return Proposed(rollout, location_log_probs(rollout.cells, logits))

@@ -14,12 +14,13 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, chooser, following, sampling
+from nogs.attention import HardAttention, chooser, sampling, visited
 from nogs.config import Train
 from nogs.data import fingerprint, load
 from nogs.device import chance, choose_device
 from nogs.errors import UserError
 from nogs.fit import fit
+from nogs.glimpses import look
 from nogs.inference import InferenceNetwork, propose
 from nogs.methods import Method, Policy, method
 from nogs.models import grid_of, save_attention
@@ -94,19 +95,28 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
 
 
 def _reinforced(training: Training, free: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
-    """Partial supervision: REINFORCE where the policy draws its own cells, the given ones where there are some."""
-    config, T = training.config, training.config.geometry.glimpses
-    if training.sequences is None:
-        images, cells = free, torch.full((len(free), T), -1, device=free.device)
-    else:
-        images, cells = _with_sequences(free, training.sequences, config, generator)
-    choose = chooser(training.method, training.network.grid, generator=generator, policy=sampling(generator))
-    rollout = training.network(training.pixels, images, glimpses=T, choose=following(cells, choose))
+    """Partial supervision: REINFORCE where the policy draws its own cells, the given ones where there are some.
+
+    As published, supervised images take places in the batch; for the location head alone they come on top.
+    """
+    network, pixels, T = training.network, training.pixels, training.config.geometry.glimpses
+    taught, given = _given(training, generator)
+    published = training.config.supervision == "published"
+    if published:
+        free = free[len(taught) :]
+    choose = chooser(training.method, network.grid, generator=generator, policy=sampling(generator))
+    cells, states = visited(network.run(pixels, free, glimpses=T, choose=choose))
+    if len(taught):
+        # Where they teach the location head alone, nothing that is remembered of them needs a gradient.
+        with torch.set_grad_enabled(published):
+            remembered = network.remember(look(pixels, network.grid, given, taught))
+        cells, states = torch.cat((cells, given)), torch.cat((states, remembered))
+    images = torch.cat((free, taught))
     return partially_supervised_loss(
-        rollout,
+        network.say(cells, states),
         training.labels[images],
-        cells[:, 0] >= 0,
-        supervised_labels=config.supervision == "published",
+        torch.arange(len(images), device=images.device) >= len(free),
+        supervised_labels=published,
     )
 
 
@@ -155,17 +165,12 @@ def _sequences(config: Train) -> Sequences:
     return load_sequences(run)
 
 
-def _with_sequences(
-    free: Int[Tensor, " b"], sequences: Sequences, config: Train, generator: Generator
-) -> tuple[Int[Tensor, " n"], Int[Tensor, "n T"]]:
-    """The batch's images and their given cells, -1 where the policy draws its own.
-
-    As published, supervised images take places in the batch; for the location head alone they come on top.
-    """
-    k = min(config.supervised_batch, len(sequences.images))
-    device = generator.device
-    rows = torch.randint(len(sequences.images), (k,), generator=generator, device=device).cpu()
-    if config.supervision == "published":
-        free = free[k:]
-    drawn = torch.full((len(free), sequences.cells.shape[1]), -1, device=device)
-    return torch.cat((free, sequences.images[rows].to(device))), torch.cat((drawn, sequences.cells[rows].to(device)))
+def _given(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:
+    """The supervised images of a step and their given cells: none, where the method has no sequences."""
+    device, sequences = generator.device, training.sequences
+    if sequences is None:
+        cells = torch.empty(0, training.config.geometry.glimpses, dtype=torch.long, device=device)
+        return cells[:, 0], cells
+    k = min(training.config.supervised_batch, len(sequences.images))
+    rows = torch.randint(len(sequences.images), (k,), generator=generator, device=device).to(sequences.images.device)
+    return sequences.images[rows].to(device), sequences.cells[rows].to(device)

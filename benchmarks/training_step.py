@@ -1,0 +1,362 @@
+"""A training step of the hard attention network, and a step of its use, beside a straightforward implementation.
+
+    uv run python benchmarks/training_step.py [--image-size 224 --glimpse-size 16 --stride 4 --glimpses 5 --batch 64]
+
+Training (RAM, the paper's network, in full precision). The straightforward step is what one writes from the paper:
+float images from a `DataLoader`, normalised whole and collated; `torch.distributions.Categorical` to sample and to
+score, with its validation; every head inside the loop over t; Adam as it comes. Ours is `nogs.stages.train` on the
+same synthetic images. Each has a process of its own, for `nogs.fit` tells the memory allocator how to behave, and
+they take turns, a round each; the ratio is the median over rounds. Parts of a step are timed too: what a loader, the
+forward pass, the backward pass and Adam cost in each. Multiply-adds are counted by torch, forward and backward.
+
+Inference: T glimpses with the greedy policy, for a batch of 1 and of --batch images. The ceiling is the same
+products, of the same shapes on the same tensors, alone: what no network of these layers can pass with these kernels.
+
+Processor seconds of one thread on a CPU, so that other work on the machine matters less; the clock on an accelerator.
+Measured figures: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import count, islice
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+import tyro
+from torch import Tensor, nn
+from torch.distributions import Categorical
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from nogs.attention import HardAttention, greedy
+from nogs.config import Geometry, Machine, Train
+from nogs.cost import FLOPS_A_MAC, count_macs, macs_by_glimpse
+from nogs.device import chance, choose_device
+from nogs.fit import FUSED, Batches, keep_freed_memory
+from nogs.glimpses import Grid
+from nogs.methods import method
+from nogs.stages.train import LOSSES, Training
+
+CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
+PARTS = ("images", "forward", "backward", "update")
+STEPS = 3
+"""In a round."""
+WARM_UP = 5
+"""Rounds before the first that counts: memory is handed out, and the kernels are chosen, in the first steps."""
+WAYS = ("straightforward", "ours")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Training and inference steps against a straightforward implementation."""
+
+    image_size: int = 224
+    glimpse_size: int = 16
+    stride: int = 4
+    glimpses: int = 5
+    batch: int = 64
+    images: int = 1000
+    """synthetic images to train on"""
+    rounds: int = 15
+    device: str = "cpu"
+    out: Path | None = None
+    """write the figures here as JSON"""
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.image_size, self.glimpse_size, self.stride)
+
+
+class Straightforward(nn.Module):
+    """The network of the paper, as one writes it down."""
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.g = grid.glimpse_px
+        offsets = torch.tensor(grid.offsets_px)
+        self.register_buffer("corners", torch.cartesian_prod(offsets, offsets))
+        self.register_buffer("centres", grid.centres(torch.arange(len(grid))))
+        self.what = nn.Sequential(
+            nn.Conv2d(CHANNELS, 16, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(32 * (self.g // 4) ** 2, 2 * WIDTH),
+            nn.ReLU(),
+            nn.Linear(2 * WIDTH, WIDTH),
+        )
+        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, WIDTH))
+        self.core = nn.GRUCell(WIDTH, HIDDEN)
+        self.classifier = nn.Linear(HIDDEN, CLASSES)
+        self.locator = nn.Sequential(nn.Linear(HIDDEN, 32), nn.ReLU(), nn.Linear(32, len(grid)))
+        self.baseline = nn.Linear(HIDDEN, 1)
+
+    def forward(self, images: Tensor, labels: Tensor, glimpses: int) -> Tensor:
+        """The loss of a batch of normalised images: RAM, as in nogs.objectives."""
+        h = images.new_zeros(len(images), HIDDEN)
+        log_probs, baselines, losses = [], [], []
+        for _ in range(glimpses):
+            policy = Categorical(logits=self.locator(h.detach()))
+            cells = policy.sample()
+            log_probs.append(policy.log_prob(cells))
+            baselines.append(self.baseline(h.detach())[:, 0])
+            patches = torch.stack(
+                [
+                    image[:, row : row + self.g, column : column + self.g]
+                    for image, (row, column) in zip(images, self.corners[cells].tolist(), strict=True)
+                ]
+            )
+            h = self.core((self.what(patches) * self.where(self.centres[cells])).relu(), h)
+            said = self.classifier(h)
+            losses.append(F.cross_entropy(said, labels))
+        reward = (said.argmax(-1) == labels).float()
+        advantage = reward[:, None] - torch.stack(baselines, dim=1)
+        policy_loss = -(torch.stack(log_probs, dim=1) * advantage.detach()).sum(1).mean()
+        return torch.stack(losses).mean() + policy_loss + advantage.square().mean()
+
+
+class Images(Dataset[tuple[Tensor, Tensor]]):
+    """Normalised float images, one at a time."""
+
+    def __init__(self, pixels: Tensor, labels: Tensor) -> None:
+        self.pixels, self.labels = pixels, labels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return (self.pixels[index].float() / 255 - 0.5) / 0.5, self.labels[index]
+
+
+class Step(NamedTuple):
+    """A training step by its parts: the batch, its loss, and Adam's move."""
+
+    batch: Callable[[int], tuple[Tensor, ...]]
+    loss: Callable[..., Tensor]
+    adam: torch.optim.Adam
+
+
+def straightforward(config: Benchmark, pixels: Tensor, labels: Tensor, device: torch.device) -> Step:
+    network = Straightforward(config.grid).to(device)
+    loader = DataLoader(Images(pixels, labels), config.batch, shuffle=True, drop_last=True)
+
+    def endlessly() -> Iterator[list[Tensor]]:
+        while True:
+            yield from loader
+
+    batches = endlessly()
+    return Step(
+        lambda iteration: tuple(part.to(device) for part in next(batches)),
+        partial(network, glimpses=config.glimpses),
+        torch.optim.Adam(network.parameters()),
+    )
+
+
+def ours(config: Benchmark, pixels: Tensor, labels: Tensor, device: torch.device) -> Step:
+    if device.type == "cpu":
+        keep_freed_memory()
+    network = HardAttention(config.grid, channels=CHANNELS, classes=CLASSES, hidden=HIDDEN).to(device)
+    geometry = Geometry(config.glimpse_size, config.stride, config.glimpses)
+    ram = method("ram")
+    known = Training(
+        Train(Machine(Path("nowhere")), geometry=geometry),
+        ram,
+        network,
+        inference=None,
+        sequences=None,
+        pixels=pixels.to(device),
+        labels=labels.to(device),
+    )
+    batches = Batches(examples=len(pixels), size=config.batch, seed=0)
+    adam = torch.optim.Adam(network.parameters(), fused=device.type in FUSED)
+
+    def loss(batch: Tensor, iteration: Tensor) -> Tensor:
+        return LOSSES[ram.policy](known, batch, chance(0, 1, int(iteration), device=device))
+
+    return Step(lambda iteration: (batches(iteration).to(device), torch.tensor(iteration)), loss, adam)
+
+
+def work(pipe: Connection, config: Benchmark, way: str) -> None:
+    """A process: first the multiply-adds and parameters of a step, then, whenever asked, the seconds of its parts."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    device, H = choose_device(config.device), config.image_size
+    pixels = torch.randint(0, 256, (config.images, CHANNELS, H, H), dtype=torch.uint8)
+    step = {"straightforward": straightforward, "ours": ours}[way](
+        config, pixels, torch.randint(CLASSES, (config.images,)), device
+    )
+    with FlopCounterMode(display=False) as counter:
+        step.loss(*step.batch(0)).backward()
+    parameters = sum(part.numel() for group in step.adam.param_groups for part in group["params"])
+    pipe.send((counter.get_total_flops() // FLOPS_A_MAC, parameters))
+    iterations = count(1)
+    while pipe.recv():
+        spent = dict.fromkeys(PARTS, 0.0)
+        for iteration in islice(iterations, STEPS):
+            clock = [now(device)]
+            step.adam.zero_grad(set_to_none=True)
+            batch = step.batch(iteration)
+            clock.append(now(device))
+            loss = step.loss(*batch)
+            clock.append(now(device))
+            loss.backward()
+            clock.append(now(device))
+            step.adam.step()
+            clock.append(now(device))
+            for part, start, end in zip(PARTS, clock, clock[1:], strict=False):
+                spent[part] += (end - start) / STEPS
+        pipe.send(spent)
+
+
+def now(device: torch.device) -> float:
+    """Seconds: of the processor on a CPU, of the clock once an accelerator has done all that it was told."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
+
+
+def training(config: Benchmark, ceiling: float) -> dict[str, object]:
+    """Both ways in turn; prints the table."""
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    for way in WAYS:
+        pipes[way], theirs = spawn.Pipe()
+        spawn.Process(target=work, args=(theirs, config, way), daemon=True).start()
+    counted = {way: pipe.recv() for way, pipe in pipes.items()}
+    assert counted["ours"][1] == counted["straightforward"][1]
+    rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    for _ in range(WARM_UP + config.rounds):
+        for way, pipe in pipes.items():
+            pipe.send(True)
+            rounds[way].append(pipe.recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    totals = {way: [sum(parts.values()) for parts in found[WARM_UP:]] for way, found in rounds.items()}
+    ratio = median(a / b for a, b in zip(totals["straightforward"], totals["ours"], strict=True))
+    whole, glimpsed = (
+        CHANNELS * config.batch * px for px in (config.image_size**2, config.glimpses * config.glimpse_size**2)
+    )
+    pixel_bytes = {"straightforward": whole, "ours": glimpsed}
+    print(f"\nA training step of {config.batch} images, {counted['ours'][1]:,} parameters; milliseconds")
+    print(
+        f"{'':16}{'total':>9}"
+        + "".join(f"{part:>10}" for part in PARTS)
+        + "     M macs   of ceiling   KiB of pixels read"
+    )
+    figures: dict[str, object] = {"times_faster": ratio}
+    for way in WAYS:
+        parts = {part: median(found[part] for found in rounds[way][WARM_UP:]) for part in PARTS}
+        seconds, macs = median(totals[way]), counted[way][0]
+        print(
+            f"{way:16}{1e3 * seconds:9.1f}"
+            + "".join(f"{1e3 * parts[part]:10.2f}" for part in PARTS)
+            + f"{macs / 1e6:11.0f}{100 * macs / seconds / ceiling:11.0f} %{pixel_bytes[way] / 1024:21,.0f}"
+        )
+        figures[way] = {"seconds": seconds, "parts": parts, "macs": macs, "pixel_bytes": pixel_bytes[way]}
+    print(f"{ratio:.2f} times faster (median of {config.rounds} paired rounds)")
+    return figures
+
+
+def products(network: HardAttention, run: Callable[[], object]) -> list[Callable[[], Tensor]]:
+    """Every matrix product and convolution of ``run()``, alone, on the tensors that it had; biases left out."""
+    found: list[Callable[[], Tensor]] = []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        x = inputs[0]
+        if isinstance(layer, nn.Conv2d):
+            found.append(partial(F.conv2d, x, layer.weight, None, layer.stride, layer.padding))
+        elif isinstance(layer, nn.Linear):
+            found.append(partial(F.linear, x, layer.weight))
+        elif isinstance(layer, nn.GRUCell):
+            found.extend((partial(F.linear, x, layer.weight_ih), partial(F.linear, inputs[1], layer.weight_hh)))
+
+    hooks = [layer.register_forward_hook(note) for layer in network.modules()]
+    run()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.inference_mode()
+def inference(config: Benchmark, device: torch.device) -> list[dict[str, object]]:
+    """T glimpses, greedily, and the same products alone, in turn; prints the table."""
+    network = HardAttention(config.grid, channels=CHANNELS, classes=CLASSES, hidden=HIDDEN).to(device).eval()
+    parameter_bytes = sum(part.numel() * part.element_size() for part in network.parameters())
+    macs = macs_by_glimpse(network, channels=CHANNELS, glimpses=config.glimpses)[-1]
+    print(
+        f"\n{config.glimpses} glimpses: {macs:,} multiply-adds an image; {parameter_bytes / 1024:,.0f} KiB of weights"
+    )
+    print(f"{'batch':>6}{'ms':>9}{'M macs':>9}{'G macs/s':>10}{'products alone, ms':>21}{'of ceiling':>12}")
+    figures: list[dict[str, object]] = []
+    for batch in dict.fromkeys((1, config.batch)):
+        shape = (batch, CHANNELS, config.image_size, config.image_size)
+        images = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+
+        def run(images: Tensor = images) -> object:
+            return network(images, glimpses=config.glimpses, choose=greedy)
+
+        alone = products(network, run)
+        counted = count_macs(network, run)
+        taken: list[float] = []
+        least: list[float] = []
+        for _ in range(WARM_UP + config.rounds):
+            taken.append(seconds_of([run], device))
+            least.append(seconds_of(alone, device))
+        seconds, floor = median(taken[WARM_UP:]), median(least[WARM_UP:])
+        share = median(b / a for a, b in zip(taken[WARM_UP:], least[WARM_UP:], strict=True))
+        print(
+            f"{batch:6}{1e3 * seconds:9.2f}{counted / 1e6:9.1f}{counted / seconds / 1e9:10.1f}"
+            f"{1e3 * floor:21.2f}{100 * share:10.0f} %"
+        )
+        figures.append({"batch": batch, "seconds": seconds, "macs": counted, "products_seconds": floor, "share": share})
+    return figures
+
+
+def seconds_of(calls: list[Callable[[], Tensor]] | list[Callable[[], object]], device: torch.device) -> float:
+    """All calls one after another, the mean of five times."""
+    started = now(device)
+    for _ in range(5):
+        for call in calls:
+            call()
+    return (now(device) - started) / 5
+
+
+def large_product(device: torch.device) -> float:
+    """Multiply-adds a second of a large matrix product, in full precision."""
+    a = torch.rand(1024, 1024, device=device)
+    return 1024**3 / min(seconds_of([lambda: a @ a], device) for _ in range(5))
+
+
+def main(config: Benchmark) -> None:
+    """Training, then inference."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    device = choose_device(config.device)
+    ceiling = large_product(device)
+    print(
+        f"{device}, {config.image_size} px, {len(config.grid)} locations; "
+        f"a matrix product of 1024 x 1024 x 1024 reaches {ceiling / 1e9:.1f} G multiply-adds a second"
+    )
+    figures = {"ceiling_macs_per_second": ceiling, "training": training(config, ceiling)}
+    if device.type == "cpu":
+        keep_freed_memory()
+    figures["inference"] = inference(config, device)
+    if config.out:
+        config.out.write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Benchmark))

@@ -1,0 +1,75 @@
+"""A step of partial supervision, against its terms taken one by one from plain rollouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.attention import HardAttention, following, greedy, sampling
+from nogs.config import Geometry, Machine, Supervision, Train
+from nogs.glimpses import Grid
+from nogs.methods import METHODS
+from nogs.objectives import label_loss, reinforce_loss, supervised_loss
+from nogs.sequences import Sequences
+from nogs.stages.train import Training, _reinforced
+
+T, K = 2, 3
+FREE = torch.tensor([7, 2, 5, 0, 9])
+
+
+def training(method: str, supervision: Supervision) -> Training:
+    torch.manual_seed(1)
+    grid = Grid(image_px=9, glimpse_px=3, stride_px=3)
+    chance = Generator().manual_seed(2)
+    sequences = Sequences(torch.tensor([3, 8, 1, 4]), torch.randint(len(grid), (4, T), generator=chance))
+    return Training(
+        Train(
+            machine=Machine(Path("nowhere")),
+            geometry=Geometry(glimpses=T),
+            supervision=supervision,
+            supervised_batch=K,
+        ),
+        METHODS[method],
+        HardAttention(grid, channels=1, classes=2, hidden=8),
+        None,
+        None if METHODS[method].sequences == "none" else sequences,
+        torch.randint(0, 256, (10, 1, 9, 9), dtype=torch.uint8, generator=chance),
+        torch.randint(2, (10,), generator=chance),
+    )
+
+
+def by_terms(known: Training, *, published: bool) -> Tensor:
+    """The objective as method.md has it: each term averaged over the images that it speaks of."""
+    chance, network, labels = Generator().manual_seed(5), known.network, known.labels
+    free, sequences = FREE, known.sequences
+    if sequences is None:
+        rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
+        return (label_loss(rollout, labels[free]) + reinforce_loss(rollout, labels[free], rollout.log_policy())).mean()
+    rows = torch.randint(len(sequences.images), (K,), generator=chance)
+    free = free[K:] if published else free
+    rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
+    taught = sequences.images[rows]
+    led = network(known.pixels, taught, glimpses=T, choose=following(sequences.cells[rows], greedy))
+    told = label_loss(rollout, labels[free])
+    if published:
+        told = torch.cat((told, label_loss(led, labels[taught])))
+    reinforced = reinforce_loss(rollout, labels[free], rollout.log_policy())
+    return told.mean() + reinforced.mean() + supervised_loss(led.log_policy()).mean()
+
+
+@pytest.mark.parametrize(
+    ("method", "supervision"), [("ram", "location"), ("ps-nogs", "location"), ("ps-nogs", "published")]
+)
+def test_a_step_descends_the_sum_of_its_terms(method: str, supervision: Supervision) -> None:
+    known = training(method, supervision)
+    expected = by_terms(known, published=supervision == "published")
+    got = _reinforced(known, FREE, Generator().manual_seed(5))
+    torch.testing.assert_close(got, expected)
+    parameters = dict(known.network.named_parameters())
+    gradients = (torch.autograd.grad(loss, list(parameters.values())) for loss in (got, expected))
+    for name, ours, theirs in zip(parameters, *gradients, strict=True):
+        assert theirs.any(), name
+        torch.testing.assert_close(ours, theirs, msg=lambda m, n=name: f"{n}: {m}")
