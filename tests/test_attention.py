@@ -271,15 +271,15 @@ def test_the_supervised_rows_do_not_change_what_the_others_draw() -> None:
 
 def test_stopping_heads_read_and_never_steer() -> None:
     network = make()
-    heads = StoppingHeads(hidden=8, glimpses=T, costs=2)
+    heads = StoppingHeads(glimpses=T, costs=2)
     rollout = network(noise(5), glimpses=T, choose=greedy)
-    said = heads(rollout.states, rollout.class_logits)
+    said = heads(rollout.class_logits)
     assert said.entropy_gain.shape == said.accuracy_gain.shape == (5, T - 1)
     assert said.act_logits.shape == said.stop_logits.shape == (5, T, 2)
     sum(column.square().sum() for column in said).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in heads.parameters())
     assert all(parameter.grad is None for parameter in network.parameters())
-    # Two layers, (8 + 2) x 32 and 32 x 1, counted by hand.
+    # T = 3. Two layers, (3 x 3) x 32 and 32 x 2, counted by hand.
     assert heads.macs == 352
 
 
@@ -287,11 +287,20 @@ def test_leaving_the_batch_is_stopping_on_the_record() -> None:
     """Early exit gives what post-processing says, and embeds as many glimpses as images took steps."""
     network, images = make().eval(), noise(64)
     torch.manual_seed(1)
-    heads = StoppingHeads(hidden=8, glimpses=T, costs=2)
+    heads = StoppingHeads(glimpses=T, costs=2)
     with torch.inference_mode():
-        heads.entropy_gain[0].weight[:, -2] = 0  # t is not read: images alone decide
+        # t is not read, and every glimpse to come brings as much: images alone decide.
+        first, last = heads.entropy_gain[0], heads.entropy_gain[2]
+        first.weight.unflatten(1, (T, 3))[:] = first.weight.unflatten(1, (T, 3))[:, :1]
+        for rows in (last.weight, last.bias):
+            rows[1] = 2 * rows[0]
+        # And they are told apart, as by a network that has learned.
+        network.embedding.what[-1].weight.mul_(300)
+        states = network(images, glimpses=T, choose=greedy).states.flatten(0, 1)
+        network.classifier.weight.mul_(3 / states.std(0))
+        network.classifier.bias.copy_(-network.classifier.weight @ states.mean(0))
         rollout = network(images, glimpses=T, choose=greedy)
-        gains = heads(rollout.states, rollout.class_logits).entropy_gain
+        gains = heads(rollout.class_logits).entropy_gain
         threshold = gains.median().item() + 1e-6  # no gain lies on it
         steps = stop_below(gains, threshold)
         assert set(steps.tolist()) == {1, 2, 3}
@@ -312,8 +321,8 @@ def test_stopping_early_saves_time() -> None:
     """A mean of 2 of 8 glimpses: four times less to do, of which a clock on a busy machine must see some."""
     network, images = make(16, 3).eval(), noise(256, 3)
 
-    def at_two(states: Tensor, class_logits: Tensor, t: int) -> Tensor:
-        return torch.full((len(states),), t == 2)
+    def at_two(class_logits: Tensor, t: int) -> Tensor:
+        return torch.full((len(class_logits),), t == 2)
 
     def seconds(stop: Stop) -> float:
         started = time.perf_counter()

@@ -53,9 +53,10 @@ def test_parts_in_more_depth() -> None:
 
 
 def test_a_stopping_head_counts_what_it_says() -> None:
-    """A perceptron on h_t, t / T and the entropy, one output: the two products of its layers."""
-    heads = StoppingHeads(hidden=64, glimpses=3, costs=2)
-    assert count_macs(heads, lambda: heads.entropy_gain(torch.zeros(1, 66))) == 66 * 32 + 32
+    """A perceptron on three figures apart for each t, an output for each further glimpse: two products."""
+    heads = StoppingHeads(glimpses=3, costs=2)
+    asked = count_macs(heads, lambda: heads.entropy_gain(heads.features(torch.zeros(1, 4), torch.tensor(2))))
+    assert asked == heads.macs == 3 * 3 * 32 + 32 * 2
 
 
 def test_coarse_scales_cost_a_wider_first_layer() -> None:

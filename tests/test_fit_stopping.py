@@ -104,7 +104,7 @@ def test_every_curve_follows_from_the_record(runs: Runs) -> None:
     found = results_of(runs.folder / "evaluation")
     assert found["stopping"].keys() == set(RULES)
     macs = found["methods"]["ram"]["macs_by_glimpse"]
-    answer, head = 16 * 3, (16 + 2) * 32 + 32
+    answer, head = 16 * 3, 3 * T * 32 + 32 * (T - 1)
     for seed in (0, 1):
         record = load_file(runs.folder / "evaluation" / f"ram-seed{seed}.safetensors")
         assert record["act_halting"].shape == record["stop_probs"].shape == (TESTED, T, len(COSTS))

@@ -18,9 +18,8 @@ def test_batches_say_what_each_image_alone_does(monkeypatch: pytest.MonkeyPatch)
     pixels = torch.randint(0, 256, (6, 1, 9, 9), dtype=torch.uint8, generator=Generator().manual_seed(0))
     images = torch.tensor([5, 0, 3, 1, 4])
     seen = nogs.models.look_at_all(network, pixels, images, glimpses=3, choose=greedy)
-    assert not seen.states.requires_grad
+    assert not seen.class_logits.requires_grad
     for row, image in enumerate(images):
         alone = network(pixels[image : image + 1], glimpses=3, choose=greedy)
         assert torch.equal(seen.cells[row], alone.cells[0])
         torch.testing.assert_close(seen.class_logits[row], alone.class_logits[0])
-        torch.testing.assert_close(seen.states[row], alone.states[0])

@@ -10,10 +10,10 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.stopping import (
-    accuracy_gain_targets,
     act_loss,
     at_step,
-    entropy_gain_targets,
+    best_rate,
+    gains_ahead,
     halt,
     mean_field,
     stochastic_loss,
@@ -25,6 +25,7 @@ from nogs.stopping import (
     stop_sampled,
     thresholds_above,
     thresholds_below,
+    within_reach,
 )
 
 
@@ -32,11 +33,29 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_targets_by_hand() -> None:
-    found = entropy_gain_targets(torch.tensor([[0.7, 0.5, 0.6], [0.1, 0.1, 0.0]]))
-    torch.testing.assert_close(found, torch.tensor([[0.2, -0.1], [0.0, 0.1]]))
+def test_gains_by_hand() -> None:
+    doubt = torch.tensor([[0.7, 0.5, 0.6], [0.1, 0.1, 0.0]])
+    torch.testing.assert_close(gains_ahead(-doubt), torch.tensor([[[0.2, 0.1], [-0.1, 0.0]], [[0.0, 0.1], [0.1, 0.0]]]))
     right = torch.tensor([[False, True, True, False]])
-    assert accuracy_gain_targets(right).tolist() == [[1.0, 0.0, -1.0]]
+    assert gains_ahead(right.float()).tolist() == [[[1.0, 1.0, 0.0], [0.0, -1.0, 0.0], [-1.0, 0.0, 0.0]]]
+    assert within_reach(4).tolist() == [[True, True, True], [True, True, False], [True, False, False]]
+
+
+@pytest.mark.parametrize("T", [2, 3, 6])
+def test_the_best_rate_by_search(T: int) -> None:
+    """Over every image, every t and every number of glimpses that are left."""
+    gains = numbers(7, T - 1, T - 1) - 0.5
+    found = best_rate(gains, T - torch.arange(1, T))
+    for image, t in itertools.product(range(7), range(1, T)):
+        rates = [gains[image, t - 1, k - 1].item() / k for k in range(1, T - t + 1)]
+        assert found[image, t - 1].item() == pytest.approx(max(rates))
+
+
+def test_a_glimpse_that_only_leads_to_a_good_one_is_worth_taking() -> None:
+    gains = torch.tensor([[0.0, 0.4], [0.4, 9.0]])
+    assert best_rate(gains, torch.tensor([2, 1])).tolist() == pytest.approx([0.2, 0.4])
+    assert stop_below(best_rate(gains, torch.tensor([2, 1]))[None], 0.1).tolist() == [3]
+    assert stop_below(gains[None, :, 0], 0.1).tolist() == [1]
 
 
 def test_rules_by_hand() -> None:

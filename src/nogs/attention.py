@@ -25,6 +25,7 @@ from nogs.glimpses import Glimpses, Grid, fovea
 from nogs.information import entropy
 from nogs.methods import Method
 from nogs.objectives import Rollout
+from nogs.stopping import best_rate
 
 Chooser = Callable[[Float[Tensor, "B L"], int], Int[Tensor, " B"]]
 """(location logits, t) → the cell each image is looked at; t counts from 0."""
@@ -189,7 +190,7 @@ def chooser(method: Method, grid: Grid, *, generator: Generator, policy: Chooser
 
 
 class Expected(NamedTuple):
-    """What the stopping heads say: gains of the glimpse after each of t = 1..T-1; logits of halting, for K costs."""
+    """What the stopping heads say after t glimpses: the gain a glimpse to come, and logits of halting for K costs."""
 
     entropy_gain: Float[Tensor, "B T-1"]
     accuracy_gain: Float[Tensor, "B T-1"]
@@ -198,37 +199,43 @@ class Expected(NamedTuple):
 
 
 class StoppingHeads(nn.Module):
-    """A small perceptron for each rule of `nogs.stopping`, on what a frozen network has in mind after t glimpses.
+    """A small perceptron for each rule of `nogs.stopping`, on what a frozen network says after t glimpses.
 
-    It is given h_t, t / T and H[q_t]. The halting heads of ACT and of the stochastic rule have an output for
-    each of the costs that they are trained for.
+    Each is given H[q_t] and max_θ q_t(θ), apart for each t: what the network says, where the poster's heads read
+    what it remembers. h_t made every head worse on other images than those it had learned from (docs/log.md).
+    The heads of expected gain have an output for each number of further glimpses; the halting heads of ACT and of
+    the stochastic rule one for each of the costs that they are trained for.
     """
 
-    def __init__(self, *, hidden: int, glimpses: int, costs: int) -> None:
+    def __init__(self, *, glimpses: int, costs: int) -> None:
         super().__init__()
-        self.hidden, self.glimpses = hidden, glimpses
-        self.entropy_gain = _perceptron(hidden + 2, 1)
-        self.accuracy_gain = _perceptron(hidden + 2, 1)
-        self.act = _perceptron(hidden + 2, costs)
-        self.stochastic = _perceptron(hidden + 2, costs)
+        self.glimpses = glimpses
+        told = 3 * glimpses
+        self.entropy_gain = _perceptron(told, glimpses - 1)
+        self.accuracy_gain = _perceptron(told, glimpses - 1)
+        self.act = _perceptron(told, costs)
+        self.stochastic = _perceptron(told, costs)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of asking one head once, as it is used: for one cost."""
-        return (self.hidden + 3) * HEAD_WIDTH
+        """Multiply-adds of asking a head of expected gain once, which a halting head, for one cost, stays under."""
+        return (3 * self.glimpses + self.glimpses - 1) * HEAD_WIDTH
 
-    def features(
-        self, states: Float[Tensor, "*batch h"], class_logits: Float[Tensor, "*batch C"], t: Int[Tensor, "*#batch"]
-    ) -> Float[Tensor, "*batch f"]:
+    def features(self, class_logits: Float[Tensor, "*batch C"], t: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch f"]:
         """What the heads read; t counts from 1."""
-        doubt = entropy(class_logits.log_softmax(-1))
-        when = (t / self.glimpses).expand_as(doubt)
-        return torch.cat((states, when[..., None], doubt[..., None]), dim=-1).detach()
+        log_probs = class_logits.detach().log_softmax(-1)
+        confidence = log_probs.amax(-1).exp()
+        said = torch.stack((torch.ones_like(confidence), entropy(log_probs), confidence), dim=-1)
+        when = F.one_hot(t - 1, self.glimpses)
+        return (when[..., None] * said[..., None, :]).flatten(-2)
 
-    def forward(self, states: Float[Tensor, "B T h"], class_logits: Float[Tensor, "B T C"]) -> Expected:
+    def forward(self, class_logits: Float[Tensor, "B T C"]) -> Expected:
         """Ask every head."""
-        told = self.features(states, class_logits, torch.arange(1, states.shape[1] + 1, device=states.device))
-        entropy_gain, accuracy_gain = self.entropy_gain(told)[:, :-1, 0], self.accuracy_gain(told)[:, :-1, 0]
+        t = torch.arange(1, self.glimpses + 1, device=class_logits.device)
+        told = self.features(class_logits, t)
+        entropy_gain, accuracy_gain = (
+            best_rate(head(told[:, :-1]), self.glimpses - t[:-1]) for head in (self.entropy_gain, self.accuracy_gain)
+        )
         return Expected(entropy_gain, accuracy_gain, self.act(told), self.stochastic(told))
 
 
@@ -236,21 +243,21 @@ def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, outputs))
 
 
-Stop = Callable[[Float[Tensor, "B h"], Float[Tensor, "B C"], int], Bool[Tensor, " B"]]
-"""(h_t, class logits, t) → which images have been looked at enough; t counts from 1."""
+Stop = Callable[[Float[Tensor, "B C"], int], Bool[Tensor, " B"]]
+"""(class logits, t) → which images have been looked at enough; t counts from 1."""
 
 
-def never(states: Float[Tensor, "B h"], class_logits: Float[Tensor, "B C"], t: int) -> Bool[Tensor, " B"]:
+def never(class_logits: Float[Tensor, "B C"], t: int) -> Bool[Tensor, " B"]:
     """Look as often as one may."""
-    return torch.zeros(len(states), dtype=torch.bool, device=states.device)
+    return torch.zeros(len(class_logits), dtype=torch.bool, device=class_logits.device)
 
 
 def expecting_less(heads: StoppingHeads, threshold_nats: float) -> Stop:
-    """Stop where the predicted entropy gain of the next glimpse is under the threshold."""
+    """Stop where the predicted entropy gain a glimpse is under the threshold."""
 
-    def stop(states: Tensor, class_logits: Tensor, t: int) -> Tensor:
-        told = heads.features(states, class_logits, torch.tensor(t, device=states.device))
-        return heads.entropy_gain(told)[..., 0] < threshold_nats
+    def stop(class_logits: Tensor, t: int) -> Tensor:
+        now = torch.tensor(t, device=class_logits.device)
+        return best_rate(heads.entropy_gain(heads.features(class_logits, now)), heads.glimpses - now) < threshold_nats
 
     return stop
 
@@ -282,7 +289,7 @@ def classify(
         said[left] = class_logits = network.classifier(step.states)
         if t == glimpses:
             break
-        done = stop(step.states, class_logits, t)
+        done = stop(class_logits, t)
         steps[left[done]] = t
         left, h = left[~done], step.states[~done]
         if not len(left):

@@ -115,11 +115,10 @@ def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttenti
 
 
 class Seen(NamedTuple):
-    """Where n images were looked at, and what was said and in mind after each glimpse."""
+    """Where n images were looked at, and what was said after each glimpse."""
 
     cells: Int[Tensor, "n T"]
     class_logits: Float[Tensor, "n T C"]
-    states: Float[Tensor, "n T h"]
 
 
 @torch.no_grad()
@@ -131,11 +130,11 @@ def look_at_all(
     glimpses: int,
     choose: Chooser,
 ) -> Seen:
-    """Look at the ``images`` among ``pixels``. Location logits, the largest part of a rollout, are not kept."""
+    """Look at the ``images`` among ``pixels``. The rest of a rollout, its largest part, is not kept."""
     seen: list[Seen] = []
     for rows in images.split(BATCH):
         rollout = network(pixels, rows, glimpses=glimpses, choose=choose)
-        seen.append(Seen(rollout.cells, rollout.class_logits, rollout.states))
+        seen.append(Seen(rollout.cells, rollout.class_logits))
     return Seen(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
 
@@ -145,7 +144,6 @@ def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float
         "model",
         heads.state_dict(),
         kind="stopping",
-        hidden=heads.hidden,
         glimpses=heads.glimpses,
         costs=costs,
         network=file_hash(of.path / "model.safetensors"),
@@ -157,7 +155,7 @@ def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) 
     meta = run.load_metadata("model")
     if meta["network"] != file_hash(of.path / "model.safetensors"):
         raise UserError(f"--stopping {run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
-    heads = StoppingHeads(hidden=meta["hidden"], glimpses=meta["glimpses"], costs=len(meta["costs"]))
+    heads = StoppingHeads(glimpses=meta["glimpses"], costs=len(meta["costs"]))
     heads.load_state_dict(run.load_tensors("model"))
     return heads.to(device).eval()
 

@@ -2,8 +2,10 @@
 
 Per image, with q_t = q(θ | y_1:t, l_1:t) of a network that answers at every t = 1..T:
 
-- expected gain (adaptive stopping of *Near-Optimal Glimpse Sequences*): a head regresses what the next glimpse
-  brings, H[q_t] - H[q_t+1] in nats or 1[q_t+1 right] - 1[q_t right]; stop where it falls under a threshold.
+- expected gain (adaptive stopping of *Near-Optimal Glimpse Sequences*): a head regresses what k more glimpses
+  bring, H[q_t] - H[q_t+k] in nats or 1[q_t+k right] - 1[q_t right]; stop where the most a glimpse can bring, the
+  greatest gain / k, falls under a threshold. The poster has k = 1, after which an image whose next glimpse tells
+  nothing, and whose second next tells all, is given up.
 - confidence: stop where max_θ q_t(θ) is over a threshold.
 - ACT (Graves 2016, *Adaptive Computation Time*, eqs. 5-12): halting probabilities h_t, N = min{t: Σ_u≤t h_u ≥
   1 - ε}, remainder R = 1 - Σ_u<N h_u, weights p_t = h_t for t < N and p_N = R; the answer is the mean field
@@ -11,8 +13,9 @@ Per image, with q_t = q(θ | y_1:t, l_1:t) of a network that answers at every t 
   are answers of ours, where Graves averages outputs that are trained with the halting.
 - stochastic: after glimpse t a stop is drawn with probability s_t, REINFORCE with the reward 1[q_N right] - cost N.
 
-At T all stop, so there are G = T - 1 gains to predict. A threshold is set after training; of ACT and the
-stochastic rule, each cost is a training of its own. Several costs are a batch dimension here, and T comes last.
+At T all stop, so gains are predicted after each of G = T - 1 glimpses, for K = T - 1 horizons. A threshold is set
+after training; of ACT and the stochastic rule, each cost is a training of its own. Several costs are a batch
+dimension here, and T comes last.
 """
 
 from __future__ import annotations
@@ -28,14 +31,25 @@ HALTED = 0.01
 """ε, which lets ACT stop after one glimpse (Graves 2016, section 2.1)."""
 
 
-def entropy_gain_targets(entropies_nats: Float[Tensor, "n T"]) -> Float[Tensor, "n T-1"]:
-    """H[q_t] - H[q_t+1] for t = 1..T-1, in nats; negative where a glimpse confuses."""
-    return entropies_nats[:, :-1] - entropies_nats[:, 1:]
+def gains_ahead(worth: Float[Tensor, "n T"]) -> Float[Tensor, "n G K"]:
+    """worth_t+k - worth_t for t = 1..T-1 and k = 1..T-1: what a head of expected gain learns; 0 beyond T.
+
+    The worth of q_t is -H[q_t] in nats, or 1[q_t right].
+    """
+    T = worth.shape[1]
+    later = torch.stack([F.pad(worth[:, k:], (0, k)) for k in range(1, T)], dim=-1)[:, :-1]
+    return (later - worth[:, :-1, None]) * within_reach(T).to(worth.device)
 
 
-def accuracy_gain_targets(right: Bool[Tensor, "n T"]) -> Float[Tensor, "n T-1"]:
-    """1[q_t+1 right] - 1[q_t right] for t = 1..T-1: -1, 0 or 1."""
-    return right[:, 1:].float() - right[:, :-1].float()
+def within_reach(T: int) -> Bool[Tensor, "G K"]:
+    """Whether k glimpses are left after t of T."""
+    return torch.arange(1, T)[:, None] + torch.arange(1, T) <= T
+
+
+def best_rate(gains: Float[Tensor, "*batch K"], left: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
+    """The most that a glimpse brings: max of gain_k / k over k = 1..``left``, in gains a glimpse."""
+    k = torch.arange(1, gains.shape[-1] + 1, device=gains.device)
+    return (gains / k).masked_fill(k > left[..., None], -torch.inf).amax(-1)
 
 
 def stop_at(n: int, t: int) -> Int[Tensor, " n"]:
@@ -44,7 +58,7 @@ def stop_at(n: int, t: int) -> Int[Tensor, " n"]:
 
 
 def stop_below(gains: Float[Tensor, "*batch G"], threshold: float) -> Int[Tensor, "*batch"]:
-    """The first t whose predicted gain of the next glimpse is under the threshold, else T."""
+    """The first t whose predicted gain a glimpse is under the threshold, else T."""
     return _first(gains < threshold)
 
 

@@ -183,7 +183,7 @@ def accuracy_over_cost(costs: Costs) -> str:
         "seeds, bands go from the lowest seed to the highest."
     )
     if costs.adaptive:
-        text += f" Dashed: {title_of(costs.adaptive[0])} stops where the next glimpse is expected to tell too little."
+        text += f" Dashed: {title_of(costs.adaptive[0])} stops where glimpses to come are expected to tell too little."
     if costs.cnn:
         text += (
             f" CNNs see the whole image, from {short_count(min(network.macs for network in costs.cnn))} to "

@@ -144,7 +144,7 @@ def _judge_network(
     kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
     if stopping:
         heads = load_stopping(stopping, device, of=model)
-        outlook = Outlook(log_probs, *(said.cpu() for said in heads(seen.states, log_probs.to(device))))
+        outlook = Outlook(log_probs, *(said.cpu() for said in heads(log_probs.to(device))))
         kept |= recorded(outlook)
         answer_macs = network.classifier.weight.numel()
         stopped = Stopped(

@@ -34,21 +34,20 @@ from nogs.models import load_attention, look_at_all, save_stopping
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.stopping import (
-    accuracy_gain_targets,
     act_loss,
-    entropy_gain_targets,
+    gains_ahead,
     stochastic_loss,
     stop_log_probs,
     stop_sampled,
+    within_reach,
 )
 
 HELD_OUT = 1 / 3
 
 
 class Record(NamedTuple):
-    """What the frozen network had in mind and said of n images."""
+    """What the frozen network said of n images."""
 
-    states: Float[Tensor, "n T h"]
     class_logits: Float[Tensor, "n T C"]
     labels: Int[Tensor, " n"]
 
@@ -75,7 +74,7 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
     known = Record(*(torch.cat(both) for both in zip(greedy, sampled, strict=True)))
     unknown = record(held, choose=looks())
     torch.manual_seed(o.seed)
-    heads = StoppingHeads(hidden=network.core.hidden_size, glimpses=T, costs=len(config.costs)).to(device)
+    heads = StoppingHeads(glimpses=T, costs=len(config.costs)).to(device)
     with ticking("stopping", len(OBJECTIVES) * o.iterations, tick) as report:
         for number, name in enumerate(OBJECTIVES):
             done = partial(_add, report, number * o.iterations, name)
@@ -103,26 +102,26 @@ def _halves(data: ImageSet, seed: int) -> tuple[Int[Tensor, " n"], Int[Tensor, "
 def _record(network: HardAttention, data: ImageSet, images: Int[Tensor, " n"], *, T: int, choose: Chooser) -> Record:
     device = network.baseline.weight.device
     seen = look_at_all(network, data.images.to(device), images.to(device), glimpses=T, choose=choose)
-    return Record(seen.states, seen.class_logits, data.labels[images].to(device))
+    return Record(seen.class_logits, data.labels[images].to(device))
 
 
 class Lesson(NamedTuple):
     """What there is to learn of n images, whatever the head."""
 
     told: Float[Tensor, "n T f"]
-    entropy_gain: Float[Tensor, "n T-1"]
-    accuracy_gain: Float[Tensor, "n T-1"]
+    entropy_gain: Float[Tensor, "n G K"]
+    accuracy_gain: Float[Tensor, "n G K"]
     label_log_probs: Float[Tensor, "n T"]
     right: Bool[Tensor, "n T"]
 
 
 def _lesson(heads: StoppingHeads, record: Record) -> Lesson:
-    log_probs, T = record.class_logits.log_softmax(-1), record.states.shape[1]
+    log_probs, T = record.class_logits.log_softmax(-1), record.class_logits.shape[1]
     right = log_probs.argmax(-1) == record.labels[:, None]
     return Lesson(
-        heads.features(record.states, record.class_logits, torch.arange(1, T + 1, device=right.device)),
-        entropy_gain_targets(entropy(log_probs)),
-        accuracy_gain_targets(right),
+        heads.features(record.class_logits, torch.arange(1, T + 1, device=right.device)),
+        gains_ahead(-entropy(log_probs)),
+        gains_ahead(right.float()),
         log_probs.gather(-1, record.labels[:, None, None].expand(-1, T, 1))[..., 0],
         right,
     )
@@ -133,11 +132,17 @@ Objective = Callable[[Float[Tensor, "n T k"], Lesson, Float[Tensor, " K"], Gener
 
 
 def _entropy_gain(said: Tensor, lesson: Lesson, costs: Tensor, generator: Generator | None) -> Tensor:
-    return F.mse_loss(said[:, :-1, 0], lesson.entropy_gain)
+    return _error(said, lesson.entropy_gain)
 
 
 def _accuracy_gain(said: Tensor, lesson: Lesson, costs: Tensor, generator: Generator | None) -> Tensor:
-    return F.mse_loss(said[:, :-1, 0], lesson.accuracy_gain)
+    return _error(said, lesson.accuracy_gain)
+
+
+def _error(said: Float[Tensor, "n T K"], gains: Float[Tensor, "n G K"]) -> Float[Tensor, ""]:
+    """Mean square over the horizons that are within reach."""
+    known = within_reach(said.shape[1]).to(said.device).expand_as(gains)
+    return F.mse_loss(said[:, :-1][known], gains[known])
 
 
 def _act(said: Tensor, lesson: Lesson, costs: Tensor, generator: Generator | None) -> Tensor:
@@ -214,7 +219,7 @@ def _curves(
     generator: Generator,
 ) -> dict[str, Curve]:
     with torch.inference_mode():
-        said = heads(held.states, held.class_logits)
+        said = heads(held.class_logits)
     outlook = Outlook(*(column.cpu() for column in (held.class_logits.log_softmax(-1), *said)))
     thresholds = choose_thresholds(outlook)
     found = stop_by_every_rule(outlook, held.labels.cpu(), thresholds=thresholds, costs=costs, generator=generator)
