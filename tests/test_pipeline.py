@@ -107,6 +107,29 @@ def test_a_run_is_not_overwritten_and_a_finished_one_is_left_as_it_is(pipeline: 
     assert state() == before
 
 
+def test_a_run_takes_more_methods_and_seeds_later(pipeline: Pipeline, tmp_path: Path) -> None:
+    """What was trained stays to the byte; what was made of all of it is made anew; less than there is, is refused."""
+    out = tmp_path / "grown"
+    shutil.copytree(pipeline.out, out)
+    trained = {file: file.read_bytes() for file in (out / "train").rglob("model.safetensors")}
+    more = ("--methods", "random,ram,ps-nogs", "--seeds", "2,0,1")
+    done = driver().run(*pipeline.command[:-1], out, "--resume", *more)
+    assert done.code == 0, done.err
+    assert {file: file.read_bytes() for file in trained} == trained
+    results = json.loads((out / "results.json").read_text())
+    assert results["methods"].keys() == {"random", *METHODS}
+    assert all(scores["seeds"] == [2, 0, 1] for scores in results["methods"].values())
+    was = pipeline.read("results.json")["methods"]["ram"]["test_accuracy"]
+    assert results["methods"]["ram"]["test_accuracy"][1:] == was
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    for flags, complaint in ((("--methods", "ram,random"), "--methods (had"), (("--seeds", "0,1"), "--seeds (had")):
+        refused = driver().run(*pipeline.command[:-1], out, "--resume", *more, *flags)
+        assert refused.code == 2
+        assert complaint in refused.err
+    assert driver().run(*pipeline.command[:-1], out, "--resume", *more, "--stride", 3).code == 2
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+
+
 def test_a_run_that_was_moved_is_still_whole(pipeline: Pipeline, tmp_path: Path) -> None:
     """And is read from wherever one is: the report is drawn again, and two of its networks are judged again."""
     pipeline.out.rename(tmp_path / "moved")

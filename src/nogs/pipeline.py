@@ -40,7 +40,7 @@ from nogs.errors import RunError, UserError
 from nogs.methods import METHODS, STOPPING, TEACHER, method
 from nogs.models import grid_of
 from nogs.progress import progress_bars
-from nogs.rundir import RunDirectory, as_json, finished_run, first_difference, open_run, read_run
+from nogs.rundir import RunDirectory, as_json, extend_run, finished_run, first_difference, open_run, read_run
 from nogs.sequences import check_sequences
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
@@ -66,7 +66,12 @@ class Job(NamedTuple):
 
 
 def run(config: Run) -> RunDirectory:
-    """Run the pipeline of ``config``; leave results.json and report.html in its directory."""
+    """Run the pipeline of ``config``; leave results.json and report.html in its directory.
+
+    Resumed with more methods or seeds, or with CNNs, it trains those that are not there yet.
+    """
+    if config.machine.resume:
+        extend_run(config.machine.out, "run", config, by=("methods", "seeds", "cnns"), outdated=("evaluation",))
     if finished := finished_run(config.machine.out, "run", config, resume=config.machine.resume):
         return finished
     _check(config)

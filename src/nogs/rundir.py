@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,32 @@ def finished_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDir
     run = RunDirectory(path)
     _refuse_others(run, {"stage": stage, **as_json(config)}, resume=resume)
     return run if run.complete else None
+
+
+def extend_run(path: Path, stage: str, config: Any, *, by: tuple[str, ...], outdated: tuple[str, ...]) -> None:
+    """Have a run be one of more, where ``config`` asks for all that it has of the fields ``by``, and for more of them.
+
+    What was made of all of them, the directories ``outdated``, is removed; nothing happens if anything else differs,
+    for ``open_run`` to say so. Killed at any moment, the run is still one of the old configuration or of the new.
+    """
+    run = RunDirectory(path)
+    if not (path / "config.json").exists() or run.config["stage"] != stage:
+        return
+    had, wanted = run.config, {"stage": stage, **as_json(config)}
+    if first_difference({**had, **{field: wanted[field] for field in by}}, wanted):
+        return
+    if all(had[field] == wanted[field] for field in by) or not all(_holds(wanted[key], had[key]) for key in by):
+        return
+    _lock(path)
+    (path / MARKER).unlink(missing_ok=True)
+    for name in outdated:
+        shutil.rmtree(path / name, ignore_errors=True)
+    run.save_json("config.json", _movable(wanted, path.absolute()))
+
+
+def _holds(wanted: Any, had: Any) -> bool:
+    """Whether a list has all items of another, or a switch that was on is on."""
+    return set(had) <= set(wanted) if isinstance(had, list) else wanted >= had
 
 
 def read_run(path: Path, stage: str) -> RunDirectory:
