@@ -156,7 +156,10 @@ def stopping_of(seeds: int) -> dict[str, Any]:
     return {
         "stopping": {rule: curve(n, 0.01 * (seeds - 1)) for rule, n in points.items()},
         "stopping_by_seed": by_seed,
-        "stopping_advantage": {rule: ahead[: 1 if rule == "stochastic" else 3] for rule in points if rule != "eig"},
+        "stopping_advantage": {
+            of: {rule: ahead[: 1 if rule == "stochastic" else 3] for rule in points if rule not in ("eig", "accuracy")}
+            for of in ("eig", "accuracy")
+        },
     }
 
 

@@ -128,4 +128,6 @@ def test_the_summary_is_the_mean_over_seeds() -> None:
         both = np.array(found["stopping_by_seed"][rule])
         assert np.array(found["stopping"][rule]) == pytest.approx(both.mean(0))
         assert both.shape[0] == 2
-    assert found["stopping_advantage"].keys() == set(RULES) - {"eig"}
+    assert found["stopping_advantage"].keys() == {"eig", "accuracy"}
+    for rivals in found["stopping_advantage"].values():
+        assert rivals.keys() == set(RULES) - {"eig", "accuracy"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import signal
@@ -127,7 +128,7 @@ def test_every_curve_follows_from_the_record(runs: Runs) -> None:
             assert row[1] == pytest.approx(1 + going.long().cumprod(1).sum().item() / TESTED)
     for rule, rows in found["stopping"].items():
         assert np.array(rows) == pytest.approx(np.mean(found["stopping_by_seed"][rule], axis=0))
-    for rows in found["stopping_advantage"].values():
+    for rows in itertools.chain(*(rivals.values() for rivals in found["stopping_advantage"].values())):
         assert all(row["low"] <= row["difference"] + 1e-9 and row["difference"] <= row["high"] + 1e-9 for row in rows)
 
 

@@ -104,9 +104,11 @@ def test_stopping_has_a_line_a_rule_and_a_panel_a_rival() -> None:
     above, *beneath = figure.axes
     assert [line.get_label() for line in above.get_lines()] == list(RULES.values())
     assert [ax.get_title() for ax in beneath] == [
-        f"over {rival}" for rival in ("accuracy gain", "confidence", "ACT", "stochastic stop", "fixed number")
+        f"over {rival}" for rival in ("confidence", "ACT", "stochastic stop", "fixed number")
     ]
-    assert beneath[0].get_lines()[1].get_ydata() == pytest.approx(1.0)  # 0.01, in points
+    for line, rule in zip(beneath[0].get_lines()[1:], ("eig", "accuracy"), strict=True):
+        assert line.get_ydata() == pytest.approx(1.0)  # 0.01, in points
+        assert line.get_color() == LIGHT.rules[rule]
 
 
 def test_any_subset_of_rules_is_drawn() -> None:

@@ -31,6 +31,8 @@ from nogs.stopping import (
 
 RULES = ("eig", "accuracy", "confidence", "act", "stochastic", "sampled_stochastic", "fixed")
 THRESHOLDED = ("eig", "accuracy", "confidence")
+GAINS = ("eig", "accuracy")
+"""Rules of expected gain, which are set against the others."""
 SETTINGS = 33
 """Thresholds of a curve."""
 RESAMPLES = 1000
@@ -138,7 +140,7 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
 def advantage(
     by_seed: Sequence[Mapping[str, Stops]], *, of: str, glimpses: int, generator: Generator
 ) -> dict[str, list[dict[str, float]]]:
-    """Accuracy of rule ``of`` minus each rival's at equal mean glimpses, with a paired bootstrap interval.
+    """Accuracy of rule ``of`` minus that of each which expects no gain, at equal mean glimpses, with a paired interval.
 
     Test images are drawn anew, the same ones for all rules and seeds (Efron and Tibshirani 1993, percentile
     interval): it speaks of other images, not of other trainings. A rival is compared where both curves reach.
@@ -147,8 +149,9 @@ def advantage(
     n = by_seed[0][of].steps.shape[1]
     drawn = [torch.randint(n, (n,), generator=generator).bincount(minlength=n).double() for _ in range(RESAMPLES)]
     counts = torch.stack([torch.ones(n).double(), *drawn])  # first the images as they are
-    accuracy = {rule: _accuracies([seed[rule] for seed in by_seed], counts, grid) for rule in by_seed[0]}
-    return {rule: _intervals(grid, accuracy[of] - rival) for rule, rival in accuracy.items() if rule != of}
+    rules = [rule for rule in by_seed[0] if rule == of or rule not in GAINS]
+    accuracy = {rule: _accuracies([seed[rule] for seed in by_seed], counts, grid) for rule in rules}
+    return {rule: _intervals(grid, accuracy[of] - rival) for rule, rival in accuracy.items() if rule not in GAINS}
 
 
 def summary(
@@ -163,7 +166,7 @@ def summary(
     return {
         "stopping": {rule: mean_curve([seed[rule] for seed in curves]) for rule in RULES},
         "stopping_by_seed": {rule: [seed[rule] for seed in curves] for rule in RULES},
-        "stopping_advantage": advantage(by_seed, of="eig", glimpses=T, generator=generator),
+        "stopping_advantage": {of: advantage(by_seed, of=of, glimpses=T, generator=generator) for of in GAINS},
     }
 
 

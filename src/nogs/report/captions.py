@@ -204,8 +204,8 @@ def stopping(material: Material) -> str:
     )
     if material.results.get("stopping_advantage"):
         text += (
-            " Beneath, accuracy of stopping by the expected entropy gain minus each rival’s at equal mean glimpses, "
-            "in percentage points, with its 95 % interval over test images: above 0 it is ahead."
+            " Beneath, accuracy of stopping by the expected gains minus each rival’s at equal mean glimpses, in "
+            "percentage points, with its 95 % interval over test images: above 0 they are ahead."
         )
     return text
 

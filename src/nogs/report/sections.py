@@ -189,7 +189,7 @@ def _stopping(material: Material) -> list[Section]:
     by_seed, advantage = results.get("stopping_by_seed", {}), results.get("stopping_advantage", {})
     draws = (
         (
-            "accuracy over mean glimpses for each stopping rule, and the advantage of the entropy gain",
+            "accuracy over mean glimpses for each stopping rule, and the advantage of the expected gains",
             lambda p: stopping.stopping(results["stopping"], by_seed, advantage, p),
         ),
     )

@@ -1,4 +1,4 @@
-"""The figures of adaptive stopping: accuracy over mean glimpses for every rule, and what the entropy gain gains.
+"""The figures of adaptive stopping: accuracy over mean glimpses for every rule, and what expected gains gain.
 
 After *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood), the poster's stopping figure. A band goes from the
 lowest seed to the highest, between the points of their curves; an interval of the advantage is over test images.
@@ -26,11 +26,11 @@ GRID = 200
 def stopping(
     curves: Mapping[str, Curve],
     by_seed: Mapping[str, Sequence[Curve]],
-    advantage: Mapping[str, Sequence[Mapping[str, Real]]],
+    advantage: Mapping[str, Mapping[str, Sequence[Mapping[str, Real]]]],
     palette: Palette,
 ) -> Figure:
-    """Above, accuracy over mean glimpses; beneath, a panel a rival: how much more accurate the entropy gain is."""
-    rivals = [rule for rule in RULES if advantage.get(rule)]
+    """Above, accuracy over mean glimpses; beneath, a panel a rival: how much more accurate the expected gains are."""
+    rivals = [rule for rule in RULES if any(ahead.get(rule) for ahead in advantage.values())]
     figure = Figure(figsize=(WIDTH, 6.2 if rivals else 4.0), layout="constrained")
     above, *rest = figure.subfigures(2 if rivals else 1, 1, height_ratios=(1.75, 1) if rivals else None, squeeze=False)
     ax = above[0].subplots()
@@ -39,7 +39,12 @@ def stopping(
     if rivals:
         panels = rest[0][0].subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
         for panel, rule in zip(panels, rivals, strict=True):
-            _advantage(panel, advantage[rule], palette, f"over {_within(RULES[rule])}", palette.rules[rule])
+            panel.set_title(f"over {_within(RULES[rule])}", color=palette.rules[rule], fontsize=9.5)
+            panel.axhline(0, color=palette.ink, linewidth=0.9)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}" if value else "0"))
+            for of, ahead in advantage.items():
+                _advantage(panel, ahead[rule], palette.rules[of])
         panels[0].set_ylabel("accuracy gained (points)")
         rest[0][0].supxlabel("mean glimpses", fontsize=9.5)
     return figure
@@ -88,16 +93,13 @@ def _within(title: str) -> str:
     return title if title.isupper() else title.lower()
 
 
-def _advantage(ax: Axes, rows: Sequence[Mapping[str, Real]], palette: Palette, title: str, colour: str) -> None:
+def _advantage(ax: Axes, rows: Sequence[Mapping[str, Real]], colour: str) -> None:
+    """One line of the panel that `stopping` set up, with its interval."""
     x = [row["mean_glimpses"] for row in rows]
     low, middle, high = ([100 * row[key] for row in rows] for key in ("low", "difference", "high"))
-    ax.axhline(0, color=palette.ink, linewidth=0.9)
     if len(x) > 1:
         ax.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
         ax.plot(x, middle, color=colour, linewidth=2)
     else:
         ax.vlines(x, low, high, color=colour, alpha=0.4, linewidth=3)
         ax.plot(x, middle, "o", color=colour)
-    ax.set_title(title, color=colour, fontsize=9.5)
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3g}" if value else "0"))
