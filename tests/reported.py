@@ -156,6 +156,7 @@ def stopping_of(seeds: int) -> dict[str, Any]:
     return {
         "stopping": {rule: curve(n, 0.01 * (seeds - 1)) for rule, n in points.items()},
         "stopping_by_seed": by_seed,
+        "held_out_accuracy_by_glimpse": [[0.5, 0.7, 0.8, 0.85]] * seeds,
         "stopping_advantage": {
             of: {rule: ahead[: 1 if rule == "stochastic" else 3] for rule in points if rule not in ("eig", "accuracy")}
             for of in ("eig", "accuracy")

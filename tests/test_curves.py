@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -19,6 +20,7 @@ from nogs.curves import (
     curve,
     macs_by_rule,
     mean_curve,
+    over_tasks,
     recorded,
     stop_by_every_rule,
     summary,
@@ -85,6 +87,40 @@ def test_act_answers_with_its_mean_field() -> None:
     assert found["act"].steps.tolist() == [[2]]
     assert found["act"].right.tolist() == [[True]]
     assert found["fixed"].right.tolist() == [[True], [False]]
+
+
+def test_one_setting_for_all_tasks_by_hand() -> None:
+    """A threshold between two of a curve's is halfway between their rows; beyond its ends nothing changes."""
+    one = {"eig": [[[0.2, 1.0, 0.5, 10.0], [0.0, 3.0, 0.9, 30.0]]]}
+    other = {"eig": [[[0.1, 1.0, 0.6, 10.0], [0.0, 3.0, 0.8, 30.0]]]}
+    assert over_tasks([one, other], [])["eig"] == [
+        pytest.approx([0.0, 3.0, 0.85, 30.0]),
+        pytest.approx([0.1, 1.5, 0.65, 15.0]),
+        pytest.approx([0.2, 1.0, 0.55, 10.0]),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_number_for_each_task_is_the_best_that_validation_knows(seed: int) -> None:
+    """Of all T to the power of n choices, none is better there for as few glimpses; its row is what it does in test."""
+    accuracy = torch.rand(2, 3, 4, generator=Generator().manual_seed(seed), dtype=torch.float64).tolist()
+    validation, test = accuracy
+    fixed = [[[float(t), float(t), of[t - 1], 100.0 * t] for t in range(1, 5)] for of in test]
+    rows = over_tasks([{"fixed": [curve]} for curve in fixed], validation)["fixed_per_task"]
+    every = list(itertools.product(range(1, 5), repeat=3))
+    for price, glimpses, right, macs in rows:
+        worth = {
+            choice: np.mean([of[t - 1] - price * t for of, t in zip(validation, choice, strict=True)])
+            for choice in every
+        }
+        best = max(every, key=worth.__getitem__)
+        assert glimpses == pytest.approx(np.mean(best))
+        assert right == pytest.approx(np.mean([of[t - 1] for of, t in zip(test, best, strict=True)]))
+        assert macs == pytest.approx(100 * glimpses)
+    ends = [
+        np.mean([np.argmax(np.array(of) - price * np.arange(1, 5)) + 1 for of in validation]) for price in (1, 1e-9)
+    ]
+    assert [rows[0][1], rows[-1][1]] == pytest.approx(ends)
 
 
 def test_the_advantage_and_its_interval_where_they_are_known() -> None:

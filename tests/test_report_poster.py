@@ -35,7 +35,7 @@ def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path:
         assert title in html
     looks = {f"where-they-look-{number}" for number in (1, 2, 3)}
     written = {file.stem for file in (page.parent / "figures").glob("*.pdf")}
-    assert written == {"races", "accuracies", "stopping", "cost", *looks}
+    assert written == {"races", "accuracies", "stopping", "stopping-together", "cost", *looks}
     assert written == {file.stem for file in (page.parent / "figures").glob("*.png")}
 
 

@@ -170,6 +170,48 @@ def summary(
     }
 
 
+def over_tasks(
+    tasks: Sequence[Mapping[str, Sequence[Curve]]], validation: Sequence[Sequence[float]]
+) -> dict[str, Curve]:
+    """The curve of each rule over several tasks of T glimpses at most, one setting for all of them; a mean over tasks.
+
+    ``tasks``: of each, a rule's curves, one a seed. Between the settings of a curve its rows are linear. With
+    ``validation``, of each task the accuracy after t = 1..T glimpses there, "fixed_per_task" is a number of glimpses
+    for each task, chosen on validation at one price of a glimpse for all; its setting is that price.
+    """
+    shared = [rule for rule in tasks[0] if all(rule in task for task in tasks)]
+    found = {rule: _at_one_setting([curve for task in tasks for curve in task[rule]]) for rule in shared}
+    if "fixed" in found:
+        found["fixed_per_task"] = _chosen_for_each([mean_curve(task["fixed"]) for task in tasks], validation)
+    return found
+
+
+def _at_one_setting(curves: Sequence[Curve]) -> Curve:
+    settings = np.unique([row[0] for rows in curves for row in rows])
+    spent = []
+    for rows in curves:
+        known = np.array(sorted(rows))
+        spent.append([np.interp(settings, known[:, 0], known[:, column]) for column in (1, 2, 3)])
+    return np.stack((settings, *np.mean(spent, axis=0)), 1).tolist()
+
+
+def _chosen_for_each(fixed: Sequence[Curve], validation: Sequence[Sequence[float]]) -> Curve:
+    accuracy = np.array(validation)
+    t = np.arange(accuracy.shape[1])
+    pairs = [(early, late) for early in t for late in t[early + 1 :]]
+    slopes = {float(of[late] - of[early]) / int(late - early) for of in accuracy for early, late in pairs}
+    # What is best for a task changes at a slope of its own: between two of all, every choice stays.
+    bounds = np.array([0.0, *sorted(slope for slope in slopes if slope > 0), 1.0])
+    prices = (bounds[:-1] + bounds[1:]) / 2
+    rows: Curve = []
+    for price in prices[::-1]:
+        chosen = (accuracy - price * t).argmax(1)
+        row = np.mean([of[step][1:] for of, step in zip(fixed, chosen, strict=True)], axis=0).tolist()
+        if not rows or rows[-1][1:] != row:
+            rows.append([float(price), *row])
+    return rows
+
+
 def _intervals(grid: Float[np.ndarray, " g"], difference: Float[np.ndarray, "r g"]) -> list[dict[str, float]]:
     """A row for each mean number of glimpses where there is a difference; the first draw gives its value."""
     reached = np.isfinite(difference[0])

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from nogs.curves import over_tasks
 from nogs.report.costs import COST_LABEL, draw_costs
 from nogs.report.material import Material
 from nogs.report.notation import Real, short_count
@@ -77,6 +78,23 @@ def stopping(labels: Labels, palette: Palette) -> Figure:
     return _panels(
         drawn, lambda ax, material: draw_stopping(ax, material.results["stopping"], {}, palette), "mean glimpses"
     )
+
+
+def stopping_together(labels: Labels, palette: Palette) -> Figure:
+    """Accuracy over mean glimpses, a mean over the labels, where one setting of a rule serves all of them."""
+    results = [material.results for material in labels.values()]
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    ax = figure.subplots()
+    held_out = [[mean(seeds) for seeds in zip(*of["held_out_accuracy_by_glimpse"], strict=True)] for of in results]
+    draw_stopping(ax, over_tasks([of["stopping_by_seed"] for of in results], held_out), {}, palette)
+    ax.legend(loc="lower right", ncols=2)
+    return figure
+
+
+def comparable(labels: Labels) -> bool:
+    """Whether stopping rules were fitted for all of several labels, for the same number of glimpses."""
+    known = [material.results.get("held_out_accuracy_by_glimpse") for material in labels.values()]
+    return len(known) > 1 and all(known) and len({len(of[0]) for of in known if of}) == 1
 
 
 def _places(labels: Labels) -> list[tuple[float, str, Material]]:

@@ -110,6 +110,13 @@ def _sections(labels: poster.Labels) -> list[Section]:
         caption = "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better."
         draws = (("accuracy over mean glimpses, a panel a label", lambda p: poster.stopping(labels, p)),)
         sections.append(Section("stopping", "Stopping when enough was seen", caption, draws))
+    if poster.comparable(labels):
+        caption = (
+            "A mean over the labels, where one setting serves all of them: one threshold, one cost, one number of "
+            "glimpses; or a number for each label, chosen on validation images at one price for a glimpse."
+        )
+        together = (("accuracy over mean glimpses, all labels", lambda p: poster.stopping_together(labels, p)),)
+        sections.append(Section("stopping-together", "One setting for all labels", caption, together))
     if any(material.costs.cnn or material.costs.adaptive for material in labels.values()):
         caption = (
             "Test accuracy, balanced where the axis says so. Hard attention by its number of glimpses, and with "

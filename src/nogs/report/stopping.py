@@ -64,7 +64,7 @@ def draw_stopping(
         few = len(points) <= 12  # of a dense curve, markers would hide the line
         ax.plot(
             *zip(*points, strict=True),
-            "--" if rule == "fixed" else "-",
+            "--" if rule.startswith("fixed") else "-",
             marker="o" if few else None,
             markersize=3.8,
             color=colour,

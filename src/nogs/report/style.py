@@ -61,6 +61,7 @@ LIGHT = Palette(
         "act": "#0b7285",
         "stochastic": "#7b4b2a",
         "fixed": "#4d5a70",
+        "fixed_per_task": "#8a94a6",
     },
     others=("#4d5a70", "#d9822b", "#5b7f2b", "#b5179e", "#0b7285", "#7b4b2a", "#c92a2a", "#5f3dc4"),
 )
@@ -88,6 +89,7 @@ DARK = Palette(
         "act": "#4cc3cf",
         "stochastic": "#c99b78",
         "fixed": "#a5b1c6",
+        "fixed_per_task": "#707c92",
     },
     others=("#a5b1c6", "#f5ab61", "#9fc768", "#f06fdb", "#4cc3cf", "#c99b78", "#ff8787", "#a18bf0"),
 )
@@ -98,8 +100,9 @@ RULES = {
     "act": "ACT",
     "stochastic": "Stochastic stop",
     "fixed": "Fixed number",
+    "fixed_per_task": "Fixed number for each task",
 }
-"""Stopping rules as they are written in print, in their order."""
+"""Stopping rules as they are written in print, in their order; the last one is of several tasks."""
 WIDTH = 9.6
 """Width of a full-width figure in inches."""
 CHOSEN = "#18c5ff"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
 from nogs.attention import chooser, sampling
@@ -97,7 +97,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             "end_to_end": end_to_end(
                 logs, {name: [one.before for one in seeds] for name, seeds in judged.items()}, target
             ),
-            **(summary([one.stops for one in stopped], [one.spent for one in stopped], chance(16)) if stopped else {}),
+            **_stopping_figures(stopped),
         },
     )
     run.finish(
@@ -108,10 +108,13 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
 
 
 class Stopped(NamedTuple):
-    """Where every rule stops each test image, and the multiply-adds that it then spends after t = 1..T glimpses."""
+    """Where every rule stops each test image, the multiply-adds that it then spends after t = 1..T glimpses, and the
+    accuracy after each on the validation images that were held out from the heads.
+    """
 
     stops: dict[str, Stops]
     spent: dict[str, list[int]]
+    held_out_accuracy: list[float]
 
 
 class Judged(NamedTuple):
@@ -147,9 +150,17 @@ def _judge_network(
         outlook = Outlook(log_probs, *(said.cpu() for said in heads(log_probs.to(device))))
         kept |= recorded(outlook)
         answer_macs = network.classifier.weight.numel()
+        held_out = json.loads((stopping.path / "results.json").read_text())
         stopped = Stopped(
-            _stops(outlook, stopping, labels=labels, seed=seed),
+            stop_by_every_rule(
+                outlook,
+                labels,
+                thresholds={rule: [row[0] for row in held_out[rule]] for rule in THRESHOLDED},
+                costs=stopping.config["costs"],
+                generator=chance(seed, 15),
+            ),
             macs_by_rule(macs, answer_macs=answer_macs, head_macs=heads.macs),
+            [row[2] for row in held_out["fixed"]],
         )
     run.save_tensors(f"{name}-seed{seed}", kept)
     drawn = record(choose=looks(policy=sampling(draws))).class_logits[:, -1].log_softmax(-1).cpu()
@@ -161,6 +172,15 @@ def _judge_network(
         "macs_by_part": parts_of_glimpse(network, channels=channels),
     }
     return Judged(row, model.rows(), _came_before(model), stopped)
+
+
+def _stopping_figures(stopped: list[Stopped]) -> dict[str, Any]:
+    if not stopped:
+        return {}
+    return {
+        **summary([one.stops for one in stopped], [one.spent for one in stopped], chance(16)),
+        "held_out_accuracy_by_glimpse": [one.held_out_accuracy for one in stopped],
+    }
 
 
 def _columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -220,18 +240,6 @@ def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict
     if len({tuple(run.config["costs"]) for run in found.values()}) > 1:
         raise UserError("--stopping has runs with different --costs: fit all seeds with the same")
     return found
-
-
-def _stops(outlook: Outlook, fitted: RunDirectory, *, labels: Int[Tensor, " n"], seed: int) -> dict[str, Stops]:
-    """Where every rule stops; thresholds are those of held-out images."""
-    curves = json.loads((fitted.path / "results.json").read_text())
-    return stop_by_every_rule(
-        outlook,
-        labels,
-        thresholds={rule: [row[0] for row in curves[rule]] for rule in THRESHOLDED},
-        costs=fitted.config["costs"],
-        generator=chance(seed, 15),
-    )
 
 
 def _judge_posterior(
