@@ -13,7 +13,7 @@ from nogs.config import RaceOptions
 from nogs.design import Criterion, Maps, choose, map_next, regret
 from nogs.glimpses import Glimpses, Grid, nothing_seen
 from nogs.posterior import distribution
-from nogs.racing import Entries, _contenders, _gains, _interpolate, _nodes, _ordered, _shares, race_next
+from nogs.racing import Entries, _contenders, _gains, _interpolate, _neighbours, _nodes, _ordered, _shares, race_next
 
 CRITERIA = pytest.mark.parametrize("criterion", ["epe", "eig"])
 GRID = Grid(image_px=44, glimpse_px=4, stride_px=4)
@@ -112,6 +112,27 @@ def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> Non
         error = (raced - exhaustive).gather(1, best).abs()
         assert error.mean() < typical
         assert (error < 1e-6).float().mean() >= exact
+
+
+@CRITERIA
+def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
+    """A cell that left with a flattering estimate is not chosen after all: of its image, the chosen saw the most."""
+
+    class Counting(Smooth):
+        def lookahead(self, *completed: Tensor, rows: Tensor, cells: Tensor) -> Tensor:
+            counts.index_put_((rows // COMPLETIONS, cells), torch.ones_like(rows), accumulate=True)
+            return super().lookahead(*completed, rows=rows, cells=cells)
+
+    counts = torch.zeros(IMAGES, 121, dtype=torch.long)
+    maps = race(Counting(), RaceOptions(confidence=0.6, tolerance=0.0), criterion)
+    chosen = choose(maps.gain(criterion), torch.empty(IMAGES, 0, dtype=torch.long))
+    assert torch.equal(counts.gather(1, chosen[:, None])[:, 0], counts.max(1).values)
+
+
+def test_neighbours() -> None:
+    grid = Grid(image_px=10, glimpse_px=4, stride_px=1)
+    found = _neighbours(torch.tensor([[0, 24]]), grid, 2)[0].nonzero()[:, 0].tolist()
+    assert found == sorted([0, 2, 14, 16] + [7 * row + column for row in (1, 3, 5) for column in (1, 3, 5)])
 
 
 def test_more_confidence_asks_more() -> None:

@@ -111,10 +111,10 @@ class RetrievalOptions(Bounded):
 class RaceOptions(Bounded):
     """How a race saves evaluations of the posterior (`nogs.racing`)."""
 
-    coarse: Count = 3
-    """grid step, in locations, of the first look; those around the best are tried next"""
-    peaks: Count = 4
-    """how many of the best coarse locations"""
+    coarse: Count = 4
+    """grid step, in locations, of the first look; it is halved around the best until neighbours are tried"""
+    peaks: Count = 6
+    """around how many of the best, at each halving"""
     pilot: Share = 0.125
     """share of the completions that every one of these is tried on"""
     confidence: Share = 0.95

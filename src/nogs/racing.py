@@ -3,11 +3,13 @@
 Maps are smooth, since neighbouring glimpses overlap, and most locations are soon out of the question:
 
 1. *Coarse*: a grid of every s-th cell is tried on a pilot of the completions, and interpolated linearly.
-2. *Fine*: the cells around the best coarse ones are tried on the same pilot.
+2. *Fine*: around the best so far, the cells half as far away are tried on the same pilot, then half as far again,
+   down to neighbours.
 3. *Race* (Maron and Moore 1994; paired, Moore and Lee 1994): cells share their completions, so that the
    difference of two is known better than either. A cell leaves when, at the stated confidence, it cannot beat
    the leader by more than a tolerance; those left see twice as many completions, until one is left or none is
-   unseen.
+   unseen. Who left keeps the estimate that it left with, but none above the winner's: the leader led by what it
+   had seen, which flatters it, and when it has seen more, those that it beat would seem the better ones.
 
 What a completion says for a cell is -H[g_n] for the expected posterior entropy, and KL(g_n || mean g) for the
 mixture gain: their weighted means over completions are those gains (`nogs.information`).
@@ -40,6 +42,9 @@ from nogs.posterior import Posterior, class_log_probs
 LEAST = 8
 """Completions of a pilot, however small its share: fewer say too little of their spread."""
 
+HAIR = 1e-6
+"""Nats by which the winner is ahead at least: less would be lost in rounding."""
+
 
 class Entries(NamedTuple):
     """F cells of images that were tried, each on the first n completions of its image."""
@@ -60,10 +65,10 @@ def race_next(
     label: int | None = None,
     generator: Generator,
 ) -> Maps:
-    """The maps of `nogs.design.map_next`, exact only where the best cell may be.
+    """The maps of `nogs.design.map_next`, exact only where the best cell may be, which is where they are greatest.
 
-    A cell that left the race keeps the estimate that it left with, and one never tried has its coarse neighbours'.
-    ``generator`` shuffles the completions.
+    A cell that left the race has the estimate that it left with, and one never tried its coarse neighbours', or the
+    winner's where that is less. ``generator`` shuffles the completions.
     """
     grid, B = posterior.grid, len(seen.cells)
     rows, weights = _ordered(completions, B, generator)
@@ -92,16 +97,22 @@ def race_next(
     field = enter(tried, n)
     epe, eig = (_interpolate(value.unflatten(0, (B, -1)), grid, options.coarse) for value in _gains(field, weights))
     maps = Maps(epe, eig, completions.effective, 0)
-    if options.coarse > 1:
-        score = pooled(maps.gain(criterion), pooling=pooling)[:, nodes.flatten()]
-        best = nodes.flatten()[score.topk(min(options.peaks, nodes.numel())).indices]
-        fine = enter(_around(best, grid, options.coarse) & ~tried, n)
+    apart = options.coarse
+    while apart > 1:
+        apart = (apart + 1) // 2
+        score = pooled(maps.gain(criterion), pooling=pooling).masked_fill(~tried, -torch.inf)
+        best = score.topk(min(options.peaks, nodes.numel())).indices
+        fine = enter(_neighbours(best, grid, apart) & ~tried, n)
+        tried[fine.images, fine.cells] = True
         _note(maps, fine, weights)
         field = Entries(*(torch.cat(pair) for pair in zip(field, fine, strict=True)))
     population = maps.gain(criterion).mean(0)
     field = _only(field, ~(field.cells[:, None] == seen.cells[field.images]).any(1))
+    racing = torch.zeros_like(tried)
+    racing[field.images, field.cells] = True
     while n < N:
         left = _contenders(field, weights, population, criterion=criterion, pooling=pooling, options=options)
+        racing[field.images[~left], field.cells[~left]] = False
         field = _only(field, left)
         field = _only(field, (field.images.bincount(minlength=B) > 1)[field.images])
         if not len(field.images):
@@ -110,6 +121,8 @@ def race_next(
         more = ask(field.images, field.cells, n, stop)
         field, n = field._replace(log_probs=torch.cat((field.log_probs, more), dim=1)), stop
         _note(maps, field, weights)
+    gain = _below_the_winner(maps.gain(criterion), racing, population, pooling=pooling)
+    maps = maps._replace(eig=gain) if criterion == "eig" else maps._replace(epe=-gain)
     return maps._replace(evaluations=evaluations)
 
 
@@ -166,6 +179,18 @@ def _note(maps: Maps, field: Entries, weights: Float[Tensor, "B N"]) -> None:
         values[field.images, field.cells] = told
 
 
+def _below_the_winner(
+    gain: Float[Tensor, "B L"], racing: Bool[Tensor, "B L"], population: Float[Tensor, " L"], *, pooling: float
+) -> Float[Tensor, "B L"]:
+    """The gains, those of cells not ``racing`` to the end lowered to less pooled score than the best that did."""
+    if pooling == 1:  # an image's own gain counts for nothing
+        return gain
+    score = pooled(gain, population=population, pooling=pooling).masked_fill(~racing, -torch.inf)
+    winner = score.argmax(-1, keepdim=True)
+    ahead = pooling / (1 - pooling) * (population[winner] - population)
+    return torch.where(racing, gain, gain.minimum(gain.gather(1, winner) + ahead - HAIR))
+
+
 def _only(field: Entries, kept: Bool[Tensor, " F"]) -> Entries:
     return Entries(*(column[kept] for column in field))
 
@@ -219,9 +244,9 @@ def _interpolate(values: Float[Tensor, "B nodes"], grid: Grid, step: int) -> Flo
     return (mix @ values.unflatten(1, (m, m)) @ mix.T).flatten(1)
 
 
-def _around(cells: Int[Tensor, "B k"], grid: Grid, step: int) -> Bool[Tensor, "B L"]:
-    """Cells less than ``step`` rows and columns away from one of ``cells``."""
+def _neighbours(cells: Int[Tensor, "B k"], grid: Grid, apart: int) -> Bool[Tensor, "B L"]:
+    """The eight cells (and itself) that are ``apart`` rows, columns or both away from each of ``cells``."""
     every = torch.arange(len(grid))
     rows = (every // grid.side - (cells // grid.side)[..., None]).abs()
     columns = (every % grid.side - (cells % grid.side)[..., None]).abs()
-    return ((rows < step) & (columns < step)).any(1)
+    return (((rows == 0) | (rows == apart)) & ((columns == 0) | (columns == apart))).any(1)
