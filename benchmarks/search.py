@@ -131,7 +131,9 @@ def _compare(
     """A line a search, and its figures; the first is the yardstick of the others."""
     B, L = len(seen.cells), len(avp.grid)
     whole = len(completed.owners) * L
-    each = _seconds_each(avp, seen, completed)
+    device = avp.focus.device
+    there = seen.to(device), completed.to(device)
+    each = _seconds_each(avp, *there)
     exact: Maps | None = None
     if each * whole / B <= config.patience:
         exact, seconds = _timed(lambda: map_next(avp, seen, completed))
@@ -152,7 +154,7 @@ def _compare(
     print(f"\nglimpse {t + 1}; {len(completed.owners) / B:.0f} distinct completions an image")
     figures = []
     for name, posterior, took, asked, maps in lines:
-        macs = _macs(posterior, seen, completed)
+        macs = _macs(posterior, *there)
         row: dict[str, float | int | str | None] = {
             "glimpse": t + 1,
             "search": name,
@@ -180,20 +182,18 @@ def _compare(
 
 def _timed(work) -> tuple[Maps, float]:  # type: ignore[no-untyped-def] # () -> Maps
     started = time.perf_counter()
-    maps = work()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    maps = work()  # they come back here, so that all is done
     return maps, time.perf_counter() - started
 
 
 def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> float:
     """Of one evaluation, over a sample."""
-    rows = torch.arange(SAMPLE) % len(completed.owners)
-    cells = torch.arange(SAMPLE) * 7 % len(posterior.grid)
+    every = torch.arange(SAMPLE, device=completed.owners.device)
+    rows, cells = every % len(completed.owners), every * 7 % len(posterior.grid)
     best = []
     for _ in range(2):
         started = time.perf_counter()
-        posterior.lookahead(seen, completed.images, completed.owners, rows=rows, cells=cells)
+        posterior.lookahead(seen, completed.images, completed.owners, rows=rows, cells=cells).cpu()
         best.append(time.perf_counter() - started)
     return min(best) / SAMPLE
 
@@ -202,7 +202,8 @@ def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
     """Of one evaluation, when many are asked for: what 2 x 256 cost over what 256 do."""
     counts = []
     for n in (256, 512):
-        rows, cells = torch.zeros(n, dtype=torch.long), torch.arange(n) % len(posterior.grid)
+        cells = torch.arange(n, device=completed.owners.device) % len(posterior.grid)
+        rows = torch.zeros_like(cells)
         counts.append(
             count_macs(
                 posterior,

@@ -45,6 +45,10 @@ class Maps(NamedTuple):
         """What is maximised: the mixture EIG, or minus the EPE."""
         return self.eig if criterion == "eig" else -self.epe
 
+    def to(self, device: torch.device) -> Maps:
+        """The same on another device."""
+        return Maps(self.epe.to(device), self.eig.to(device), self.effective.to(device), self.evaluations)
+
 
 class DesignedSequences(NamedTuple):
     """Greedy sequences of T glimpses, with every map that they were chosen by, in nats."""
@@ -58,8 +62,11 @@ class DesignedSequences(NamedTuple):
 def map_next(posterior: Posterior, seen: Glimpses, completions: Completions, *, label: int | None = None) -> Maps:
     """EPE and mixture EIG of every location, for each image of ``seen``.
 
-    ``label`` picks one of a multi-label posterior's labels.
+    ``label`` picks one of a multi-label posterior's labels. All is done where the posterior is; the maps come back
+    to where the glimpses are.
     """
+    home, device = seen.cells.device, posterior.focus.device
+    seen, completions = seen.to(device), completions.to(device)
     logits = lookahead_everywhere(posterior, seen, completions.images, completions.owners)
     log_probs = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
     epes, eigs = [], []
@@ -68,7 +75,7 @@ def map_next(posterior: Posterior, seen: Glimpses, completions: Completions, *, 
         epes.append(expected_posterior_entropy(log_probs[mine], completions.weights[mine]))
         eigs.append(mixture_information_gain(log_probs[mine], completions.weights[mine]))
     evaluations = len(completions.owners) * len(posterior.grid)
-    return Maps(torch.stack(epes), torch.stack(eigs), completions.effective, evaluations)
+    return Maps(torch.stack(epes), torch.stack(eigs), completions.effective, evaluations).to(home)
 
 
 def choose(

@@ -108,8 +108,9 @@ def _completed(
         return {}
     seen = look(data.images[images], posterior.grid, cells[:, :t])
     found = retrieval(seen, groups=data.groups[images], generator=chance(10, t))
-    logits = lookahead_everywhere(posterior, seen, found.images, found.owners)
-    log_probs = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
+    there, completed = seen.to(posterior.focus.device), found.to(posterior.focus.device)
+    logits = lookahead_everywhere(posterior, there, completed.images, completed.owners)
+    log_probs = class_log_probs(logits.cpu(), multilabel=posterior.multilabel, label=label)
     fewest = int(found.owners.bincount().min())
     kept: dict[str, list[Tensor]] = {"completions": [], "completion_weights": [], "completion_gains": []}
     for row in range(len(images)):

@@ -28,6 +28,10 @@ class Glimpses(NamedTuple):
     patches: UInt8[Tensor, "B T c g g"]
     cells: Int[Tensor, "B T"]
 
+    def to(self, device: torch.device) -> Glimpses:
+        """The same on another device."""
+        return Glimpses(self.patches.to(device), self.cells.to(device))
+
 
 @dataclass(frozen=True)
 class Grid:

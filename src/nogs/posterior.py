@@ -13,7 +13,7 @@ grid in turn, of an image that completes what was seen?
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -146,7 +146,7 @@ class LookaheadPosterior(nn.Module):
 def _fast(device: torch.device) -> Iterator[torch.dtype]:
     """Looking ahead in the precision that pays on this device."""
     dtype = design_dtype(device)
-    with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+    with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
         yield dtype
 
 

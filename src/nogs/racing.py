@@ -68,8 +68,11 @@ def race_next(
     """The maps of `nogs.design.map_next`, exact only where the best cell may be, which is where they are greatest.
 
     A cell that left the race has the estimate that it left with, and one never tried its coarse neighbours', or the
-    winner's where that is less. ``generator`` shuffles the completions.
+    winner's where that is less. All is done where the posterior is, and the maps come back to where the glimpses
+    are. ``generator`` shuffles the completions.
     """
+    home, device = seen.cells.device, posterior.focus.device
+    seen, completions = seen.to(device), completions.to(device)
     grid, B = posterior.grid, len(seen.cells)
     rows, weights = _ordered(completions, B, generator)
     N = rows.shape[1]
@@ -91,8 +94,8 @@ def race_next(
         return Entries(images, cells, ask(images, cells, 0, n))
 
     n = min(N, max(LEAST, round(options.pilot * N)))
-    nodes = _nodes(grid, options.coarse)
-    tried = torch.zeros(B, len(grid), dtype=torch.bool)
+    nodes = _nodes(grid, options.coarse).to(device)
+    tried = torch.zeros(B, len(grid), dtype=torch.bool, device=device)
     tried[:, nodes.flatten()] = True
     field = enter(tried, n)
     epe, eig = (_interpolate(value.unflatten(0, (B, -1)), grid, options.coarse) for value in _gains(field, weights))
@@ -102,8 +105,11 @@ def race_next(
         apart = (apart + 1) // 2
         score = pooled(maps.gain(criterion), pooling=pooling).masked_fill(~tried, -torch.inf)
         best = score.topk(min(options.peaks, nodes.numel())).indices
-        fine = enter(_neighbours(best, grid, apart) & ~tried, n)
-        tried[fine.images, fine.cells] = True
+        new = _neighbours(best, grid, apart) & ~tried
+        if not new.any():  # a small grid: its coarse cells are as near
+            continue
+        tried |= new
+        fine = enter(new, n)
         _note(maps, fine, weights)
         field = Entries(*(torch.cat(pair) for pair in zip(field, fine, strict=True)))
     population = maps.gain(criterion).mean(0)
@@ -123,7 +129,7 @@ def race_next(
         _note(maps, field, weights)
     gain = _below_the_winner(maps.gain(criterion), racing, population, pooling=pooling)
     maps = maps._replace(eig=gain) if criterion == "eig" else maps._replace(epe=-gain)
-    return maps._replace(evaluations=evaluations)
+    return maps._replace(evaluations=evaluations).to(home)
 
 
 def _ordered(
@@ -135,13 +141,14 @@ def _ordered(
     that is nearly in proportion to its weight. Who has fewer than N is filled up with weights of 0, which are
     never asked about.
     """
-    keys = torch.rand(len(completions.owners), generator=generator) / completions.weights
+    device = completions.owners.device
+    keys = torch.rand(len(completions.owners), generator=generator).to(device) / completions.weights
     order = keys.argsort()
     order = order[completions.owners[order].argsort(stable=True)]
     counts = completions.owners.bincount(minlength=owners)
-    slot = torch.arange(len(order)) - (counts.cumsum(0) - counts)[completions.owners]
+    slot = torch.arange(len(order), device=device) - (counts.cumsum(0) - counts)[completions.owners]
     shape = owners, int(counts.max())
-    rows = torch.zeros(shape, dtype=torch.long)
+    rows = torch.zeros(shape, dtype=torch.long, device=device)
     weights = completions.weights.new_zeros(shape)
     rows[completions.owners, slot] = order
     weights[completions.owners, slot] = completions.weights[order]
@@ -215,13 +222,14 @@ def _contenders(
     score = (1 - pooling) * (shares * each).sum(-1) + pooling * population[field.cells]
     greatest = score.new_full((len(weights),), -torch.inf).scatter_reduce(0, field.images, score, "amax")
     leading = (score == greatest[field.images]).nonzero()[:, 0]
-    leader = torch.zeros(len(weights), dtype=torch.long).scatter(0, field.images[leading], leading)[field.images]
+    none = torch.zeros(len(weights), dtype=torch.long, device=leading.device)
+    leader = none.scatter(0, field.images[leading], leading)[field.images]
     difference = each - each[leader]
     spread = difference - (shares * difference).sum(-1, keepdim=True)
     unseen = (1 - weights[:, :n].sum(-1)).clamp_min(0)[field.images]
     error = ((shares * spread).square().sum(-1) * unseen * n / (n - 1)).sqrt()
     reach = score - score[leader] + (1 - pooling) * student.ppf(options.confidence, n - 1) * error
-    return (reach > options.tolerance) | (leader == torch.arange(len(leader)))
+    return (reach > options.tolerance) | (leader == torch.arange(len(leader), device=leader.device))
 
 
 def _nodes(grid: Grid, step: int) -> Int[Tensor, "m m"]:
@@ -232,12 +240,12 @@ def _nodes(grid: Grid, step: int) -> Int[Tensor, "m m"]:
 
 def _interpolate(values: Float[Tensor, "B nodes"], grid: Grid, step: int) -> Float[Tensor, "B L"]:
     """Linearly, along both sides, from `_nodes` to all cells."""
-    along = _nodes(grid, step)[0]
+    along = _nodes(grid, step)[0].to(values.device)
     m = len(along)
     if m == 1:
         return values.expand(-1, len(grid)).clone()
-    after = torch.searchsorted(along, torch.arange(grid.side)).clamp(1, m - 1)
-    every = torch.arange(grid.side)
+    every = torch.arange(grid.side, device=values.device)
+    after = torch.searchsorted(along, every).clamp(1, m - 1)
     share = (every - along[after - 1]).to(values.dtype) / (along[after] - along[after - 1])
     mix = values.new_zeros(grid.side, m)
     mix[every, after - 1], mix[every, after] = 1 - share, share
@@ -246,7 +254,7 @@ def _interpolate(values: Float[Tensor, "B nodes"], grid: Grid, step: int) -> Flo
 
 def _neighbours(cells: Int[Tensor, "B k"], grid: Grid, apart: int) -> Bool[Tensor, "B L"]:
     """The eight cells (and itself) that are ``apart`` rows, columns or both away from each of ``cells``."""
-    every = torch.arange(len(grid))
+    every = torch.arange(len(grid), device=cells.device)
     rows = (every // grid.side - (cells // grid.side)[..., None]).abs()
     columns = (every % grid.side - (cells % grid.side)[..., None]).abs()
     return (((rows == 0) | (rows == apart)) & ((columns == 0) | (columns == apart))).any(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
@@ -21,6 +22,10 @@ class Completions(NamedTuple):
     owners: Int[Tensor, " P"]
     weights: Float[Tensor, " P"]
     effective: Float[Tensor, " B"]
+
+    def to(self, device: torch.device) -> Completions:
+        """The same on another device."""
+        return Completions(*(column.to(device) for column in self))
 
 
 @runtime_checkable

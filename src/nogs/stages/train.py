@@ -167,7 +167,7 @@ def _sequences(config: Train) -> Sequences:
 
 def _given(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:
     """The supervised images of a step and their given cells: none, where the method has no sequences."""
-    device, sequences = generator.device, training.sequences
+    device, sequences = training.pixels.device, training.sequences
     if sequences is None:
         cells = torch.empty(0, training.config.geometry.glimpses, dtype=torch.long, device=device)
         return cells[:, 0], cells
