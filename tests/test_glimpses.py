@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import nogs.glimpses
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, fovea, look, masked_image
 from world import OVERLAPPING, TILES, World
@@ -71,6 +72,23 @@ def test_fovea_against_a_naive_loop(grid: Grid, dtype: torch.dtype) -> None:
     for b, t in itertools.product(range(3), range(5)):
         expected = torch.tensor(naive_fovea(images[b], grid, *places[b][t]))
         torch.testing.assert_close(patches[b, t].flatten().float(), expected, rtol=1e-6, atol=1e-4)
+
+
+@pytest.mark.parametrize("grid", SCALED)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_many_glimpses_of_an_image_are_as_few_of_it(
+    grid: Grid, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they are cut: in and outside the image, and of some images only."""
+    images, rows = images_of(grid).to(dtype), torch.tensor([1, 0, 1])
+    places = torch.randint(-grid.image_px, 2 * grid.image_px, (3, 200, 2), generator=torch.Generator().manual_seed(2))
+    few = torch.cat([fovea(images, grid, some, rows) for some in places.split(1, dim=1)], dim=1)
+    cut = []
+    real = nogs.glimpses._averaged_first
+    monkeypatch.setattr(nogs.glimpses, "_averaged_first", lambda *how: cut.append(how) or real(*how))
+    many = fovea(images, grid, places, rows)
+    assert len(cut) == grid.scales - 1
+    torch.testing.assert_close(many, few, rtol=0, atol=0 if dtype == torch.uint8 else 1e-4)
 
 
 def test_fovea_of_images_that_are_not_square() -> None:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int, Real, Shaped, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from nogs.errors import UserError
 
@@ -107,6 +108,9 @@ def fovea(
     squares = []
     for scale in range(grid.scales):
         widen = 2**scale
+        if widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):  # pixels read, and those there are
+            squares.append(_averaged_first(images, grid, top_left_px, rows, widen))
+            continue
         span = torch.arange(g * widen, device=images.device) - g * (widen - 1) // 2
         index = planes * (H * W) + _pixel_index(top_left_px, span, H, W).reshape(B, 1, -1)
         square = images.take(index).reshape(B, c, T, g * widen, g * widen).transpose(1, 2)
@@ -115,6 +119,31 @@ def fovea(
             square = pooled if images.is_floating_point() else pooled.round().to(images.dtype)
         squares.append(square)
     return torch.cat(squares, dim=2) if grid.scales > 1 else squares[0]
+
+
+def _averaged_first(
+    images: Shaped[Tensor, "N c H W"],
+    grid: Grid,
+    top_left_px: Int[Tensor, "B T 2"],
+    rows: Int[Tensor, " B"],
+    widen: int,
+) -> Shaped[Tensor, "B T c g g"]:
+    """One coarse scale of `fovea`, for many glimpses an image: all squares' means first, then those looked at.
+
+    Squares of ``widen`` pixels a side, at every pixel and as far outside as glimpses reach. Sums of whole numbers are
+    exact, so that it is the same to the bit for images of bytes.
+    """
+    (B, T), (c, H, W), g = top_left_px.shape[:2], images.shape[1:], grid.glimpse_px
+    first = top_left_px - g * (widen - 1) // 2
+    pad = max(0, -int(first.min()), int(first.max()) + g * widen - min(H, W))
+    means = F.pad(images[rows].float(), (pad, pad, pad, pad), mode="replicate")
+    for side in ((widen, 1), (1, widen)):
+        means = F.avg_pool2d(means, side, stride=1)
+    if not images.is_floating_point():
+        means = means.round().to(images.dtype)
+    height, width = means.shape[2:]
+    at = _pixel_index(first + pad, torch.arange(g, device=images.device) * widen, height, width)
+    return means.flatten(2).gather(2, at.reshape(B, 1, -1).expand(B, c, -1)).reshape(B, c, T, g, g).transpose(1, 2)
 
 
 def look(
