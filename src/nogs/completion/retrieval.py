@@ -20,7 +20,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -130,7 +130,7 @@ class Retrieval:
         top_left_px = self.grid.top_left_px(seen.cells)
 
         def versions_of(some: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
-            return torch.where(mirrored[some, None, None, None], images[rows[some]].flip(-1), images[rows[some]])
+            return _mirror(images[rows[some]], mirrored[some])
 
         if self.grid.scales == 1:  # what is seen at all shifts is cut out of one larger square
             wide = replace(self.grid, glimpse_px=self.grid.glimpse_px + 2 * s)
@@ -138,7 +138,7 @@ class Retrieval:
             last = images.shape[-1] - wide.glimpse_px
             reflected = torch.stack((straight[..., 0], last - straight[..., 1]), dim=-1)
             squares = fovea(images, wide, torch.where(mirrored[:, None, None], reflected, straight), rows)
-            squares = torch.where(mirrored[:, None, None, None, None], squares.flip(-1), squares)
+            squares = _mirror(squares, mirrored)
             distance = _sliding(squares.flatten(1, 2), seen.patches.flatten(0, 1), step=max(1, s)).flatten()
         else:
             # A shifted image seen at l is the image seen at l - shift: no shifted image is made to compare.
@@ -150,6 +150,12 @@ class Retrieval:
         moved = _shift(versions_of(chosen // len(shifts)), shifts[chosen % len(shifts)])
         effective = 1 / weights.square().sum()
         return Completions(moved, torch.zeros_like(chosen), counts / self.options.completions, effective[None])
+
+
+def _mirror(squares: UInt8[Tensor, "n *rest"], mirrored: Bool[Tensor, " n"]) -> UInt8[Tensor, "n *rest"]:
+    """Those that are ``mirrored`` left to right; in place."""
+    squares[mirrored] = squares[mirrored].flip(-1)
+    return squares
 
 
 def _sliding(squares: UInt8[Tensor, "M d w w"], patch: UInt8[Tensor, "d g g"], *, step: int) -> Float[Tensor, "M n n"]:
@@ -170,7 +176,7 @@ def temper(distance: Float[Tensor, " M"], effective: float) -> Float[Tensor, " M
     """
     excess = distance - distance.min()
     low, high = torch.tensor(-12.0), torch.tensor(24.0)  # log 2σ²: from exact match to indifference
-    for _ in range(40):
+    for _ in range(24):  # to two millionths of log 2σ²
         middle = (low + high) / 2
         weights = torch.softmax(-excess / middle.exp(), 0)
         if 1 / weights.square().sum() < effective:
