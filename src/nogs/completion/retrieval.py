@@ -152,7 +152,7 @@ class Retrieval:
         return Completions(moved, torch.zeros_like(chosen), counts / self.options.completions, effective[None])
 
 
-def _mirror(squares: UInt8[Tensor, "n *rest"], mirrored: Bool[Tensor, " n"]) -> UInt8[Tensor, "n *rest"]:
+def _mirror(squares: UInt8[Tensor, "*batch g g"], mirrored: Bool[Tensor, " n"]) -> UInt8[Tensor, "*batch g g"]:
     """Those that are ``mirrored`` left to right; in place."""
     squares[mirrored] = squares[mirrored].flip(-1)
     return squares
