@@ -10,7 +10,8 @@ the next glimpse of the same images from the same completions:
 - the lookahead posterior on every location of every completion;
 - the lookahead posterior in a race, which is what `nogs search` does.
 
-Printed for each: seconds a glimpse of an image, evaluations of the posterior, multiply-adds a second beside the
+First both posteriors are judged on validation images, at places chosen by lookahead and at random ones. Printed for
+each search: seconds a glimpse of an image, evaluations of the posterior, multiply-adds a second beside the
 machine's ceiling in the same precision (a matrix product of 1024 x 1024 x 1024, measured in the same run), and the
 regret in nats under the exhaustive AVP-CNN's maps. Exhaustive search is done in full for the images of the regret;
 where it would take longer than --patience seconds an image, it is timed on a sample and said to be extrapolated, and
@@ -25,7 +26,7 @@ import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -45,9 +46,10 @@ from nogs.config import (
     Source,
 )
 from nogs.cost import count_macs
-from nogs.data import load
+from nogs.data import ImageSet, load
 from nogs.design import Maps, choose, map_next, regret
 from nogs.device import chance, choose_device, design_dtype
+from nogs.examples import posterior_log_probs
 from nogs.glimpses import Glimpses, look
 from nogs.models import load_bank, load_posterior
 from nogs.posterior import AVPCNN, LookaheadPosterior
@@ -55,6 +57,8 @@ from nogs.racing import race_next
 from nogs.stages.build_bank import build_bank
 from nogs.stages.fit_posterior import fit_posterior
 
+JUDGED = 500
+"""Validation images that both posteriors are judged on."""
 SAMPLE = 512
 """Evaluations that an exhaustive search is extrapolated from, where it would take too long."""
 Either = AVPCNN | LookaheadPosterior
@@ -76,7 +80,7 @@ class Benchmark:
     backbone: str = "small-resnet"
     """CNN of the AVP-CNN; the paper's is densenet121"""
     avp_iterations: int = 1500
-    posterior_iterations: int = 2000
+    posterior_iterations: int = 4000
     batch_size: int = 64
     patience: float = 120.0
     """seconds an image that an exhaustive search may take before it is extrapolated"""
@@ -98,8 +102,9 @@ def main(config: Benchmark) -> None:
         f"{len(ours.grid)} locations, {config.completions} completions drawn, {config.images} images, {device}, "
         f"{torch.get_num_threads()} threads; a matrix product reaches {ceiling / 1e9:.0f} G multiply-adds a second"
     )
-    figures = []
+    figures: list[dict[str, Any]] = []
     with torch.inference_mode():
+        figures += _accuracies(config, avp, ours, data, retrieval)
         cells = _first(ours, retrieval, config.images)
         for t in range(1, config.geometry.glimpses):
             seen = look(data.images, ours.grid, cells, rows)
@@ -117,6 +122,30 @@ def _fitted(config: Benchmark, kind: str, device: torch.device) -> Either:
     how = Optimisation(iterations, config.batch_size, learning_rate=2e-3, validate_every=250)
     place = Machine(config.folder / kind, resume=True)
     return load_posterior(fit_posterior(FitPosterior(place, config.source, config.geometry, network, how)), device)
+
+
+def _accuracies(
+    config: Benchmark, avp: Either, ours: Either, data: ImageSet, retrieval: Retrieval
+) -> list[dict[str, Any]]:
+    """Mean -log g(θ) of both posteriors on validation images, at places that a search chose and at any."""
+    rows, T = data.members("val")[:JUDGED], config.geometry.glimpses
+    designed = _first(ours, retrieval, len(rows))
+    for t in range(1, T):
+        seen = look(data.images, ours.grid, designed, rows)
+        completed = retrieval(seen, groups=data.groups[rows], generator=chance(0, 9, t))
+        maps = race_next(ours, seen, completed, options=config.race, criterion="eig", generator=chance(0, 9, 0, t))
+        designed = torch.cat((designed, choose(maps.eig, designed)[:, None]), dim=1)
+    anywhere = torch.randint(len(ours.grid), designed.shape, generator=chance(0, 9))
+    figures = []
+    print(f"\nnats of the label, t = 1..{T}, {len(rows)} validation images")
+    for name, posterior in (("AVP-CNN", avp), ("lookahead", ours)):
+        for places, cells in (("designed", designed), ("random", anywhere)):
+            log_probs = posterior_log_probs(posterior, data, rows, cells, None, posterior.focus.device)
+            labels = data.labels[rows, None, None].expand(-1, T, 1)
+            nll = [round(value, 3) for value in (-log_probs.gather(-1, labels)[..., 0]).mean(0).tolist()]
+            figures.append({"posterior": name, "places": places, "nll_nats_by_glimpse": nll})
+            print(f"  {name:10} {places:9} {', '.join(f'{value:.3f}' for value in nll)}", flush=True)
+    return figures
 
 
 def _first(posterior: Either, retrieval: Retrieval, images: int) -> Tensor:

@@ -15,6 +15,6 @@ tasks=("$@")
 for px in 64 128; do
   for task in "${tasks[@]}"; do
     uv run nogs run --data "celeba:$celeba" --task "$task" --image-size "$px" --seeds 0,1 --iterations 10000 \
-      --patience 3000 --posterior-iterations 1500 --out "$out/$task-$px" --resume
+      --patience 3000 --posterior-iterations 1000 --out "$out/$task-$px" --resume
   done
 done
