@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,10 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
         nogs.predict(replace(ask, stopping=stopping))
     with pytest.raises(nogs.UserError, match="was fitted on another network"):
         nogs.predict(replace(ask, stopping=runs.folder / "stopping-1", threshold=0.1))
+    older = RunDirectory(Path(shutil.copytree(stopping, tmp_path / "older")))
+    older.save_tensors("model", older.load_tensors("model"), **older.load_metadata("model"), hidden=64)
+    with pytest.raises(nogs.UserError, match="is of an older nogs"):
+        nogs.predict(replace(ask, stopping=older.path, threshold=0.1))
 
 
 def test_what_cannot_be_stopped_is_refused(runs: Runs, tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) 
     meta = run.load_metadata("model")
     if meta["network"] != file_hash(of.path / "model.safetensors"):
         raise UserError(f"--stopping {run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
+    if "hidden" in meta:
+        raise UserError(f"--stopping {run.path} is of an older nogs, whose heads read other numbers: fit them again")
     heads = StoppingHeads(glimpses=meta["glimpses"], costs=len(meta["costs"]))
     heads.load_state_dict(run.load_tensors("model"))
     return heads.to(device).eval()
