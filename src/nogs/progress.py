@@ -12,6 +12,11 @@ Tick = Callable[[int, str], None]
 """(done so far, what is worth reading)."""
 
 
+def after(before: int, name: str, report: Tick) -> Tick:
+    """Progress of one part of a work, ``name``, of which so much was done ``before`` it."""
+    return lambda done, note: report(before + done, f"{name}: {note}")
+
+
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
     """Several bars at once: add tasks to it, and fill the field ``note`` with what is worth reading."""

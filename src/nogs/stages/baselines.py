@@ -28,7 +28,7 @@ from nogs.device import choose_device
 from nogs.errors import UserError
 from nogs.fit import fit
 from nogs.models import BATCH, save_cnn
-from nogs.progress import Tick, ticking
+from nogs.progress import Tick, after, ticking
 from nogs.results import accuracy, scores
 from nogs.rundir import RunDirectory, finished_run, open_run
 
@@ -52,7 +52,7 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
             small = replace(data, images=shrink(data.images, resolution))
             for cnn in some:
                 name = cnn.machine.out.name
-                trained = _fit_cnn(cnn, small, device, inputs, _after(len(rows) * config.iterations, name, report))
+                trained = _fit_cnn(cnn, small, device, inputs, after(len(rows) * config.iterations, name, report))
                 rows.append(json.loads((trained.path / "results.json").read_text()))
                 report(len(rows) * config.iterations, name)
     run.save_json(
@@ -64,11 +64,6 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
     )
     run.finish(device=str(device), inputs=inputs)
     return run
-
-
-def _after(before: int, name: str, report: Tick) -> Tick:
-    """Progress of one training, in that of all."""
-    return lambda done, note: report(before + done, f"{name}: {note}")
 
 
 def _check(config: Baselines, data: ImageSet) -> None:

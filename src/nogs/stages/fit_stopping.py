@@ -31,7 +31,7 @@ from nogs.fit import fit
 from nogs.information import entropy
 from nogs.methods import method
 from nogs.models import load_attention, look_at_all, save_stopping
-from nogs.progress import Tick, ticking
+from nogs.progress import Tick, after, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.stopping import (
     act_loss,
@@ -77,7 +77,7 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
     heads = StoppingHeads(glimpses=T, costs=len(config.costs)).to(device)
     with ticking("stopping", len(OBJECTIVES) * o.iterations, tick) as report:
         for number, name in enumerate(OBJECTIVES):
-            done = partial(_add, report, number * o.iterations, name)
+            done = after(number * o.iterations, name, report)
             _fit_head(name, heads, known, unknown, config=config, device=device, tick=done)
     save_stopping(run, heads, costs=config.costs, of=trained)
     macs = macs_by_rule(
@@ -204,10 +204,6 @@ def _fit_head(
         tick=tick,
     )
     run.finish()
-
-
-def _add(report: Tick, before: int, name: str, done: int, note: str) -> None:
-    report(before + done, f"{name} {note}")
 
 
 def _curves(
