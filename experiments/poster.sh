@@ -3,9 +3,10 @@
 #
 #   bash experiments/poster.sh CELEBA OUT [TASK...]      (CELEBA: a folder in the official layout)
 #
-# Hardware: two cores, no GPU; two labels side by side, a core each. Not run whole yet: with ram and ps-nogs alone, 25
-# minutes a label at 64 px beside other work; ws-ram alone took 20 minutes a seed at 128 px.
-# docs/reproduce.md says what was measured. Killed, the same line goes on.
+# Hardware: two cores, no GPU; two labels side by side, a core each. A label at 64 px with its three seeds takes ten to
+# fifteen minutes with ram and ps-nogs alone; ps-ram adds five, ws-ram half an hour, the grid of CNNs as much again, so
+# that all of it takes some ten hours. What was run of it so far, and its numbers: docs/results/README.md.
+# Killed, the same line goes on; with other --methods or --seeds it adds to what is there.
 set -euo pipefail
 celeba=$1 out=$2
 shift 2
