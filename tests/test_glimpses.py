@@ -74,6 +74,23 @@ def test_fovea_against_a_naive_loop(grid: Grid, dtype: torch.dtype) -> None:
         torch.testing.assert_close(patches[b, t].flatten().float(), expected, rtol=1e-6, atol=1e-4)
 
 
+@pytest.mark.parametrize("grid", [*GRIDS[:3], *SCALED])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_squares_copied_a_line_at_a_time_are_those_taken_a_pixel_at_a_time(grid: Grid, dtype: torch.dtype) -> None:
+    """In one piece lie lines of images that are contiguous, of squares between left and right; above and below may do.
+
+    ``rows`` holds the last image, whose last pixel ends the memory, and images that begin elsewhere in theirs.
+    """
+    images, H, g = images_of(grid).to(dtype), grid.image_px, grid.glimpse_px
+    apart = images.transpose(2, 3).contiguous().transpose(2, 3)
+    chance, rows = random.Random(5), torch.tensor([2, 0, 2, 1])
+    places = [[(chance.randint(-9, H + 9), chance.randint(0, H - g)) for _ in range(7)] for _ in rows]
+    places[0][0], places[2][1] = (H - g, H - g), (0, 0)
+    expected = fovea(apart, grid, torch.tensor(places), rows)
+    assert torch.equal(fovea(images, grid, torch.tensor(places), rows), expected)
+    assert torch.equal(fovea(images[1:], grid, torch.tensor(places[2:3]), rows[2:3] - 1), expected[2:3])
+
+
 @pytest.mark.parametrize("grid", SCALED)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_many_glimpses_of_an_image_are_as_few_of_it(

@@ -12,6 +12,7 @@ what the losses need of its heads afterwards, for all t at once (`HardAttention.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,9 @@ Locator = Callable[[Float[Tensor, "B h"]], Float[Tensor, "B L"]]
 """h_t-1 → logits of where to look next."""
 
 HEAD_WIDTH = 32
+
+BELOW_ONE = 1 - torch.finfo(torch.float32).eps
+"""The largest factor that leaves a number in single precision smaller than it was."""
 
 
 class Step(NamedTuple):
@@ -136,17 +140,23 @@ def greedy(logits: Float[Tensor, "B L"], t: int) -> Int[Tensor, " B"]:
 
 
 def sampling(generator: Generator) -> Chooser:
-    """Draw the cell from q(l_t | h_t-1), by the inverse of its cumulative distribution.
+    """Draw the cell from q(l_t | h_t-1): its row of the grid, then its place in the row, each by inverse cumulation.
 
-    One random number an image: at 961 cells a twelfth of the cost of `multinomial`, or of `Categorical`,
-    which draw one a cell.
+    One random number an image, of which what is left within the row is uniform there: at 2,809 cells a sixteenth
+    of the cost of `multinomial`, or of `Categorical`, which draw one a cell.
     """
 
     def choose(logits: Tensor, t: int) -> Tensor:
-        cumulative = logits.detach().softmax(-1).cumsum(-1)
-        # The sum may miss 1 by a rounding: the draw is scaled to it, and stays within the grid.
-        draw = torch.rand(len(logits), 1, generator=generator, device=logits.device) * cumulative[:, -1:]
-        return torch.searchsorted(cumulative, draw, right=True)[:, 0].clamp_max(logits.shape[1] - 1)
+        side = math.isqrt(logits.shape[1])
+        probs = logits.detach().softmax(-1).unflatten(1, (side, side))
+        rows = probs.sum(-1).cumsum(-1)
+        # Sums may miss 1 by a rounding: the draw is scaled to them, and stays below, where there is a likely cell.
+        draw = torch.rand(len(logits), 1, generator=generator, device=logits.device) * rows[:, -1:] * BELOW_ONE
+        row = torch.searchsorted(rows, draw, right=True)
+        cells = probs.take_along_dim(row[..., None], dim=1)[:, 0].cumsum(-1)
+        left = draw - F.pad(rows, (1, 0)).gather(1, row)
+        column = torch.searchsorted(cells, left.minimum(cells[:, -1:] * BELOW_ONE), right=True)
+        return (row * side + column)[:, 0]
 
     return choose
 

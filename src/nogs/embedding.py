@@ -38,13 +38,13 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
     pooled = max(1, after_stride // 2)
     return ChannelsLast(
         nn.Conv2d(channels, 16, 3, padding=1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
         nn.AdaptiveMaxPool2d(pooled) if after_stride % 2 else nn.MaxPool2d(2),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Flatten(),
         nn.Linear(32 * pooled**2, 2 * width),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.Linear(2 * width, width),
     )
 

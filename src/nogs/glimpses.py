@@ -100,25 +100,41 @@ def fovea(
     Takes any dtype: retrieval looks at PCA components through the same fovea, which is linear.
     ``top_left_px`` need not lie on the grid, nor inside the image.
     """
-    _, c, H, W = images.shape
-    B, T = top_left_px.shape[:2]
-    g = grid.glimpse_px
+    (c, H, W), (B, T), g = images.shape[1:], top_left_px.shape[:2], grid.glimpse_px
     rows = torch.arange(B, device=images.device) if rows is None else rows
-    planes = rows[:, None, None] * c + torch.arange(c, device=images.device)[:, None]
     squares = []
     for scale in range(grid.scales):
         widen = 2**scale
         if widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):  # pixels read, and those there are
             squares.append(_averaged_first(images, grid, top_left_px, rows, widen))
             continue
-        span = torch.arange(g * widen, device=images.device) - g * (widen - 1) // 2
-        index = planes * (H * W) + _pixel_index(top_left_px, span, H, W).reshape(B, 1, -1)
-        square = images.take(index).reshape(B, c, T, g * widen, g * widen).transpose(1, 2)
+        square = _squares(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
         if widen > 1:
             pooled = square.reshape(B, T, c, g, widen, g, widen).float().mean((4, 6))
             square = pooled if images.is_floating_point() else pooled.round().to(images.dtype)
         squares.append(square)
     return torch.cat(squares, dim=2) if grid.scales > 1 else squares[0]
+
+
+def _squares(
+    images: Shaped[Tensor, "N c H W"], first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
+) -> Shaped[Tensor, "B T c s s"]:
+    """The squares of ``side`` pixels whose top-left pixel is ``first``; the border repeats."""
+    c, H, W = images.shape[1:]
+    span = torch.arange(side, device=images.device)
+    planes = (rows[:, None] * c + torch.arange(c, device=images.device)) * (H * W)
+    if images.device.type == "cpu" and images.is_contiguous() and _between_left_and_right(first, W - side):
+        # A line of a square lies in one piece: copied whole, it is four times faster than a pixel at a time.
+        lines = (first[..., 0, None] + span).clamp(0, H - 1) * W + first[..., 1, None]
+        index = planes[:, None, :, None] + lines[:, :, None]
+        every_line = images.as_strided((max(0, images.numel() - side + 1), side), (1, 1))
+        return every_line.index_select(0, index.flatten()).reshape(*index.shape, side)
+    return images.take(planes[:, None, :, None, None] + _pixel_index(first, span, H, W)[:, :, None])
+
+
+def _between_left_and_right(first: Int[Tensor, "B T 2"], last: int) -> bool:
+    columns = first[..., 1]
+    return columns.numel() == 0 or (int(columns.min()) >= 0 and int(columns.max()) <= last)
 
 
 def _averaged_first(
