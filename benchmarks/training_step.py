@@ -45,6 +45,7 @@ from nogs.device import chance, choose_device
 from nogs.fit import FUSED, Batches, keep_freed_memory
 from nogs.glimpses import Grid
 from nogs.methods import method
+from nogs.models import look_at_all
 from nogs.stages.train import LOSSES, Training
 
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
@@ -304,9 +305,10 @@ def inference(config: Benchmark, device: torch.device) -> list[dict[str, object]
     for batch in dict.fromkeys((1, config.batch)):
         shape = (batch, CHANNELS, config.image_size, config.image_size)
         images = torch.randint(0, 256, shape, dtype=torch.uint8).to(device)
+        rows = torch.arange(batch, device=device)
 
-        def run(images: Tensor = images) -> object:
-            return network(images, glimpses=config.glimpses, choose=greedy)
+        def run(images: Tensor = images, rows: Tensor = rows) -> object:
+            return look_at_all(network, images, rows, glimpses=config.glimpses, choose=greedy)
 
         alone = products(network, run)
         counted = count_macs(network, run)

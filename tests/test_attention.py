@@ -68,8 +68,7 @@ def test_shapes_and_gradient_to_every_parameter(size: int, channels: int, scales
     cells = given_cells(network, 8)
     cells[4:] = -1
     rollout = network(images, glimpses=T, choose=following(cells, sampling(Generator().manual_seed(0))))
-    assert rollout.cells.shape == rollout.baselines.shape == (8, T)
-    assert rollout.location_logits.shape == (8, T, len(network.grid))
+    assert rollout.cells.shape == rollout.log_policy.shape == rollout.baselines.shape == (8, T)
     assert rollout.class_logits.shape == (8, T, CLASSES)
     labels = torch.arange(8) % CLASSES
     partially_supervised_loss(rollout, labels, cells[:, 0] >= 0, supervised_labels=True).backward()
@@ -149,9 +148,9 @@ def test_where_to_look_never_steers_what_is_remembered() -> None:
     network, images, labels = make(), noise(8), torch.arange(8) % CLASSES
     sampled = sampling(Generator().manual_seed(0))
     free = network(images, glimpses=T, choose=sampled)
-    policy = reinforce_loss(free, labels, free.log_policy()).sum()
+    policy = reinforce_loss(free, labels).sum()
     led = network(images, glimpses=T, choose=following(given_cells(network, 8), greedy))
-    taught = supervised_loss(led.log_policy()).sum()
+    taught = supervised_loss(led).sum()
     for loss, moved in ((policy, {"locator", "baseline"}), (taught, {"locator"})):
         sizes = gradients(network, loss)
         assert {part for part, size in sizes.items() if size > 0} == moved
@@ -193,16 +192,16 @@ def test_it_sees_its_glimpses_and_nothing_else(size: int) -> None:
     after = network(inside, glimpses=2, choose=choose)
     if size <= top:  # else the squares overlap
         assert torch.equal(after.class_logits[:, 0], said.class_logits[:, 0])
-        assert torch.equal(after.location_logits, said.location_logits)
+        assert torch.equal(after.log_policy, said.log_policy)
     assert not torch.equal(after.class_logits[:, 1], said.class_logits[:, 1])
 
 
 def test_the_first_location_is_chosen_blindly_and_the_rest_from_what_was_seen() -> None:
     network = make().eval()
     rollout = network(noise(5), glimpses=T, choose=following(torch.full((5, T), 2), greedy))
-    assert torch.equal(rollout.location_logits[:, 0], rollout.location_logits[:1, 0].expand(5, -1))
+    assert torch.equal(rollout.log_policy[:, 0], rollout.log_policy[:1, 0].expand(5))
     assert torch.equal(rollout.baselines[:, 0], rollout.baselines[:1, 0].expand(5))
-    assert len(rollout.location_logits[:, 1].unique(dim=0)) == 5
+    assert len(rollout.log_policy[:, 1].unique()) == 5
 
 
 def test_more_glimpses_change_nothing_before_them() -> None:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention import HardAttention, following, greedy
+from nogs.attention import HardAttention, before, following, greedy
 from nogs.glimpses import Grid
 from nogs.objectives import (
     Rollout,
     label_loss,
+    location_log_probs,
     partially_supervised_loss,
     reinforce_loss,
     supervised_loss,
@@ -57,7 +58,8 @@ class Table:
         before = torch.zeros_like(self.said[image, a, b])  # what is said at t = 1 earns nothing
         said = torch.stack((before, self.said[image, a, b]), dim=1)
         probability = (self.first.softmax(0)[a] * self.second.softmax(1)[a, b]).detach()
-        return Rollout(SEQUENCES, logits, baselines, said, torch.zeros(*SEQUENCES.shape, 1)), probability
+        log_policy = location_log_probs(SEQUENCES, logits)
+        return Rollout(SEQUENCES, log_policy, baselines, said, torch.zeros(*SEQUENCES.shape, 1)), probability
 
     def log_marginal(self, image: int) -> Tensor:
         """log Σ_{l_1, l_2} p(l_1) p(l_2 | l_1) p(θ | l_1, l_2), a term at a time."""
@@ -98,10 +100,7 @@ def test_the_mean_reinforce_gradient_is_that_of_the_expected_reward(kind: str) -
     loss = torch.zeros((), dtype=torch.float64)
     for image, label in enumerate(LABELS):
         rollout, probability = table.rollouts(image, baselines(kind))
-        loss = (
-            loss
-            + (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), label), rollout.log_policy())).sum()
-        )
+        loss = loss + (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), label))).sum()
     got = torch.autograd.grad(loss, table.parameters)
     assert max(g.abs().max().item() for g in got) > 0.01
     for one, other in zip(got, expected, strict=True):
@@ -114,7 +113,7 @@ def test_a_baseline_of_the_future_would_be_noticed() -> None:
     expected = torch.autograd.grad(-table.expected_reward(0), table.parameters)
     rollout, probability = table.rollouts(0, biased)
     got = torch.autograd.grad(
-        (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), LABELS[0]), rollout.log_policy())).sum(),
+        (probability * reinforce_loss(rollout, torch.full((len(SEQUENCES),), LABELS[0]))).sum(),
         table.parameters,
     )
     assert (got[1] - expected[1]).abs().max() > 0.01
@@ -125,8 +124,9 @@ def test_the_baseline_learns_the_reward_and_nothing_else() -> None:
     b = torch.tensor([[0.25, 0.5]], requires_grad=True)
     logits = torch.tensor([[[1.0, 2.0], [0.5, 0.1]]])
     said = torch.tensor([[[0.0, 0.0], [-1.0, 1.0]]])
-    rollout = Rollout(torch.tensor([[0, 1]]), logits, b, said, torch.zeros(1, 2, 1))
-    reinforce_loss(rollout, torch.tensor([1]), rollout.log_policy()).sum().backward()
+    cells = torch.tensor([[0, 1]])
+    rollout = Rollout(cells, location_log_probs(cells, logits), b, said, torch.zeros(1, 2, 1))
+    reinforce_loss(rollout, torch.tensor([1])).sum().backward()
     torch.testing.assert_close(b.grad, torch.tensor([[-0.75, -0.5]]))
 
 
@@ -162,13 +162,13 @@ def test_the_network_climbs_its_expected_reward(bias: float) -> None:
     objective, loss, rewards = torch.zeros(()), torch.zeros(()), []
     for a, b in FOUR_CELLS.tolist():
         rollout = network(images, glimpses=2, choose=following(torch.tensor([[a, b], [a, b]]), greedy))
-        policy = rollout.location_logits.softmax(-1)
+        policy = network.locator(before(rollout.states)).softmax(-1)
         likely = policy[:, 0, a] * policy[:, 1, b]
         said = [max(range(3), key=logits[-1].__getitem__) for logits in rollout.class_logits.tolist()]
         right = torch.tensor([float(said[0] == 0), float(said[1] == 1)])
         rewards.append(right)
         objective = objective + (likely * right).sum()
-        loss = loss + (likely.detach() * reinforce_loss(rollout, labels, rollout.log_policy())).sum()
+        loss = loss + (likely.detach() * reinforce_loss(rollout, labels)).sum()
     assert torch.stack(rewards).std(0).min() > 0
     expected = torch.autograd.grad(-objective, parameters, retain_graph=True)
     got = torch.autograd.grad(loss, parameters)
@@ -187,7 +187,7 @@ def by_hand(cells: list[list[int]]) -> Rollout:
     said = torch.tensor([[[0.2, 0.8], [0.9, 0.1]]]).log() + 2
     return Rollout(
         torch.tensor(cells),
-        where.expand(B, -1, -1).clone().requires_grad_(),
+        location_log_probs(torch.tensor(cells), where.expand(B, -1, -1)).requires_grad_(),
         torch.zeros(B, 2),
         said.expand(B, -1, -1).clone().requires_grad_(),
         torch.zeros(B, 2, 1),
@@ -197,27 +197,26 @@ def by_hand(cells: list[list[int]]) -> Rollout:
 def test_losses_by_hand() -> None:
     rollout = by_hand([[0, 2], [2, 1]])
     torch.testing.assert_close(
-        rollout.log_policy(),
+        rollout.log_policy,
         torch.tensor([[math.log(0.5), math.log(0.2)], [math.log(0.25), math.log(0.7)]]),
     )
-    torch.testing.assert_close(
-        supervised_loss(rollout.log_policy()), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)])
-    )
+    torch.testing.assert_close(supervised_loss(rollout), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)]))
     torch.testing.assert_close(
         label_loss(rollout, torch.tensor([0, 1])),
         torch.tensor([-(math.log(0.2) + math.log(0.9)) / 2, -(math.log(0.8) + math.log(0.1)) / 2]),
     )
     # Last said: class 0. The first image earns 1, the second nothing; baselines are 0.
     torch.testing.assert_close(
-        reinforce_loss(rollout, torch.tensor([0, 1]), rollout.log_policy()),
+        reinforce_loss(rollout, torch.tensor([0, 1])),
         torch.tensor([-math.log(0.5 * 0.2) + 1, 0.0]),
     )
 
 
 def test_an_unlikely_target_still_pulls() -> None:
     logits = torch.tensor([[[200.0, 0.0, -200.0]]], requires_grad=True)
-    rollout = Rollout(torch.tensor([[2]]), logits, torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1))
-    supervised_loss(rollout.log_policy()).sum().backward()
+    log_policy = location_log_probs(torch.tensor([[2]]), logits)
+    rollout = Rollout(torch.tensor([[2]]), log_policy, torch.zeros(1, 1), torch.zeros(1, 1, 2), torch.zeros(1, 1, 1))
+    supervised_loss(rollout).sum().backward()
     torch.testing.assert_close(logits.grad, torch.tensor([[[1.0, 0.0, -1.0]]]))
 
 
@@ -243,9 +242,9 @@ def test_the_sum_of_three_means(mask: tuple[int, ...], supervised_labels: bool) 
     )
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
-    for logits in (rollout.location_logits, rollout.class_logits):
-        assert logits.grad is not None
-        assert torch.isfinite(logits.grad).all()
+    for leaf in (rollout.log_policy, rollout.class_logits):
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
 
 
 def parts(network: HardAttention, loss: Tensor) -> dict[str, Tensor]:
@@ -377,15 +376,16 @@ def test_the_samples_of_an_image_are_weighed_among_themselves() -> None:
 
 
 def test_a_hopeless_sequence_makes_no_nan() -> None:
+    cells, where = torch.tensor([[0], [1]]), torch.tensor([[[0.0, -300.0]], [[0.0, -300.0]]], requires_grad=True)
     rollout = Rollout(
-        torch.tensor([[0], [1]]),
-        torch.tensor([[[0.0, -300.0]], [[0.0, -300.0]]], requires_grad=True),
+        cells,
+        location_log_probs(cells, where),
         torch.zeros(2, 1),
         torch.tensor([[[0.0, 200.0]], [[0.0, 200.0]]], requires_grad=True),
         torch.zeros(2, 1, 1),
     )
     wake_sleep_loss(rollout, torch.tensor([0, 0]), torch.full((2, 1), -0.7), samples=2).sum().backward()
-    for logits in (rollout.location_logits, rollout.class_logits):
+    for logits in (where, rollout.class_logits):
         assert logits.grad is not None
         assert torch.isfinite(logits.grad).all()
-    assert rollout.location_logits.grad.abs().max() < 1e-6  # all weight is on the policy's own cell
+    assert where.grad.abs().max() < 1e-6  # all weight is on the policy's own cell

@@ -47,7 +47,7 @@ def by_terms(known: Training, *, published: bool) -> Tensor:
     free, sequences = FREE, known.sequences
     if sequences is None:
         rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
-        return (label_loss(rollout, labels[free]) + reinforce_loss(rollout, labels[free], rollout.log_policy())).mean()
+        return (label_loss(rollout, labels[free]) + reinforce_loss(rollout, labels[free])).mean()
     rows = torch.randint(len(sequences.images), (K,), generator=chance)
     free = free[K:] if published else free
     rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
@@ -56,8 +56,8 @@ def by_terms(known: Training, *, published: bool) -> Tensor:
     told = label_loss(rollout, labels[free])
     if published:
         told = torch.cat((told, label_loss(led, labels[taught])))
-    reinforced = reinforce_loss(rollout, labels[free], rollout.log_policy())
-    return told.mean() + reinforced.mean() + supervised_loss(led.log_policy()).mean()
+    reinforced = reinforce_loss(rollout, labels[free])
+    return told.mean() + reinforced.mean() + supervised_loss(led).mean()
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ a GRU updates h_t, and the classifier maps h_t to q(θ | y_1:t, l_1:t). Location
 detached state: their losses never steer what is remembered. There is a prediction at every t, so the network
 can stop at any.
 
-Choosing a cell takes no gradient, so a network that learns looks first (`HardAttention.run`), and is asked for
-what the losses need of its heads afterwards, for all t at once (`HardAttention.say`).
+The location head is asked once a glimpse, for what chooses the cell is also what learns from it; the others, which
+choose nothing, are asked for all t at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nogs.embedding import GlimpseEmbedding, convolutional
 from nogs.glimpses import Glimpses, Grid, fovea
 from nogs.information import entropy
 from nogs.methods import Method
-from nogs.objectives import Rollout
+from nogs.objectives import Rollout, location_log_probs
 from nogs.stopping import best_rate
 
 Chooser = Callable[[Float[Tensor, "B L"], int], Int[Tensor, " B"]]
@@ -72,10 +72,7 @@ class HardAttention(nn.Module):
         """Look at each image (or those of ``rows``) ``glimpses`` times, where ``choose`` says."""
         rows = torch.arange(len(images), device=images.device) if rows is None else rows
         steps = self.run(images, rows, glimpses=glimpses, choose=choose)
-        if torch.is_grad_enabled():
-            return self.say(*visited(steps))
-        cells, where, states = (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
-        return Rollout(cells, where, self.baseline(before(states))[..., 0], self.classifier(states), states)
+        return self._rollout(*visited(steps), chosen(steps))
 
     def run(
         self,
@@ -105,8 +102,7 @@ class HardAttention(nn.Module):
         locate: Locator | None = None,
     ) -> Step:
         """Look once more at the images ``rows``, which are remembered as ``h``; t counts from 0."""
-        with torch.no_grad():
-            where = (locate or self.locator)(h)
+        where = (locate or self.locator)(h.detach())
         cells = choose(where, t)
         patches = fovea(images, self.grid, self.grid.top_left_px(cells)[:, None], rows)[:, 0]
         return Step(cells, where, self.core(self.embedding(patches, cells), h))
@@ -119,14 +115,21 @@ class HardAttention(nn.Module):
         return torch.stack(states[1:], dim=1)
 
     def say(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"]) -> Rollout:
-        """What every head says, for all t at once, where ``cells`` were looked at and ``states`` remembered."""
-        asked = before(states)
-        return Rollout(cells, self.locator(asked), self.baseline(asked)[..., 0], self.classifier(states), states)
+        """What every head says where ``cells``, whoever chose them, were looked at and ``states`` remembered."""
+        return self._rollout(cells, states, location_log_probs(cells, self.locator(before(states))))
+
+    def _rollout(self, cells: Tensor, states: Tensor, log_policy: Tensor) -> Rollout:
+        return Rollout(cells, log_policy, self.baseline(before(states))[..., 0], self.classifier(states), states)
 
 
 def visited(steps: Sequence[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"]]:
     """Where was looked, and what was remembered after it."""
     return torch.stack([step.cells for step in steps], dim=1), torch.stack([step.states for step in steps], dim=1)
+
+
+def chosen(steps: Sequence[Step]) -> Float[Tensor, "B T"]:
+    """The log-probability of each cell under the logits by which it was chosen."""
+    return torch.stack([location_log_probs(step.cells, step.location_logits) for step in steps], dim=1)
 
 
 def before(states: Float[Tensor, "B T h"]) -> Float[Tensor, "B T h"]:

@@ -19,9 +19,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, before, sampling, visited
+from nogs.attention import HardAttention, chosen, sampling, visited
 from nogs.glimpses import Grid
-from nogs.objectives import Rollout, location_log_probs
+from nogs.objectives import Rollout
 
 COARSE_PX = 16
 """Side length of the image as the inference network sees it."""
@@ -75,6 +75,4 @@ def propose(
         choose=sampling(generator),
         locate=partial(inference, context),
     )
-    rollout = network.say(*visited(steps))
-    logits = inference(context[:, None].expand(-1, glimpses, -1), before(rollout.states))
-    return Proposed(rollout, location_log_probs(rollout.cells, logits))
+    return Proposed(network.say(*visited(steps)), chosen(steps))

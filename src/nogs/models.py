@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from nogs.attention import Chooser, HardAttention, StoppingHeads
+from nogs.attention import Chooser, HardAttention, StoppingHeads, visited
 from nogs.baselines import WholeImageCNN
 from nogs.completion.retrieval import Bank, Found
 from nogs.completion.shards import Pictures, Shard
@@ -130,11 +130,11 @@ def look_at_all(
     glimpses: int,
     choose: Chooser,
 ) -> Seen:
-    """Look at the ``images`` among ``pixels``. The rest of a rollout, its largest part, is not kept."""
+    """Look at the ``images`` among ``pixels``. What only learning needs of a rollout is not computed."""
     seen: list[Seen] = []
     for rows in images.split(BATCH):
-        rollout = network(pixels, rows, glimpses=glimpses, choose=choose)
-        seen.append(Seen(rollout.cells, rollout.class_logits))
+        cells, states = visited(network.run(pixels, rows, glimpses=glimpses, choose=choose))
+        seen.append(Seen(cells, network.classifier(states)))
     return Seen(*(torch.cat(column) for column in zip(*seen, strict=True)))
 
 

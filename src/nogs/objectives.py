@@ -26,14 +26,11 @@ class Rollout(NamedTuple):
     """What happened in T glimpses of B images; index t - 1 holds glimpse t and what was said after it."""
 
     cells: Int[Tensor, "B T"]
-    location_logits: Float[Tensor, "B T L"]
+    log_policy: Float[Tensor, "B T"]
+    """log q(l_t | h_t-1) of the cells that were looked at."""
     baselines: Float[Tensor, "B T"]
     class_logits: Float[Tensor, "B T C"]
     states: Float[Tensor, "B T h"]
-
-    def log_policy(self) -> Float[Tensor, "B T"]:
-        """log q(l_t | h_t-1) of the cells that were looked at."""
-        return location_log_probs(self.cells, self.location_logits)
 
 
 def label_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
@@ -43,28 +40,28 @@ def label_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor, " B
     return per_step.unflatten(0, (-1, T)).mean(1)
 
 
-def location_log_probs(cells: Int[Tensor, "B T"], location_logits: Float[Tensor, "B T L"]) -> Float[Tensor, "B T"]:
+def location_log_probs(
+    cells: Int[Tensor, "*batch"], location_logits: Float[Tensor, "*batch L"]
+) -> Float[Tensor, "*batch"]:
     """The log-probability of each cell under the logits of its glimpse.
 
     A cross-entropy: its gradient takes one pass over the cells, where gather and logsumexp take four.
     """
-    surprise = F.cross_entropy(location_logits.flatten(0, 1), cells.flatten(), reduction="none")
+    surprise = F.cross_entropy(location_logits.flatten(0, -2), cells.flatten(), reduction="none")
     return -surprise.view_as(cells)
 
 
-def reinforce_loss(
-    rollout: Rollout, labels: Int[Tensor, " B"], log_policy: Float[Tensor, "B T"]
-) -> Float[Tensor, " B"]:
+def reinforce_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     """REINFORCE on final correctness, plus the squared error of the baseline."""
     reward = (rollout.class_logits[:, -1].argmax(-1) == labels).float()[:, None]
     advantage = reward - rollout.baselines
-    policy = -(log_policy * advantage.detach()).sum(1)
+    policy = -(rollout.log_policy * advantage.detach()).sum(1)
     return policy + advantage.square().mean(1)
 
 
-def supervised_loss(log_policy: Float[Tensor, "B T"]) -> Float[Tensor, " B"]:
+def supervised_loss(rollout: Rollout) -> Float[Tensor, " B"]:
     """Cross-entropy of the given locations, summed over t."""
-    return -log_policy.sum(1)
+    return -rollout.log_policy.sum(1)
 
 
 def partially_supervised_loss(
@@ -82,9 +79,8 @@ def partially_supervised_loss(
     """
     free = ~supervised
     teaches = torch.ones_like(free) if supervised_labels else free
-    log_policy = rollout.log_policy()  # the dearest part of a step: once
-    loss = _mean(label_loss(rollout, labels), teaches) + _mean(reinforce_loss(rollout, labels, log_policy), free)
-    return loss + _mean(supervised_loss(log_policy), supervised)
+    loss = _mean(label_loss(rollout, labels), teaches) + _mean(reinforce_loss(rollout, labels), free)
+    return loss + _mean(supervised_loss(rollout), supervised)
 
 
 def wake_sleep_loss(
@@ -99,7 +95,7 @@ def wake_sleep_loss(
     the gradient tends, as M grows, to that of -log Σ_l q(l) q(θ | y, l) for the network, and for r to that of
     KL(q(l | θ) ‖ r). Where the network predicts at every t, the label's term is averaged as elsewhere.
     """
-    log_policy, log_proposed = rollout.log_policy().sum(1), log_proposal.sum(1)
+    log_policy, log_proposed = rollout.log_policy.sum(1), log_proposal.sum(1)
     log_likelihood = -F.cross_entropy(rollout.class_logits[:, -1], labels, reduction="none")
     log_weights = (log_likelihood + log_policy - log_proposed).detach()
     surprise = label_loss(rollout, labels) - log_policy - log_proposed

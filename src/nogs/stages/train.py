@@ -14,7 +14,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, chooser, sampling, visited
+from nogs.attention import HardAttention, chooser, sampling
 from nogs.config import Train
 from nogs.data import fingerprint, load
 from nogs.device import chance, choose_device
@@ -23,13 +23,11 @@ from nogs.fit import fit
 from nogs.glimpses import look
 from nogs.inference import InferenceNetwork, propose
 from nogs.methods import Method, Policy, method
-from nogs.models import grid_of, save_attention
-from nogs.objectives import label_loss, partially_supervised_loss, wake_sleep_loss
+from nogs.models import grid_of, look_at_all, save_attention
+from nogs.objectives import Rollout, label_loss, partially_supervised_loss, wake_sleep_loss
 from nogs.progress import Tick, ticking
 from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, open_run
 from nogs.sequences import Sequences, check_sequences, load_sequences, read_sequences_run
-
-VALIDATION_BATCH = 512
 
 
 class Training(NamedTuple):
@@ -68,12 +66,9 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
 
     def validate() -> dict[str, float]:
         choose = chooser(row, grid, generator=chance(o.seed, 12, device=device))
-        losses, hits = [], []
-        for images in val.split(VALIDATION_BATCH):
-            logits = network(pixels, images, glimpses=T, choose=choose).class_logits[:, -1]
-            losses.append(F.cross_entropy(logits, labels[images], reduction="none"))
-            hits.append(logits.argmax(-1) == labels[images])
-        return {"nll_nats": torch.cat(losses).mean().item(), "accuracy": torch.cat(hits).float().mean().item()}
+        logits = look_at_all(network, pixels, val, glimpses=T, choose=choose).class_logits[:, -1]
+        hits = logits.argmax(-1) == labels[val]
+        return {"nll_nats": F.cross_entropy(logits, labels[val]).item(), "accuracy": hits.float().mean().item()}
 
     with ticking(f"{config.method} seed {o.seed}", o.iterations, tick) as report:
         fit(
@@ -105,15 +100,15 @@ def _reinforced(training: Training, free: Int[Tensor, " b"], generator: Generato
     if published:
         free = free[len(taught) :]
     choose = chooser(training.method, network.grid, generator=generator, policy=sampling(generator))
-    cells, states = visited(network.run(pixels, free, glimpses=T, choose=choose))
+    rollout = network(pixels, free, glimpses=T, choose=choose)
     if len(taught):
         # Where they teach the location head alone, nothing that is remembered of them needs a gradient.
         with torch.set_grad_enabled(published):
             remembered = network.remember(look(pixels, network.grid, given, taught))
-        cells, states = torch.cat((cells, given)), torch.cat((states, remembered))
+        rollout = Rollout(*map(torch.cat, zip(rollout, network.say(given, remembered), strict=True)))
     images = torch.cat((free, taught))
     return partially_supervised_loss(
-        network.say(cells, states),
+        rollout,
         training.labels[images],
         torch.arange(len(images), device=images.device) >= len(free),
         supervised_labels=published,
