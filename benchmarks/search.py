@@ -34,17 +34,7 @@ from torch import Tensor
 
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
-from nogs.config import (
-    BuildBank,
-    FitPosterior,
-    Geometry,
-    Machine,
-    Optimisation,
-    PosteriorNetwork,
-    RaceOptions,
-    RetrievalOptions,
-    Source,
-)
+from nogs.config import BuildBank, FitPosterior
 from nogs.cost import count_macs
 from nogs.data import ImageSet, load
 from nogs.design import Maps, choose, map_next, regret
@@ -52,6 +42,7 @@ from nogs.device import chance, choose_device, design_dtype
 from nogs.examples import posterior_log_probs
 from nogs.glimpses import Glimpses, look
 from nogs.models import load_bank, load_posterior
+from nogs.options import Geometry, Machine, Optimisation, PosteriorNetwork, RaceOptions, RetrievalOptions, Source
 from nogs.posterior import AVPCNN, LookaheadPosterior
 from nogs.racing import race_next
 from nogs.stages.build_bank import build_bank

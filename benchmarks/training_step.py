@@ -39,13 +39,14 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
 from nogs.attention import HardAttention, greedy
-from nogs.config import Geometry, Machine, Train
+from nogs.config import Train
 from nogs.cost import FLOPS_A_MAC, count_macs, macs_by_glimpse
 from nogs.device import chance, choose_device
 from nogs.fit import FUSED, Batches, keep_freed_memory
 from nogs.glimpses import Grid
 from nogs.methods import method
 from nogs.models import look_at_all
+from nogs.options import Geometry, Machine
 from nogs.stages.train import LOSSES, Training
 
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64

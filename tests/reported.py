@@ -10,20 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nogs.config import (
-    Baselines,
-    BuildBank,
-    Evaluate,
-    FitPosterior,
-    FitStopping,
-    Geometry,
-    Machine,
-    Optimisation,
-    Run,
-    Search,
-    Train,
-)
+from nogs.config import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Run, Search, Train
 from nogs.glimpses import Grid
+from nogs.options import Geometry, Machine, Optimisation
 from nogs.rundir import open_run
 from nogs.sequences import Sequences, save_sequences
 

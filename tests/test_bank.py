@@ -16,11 +16,11 @@ import nogs
 import nogs.stages.build_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.completion.shards import Pictures, pack
-from nogs.config import Source
 from nogs.data import load
 from nogs.errors import UserError
 from nogs.glimpses import Grid, look
 from nogs.models import load_bank
+from nogs.options import Source
 from nogs.rundir import RunDirectory, read_run
 from nogs.sequences import load_sequences
 from staged import Stages, same_bits

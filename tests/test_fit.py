@@ -17,10 +17,10 @@ from torch.nn import functional as F
 
 import nogs.fit
 from nogs.attention import HardAttention, greedy, sampling
-from nogs.config import Optimisation
 from nogs.fit import Batches, fit
 from nogs.glimpses import Grid
 from nogs.objectives import partially_supervised_loss
+from nogs.options import Optimisation
 from nogs.rundir import RunDirectory
 
 CPU = torch.device("cpu")

@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
-from nogs.config import RaceOptions
 from nogs.design import Criterion, Maps, choose, map_next, regret
 from nogs.glimpses import Glimpses, Grid, nothing_seen
+from nogs.options import RaceOptions
 from nogs.posterior import distribution
 from nogs.racing import Entries, _contenders, _gains, _interpolate, _neighbours, _nodes, _ordered, _shares, race_next
 

@@ -15,9 +15,9 @@ from torch import Generator, Tensor
 from nogs.completion.pca import principal_components, project
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Bank, Found, Retrieval, _resample, _sliding, temper
-from nogs.config import RetrievalOptions
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, look
+from nogs.options import RetrievalOptions
 from world import TILES
 
 IMAGE_PX = 8

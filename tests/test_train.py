@@ -9,10 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.attention import HardAttention, following, greedy, sampling
-from nogs.config import Geometry, Machine, Supervision, Train
+from nogs.config import Train
 from nogs.glimpses import Grid
 from nogs.methods import METHODS
 from nogs.objectives import label_loss, reinforce_loss, supervised_loss
+from nogs.options import Geometry, Machine, Supervision
 from nogs.sequences import Sequences
 from nogs.stages.train import Training, _reinforced
 

@@ -19,21 +19,16 @@ from nogs.config import (
     ExportSequences,
     FitPosterior,
     FitStopping,
-    Geometry,
     ImportSequences,
-    Machine,
-    Optimisation,
-    PosteriorNetwork,
     Predict,
     Record,
     Report,
-    RetrievalOptions,
     Run,
     Search,
-    Source,
     Train,
 )
 from nogs.errors import UserError
+from nogs.options import Geometry, Machine, Optimisation, PosteriorNetwork, RetrievalOptions, Source
 
 _STAGES = {
     "build_bank": "nogs.stages.build_bank",

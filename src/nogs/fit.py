@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
-from nogs.config import Optimisation
 from nogs.device import chance
 from nogs.errors import UserError
+from nogs.options import Optimisation
 from nogs.progress import Tick
 from nogs.rundir import RunDirectory
 

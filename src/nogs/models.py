@@ -16,10 +16,10 @@ from nogs.attention import Chooser, HardAttention, StoppingHeads, visited
 from nogs.baselines import WholeImageCNN
 from nogs.completion.retrieval import Bank, Found
 from nogs.completion.shards import Pictures, Shard
-from nogs.config import Geometry, PosteriorNetwork
 from nogs.data import ImageSet
 from nogs.errors import UserError
 from nogs.glimpses import Grid
+from nogs.options import Geometry, PosteriorNetwork
 from nogs.posterior import AVPCNN, LookaheadPosterior
 from nogs.rundir import RunDirectory, file_hash
 

@@ -20,25 +20,13 @@ from typing import NamedTuple
 
 import torch
 
-from nogs.config import (
-    Baselines,
-    BuildBank,
-    Evaluate,
-    FitPosterior,
-    FitStopping,
-    Machine,
-    Optimisation,
-    Record,
-    Report,
-    Run,
-    Search,
-    Train,
-)
+from nogs.config import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Record, Report, Run, Search, Train
 from nogs.data import load
 from nogs.device import choose_device
 from nogs.errors import RunError, UserError
 from nogs.methods import METHODS, STOPPING, TEACHER, method
 from nogs.models import grid_of
+from nogs.options import Machine, Optimisation
 from nogs.progress import progress_bars
 from nogs.rundir import RunDirectory, as_json, extend_run, finished_run, first_difference, open_run, read_run
 from nogs.sequences import check_sequences

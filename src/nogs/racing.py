@@ -28,7 +28,6 @@ from scipy.stats import t as student
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
-from nogs.config import RaceOptions
 from nogs.design import Criterion, Maps, pooled
 from nogs.glimpses import Glimpses, Grid
 from nogs.information import (
@@ -37,6 +36,7 @@ from nogs.information import (
     information_gain_by_completion,
     mixture_information_gain,
 )
+from nogs.options import RaceOptions
 from nogs.posterior import Posterior, class_log_probs
 
 LEAST = 8

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from nogs.completion.proposals import Viewer, nearest
 from nogs.completion.protocol import Completions
-from nogs.config import RetrievalOptions
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, Grid, fovea
+from nogs.options import RetrievalOptions
 
 GREY = 127.5
 

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nogs.config import Source
 from nogs.data import cache
 from nogs.data.celeba import celeba
 from nogs.data.celebahq import celebahq
@@ -25,6 +24,7 @@ from nogs.data.npz import npz
 from nogs.data.splits import TRAIN, complete
 from nogs.data.table import table
 from nogs.errors import UserError
+from nogs.options import Source
 
 _LISTINGS: dict[str, Callable[[Path, Faults], Listing]] = {
     "folder": folder,

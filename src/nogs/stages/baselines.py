@@ -21,13 +21,14 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.baselines import ARCHITECTURES, UPPER_BOUND, WholeImageCNN, shrink, shrinkable
-from nogs.config import Baselines, FitCNN, Optimisation
+from nogs.config import Baselines, FitCNN
 from nogs.cost import macs_of_image
 from nogs.data import ImageSet, fingerprint, load
 from nogs.device import choose_device
 from nogs.errors import UserError
 from nogs.fit import fit
 from nogs.models import BATCH, save_cnn
+from nogs.options import Optimisation
 from nogs.progress import Tick, after, ticking
 from nogs.results import accuracy, scores
 from nogs.rundir import RunDirectory, finished_run, open_run

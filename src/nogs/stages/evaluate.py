@@ -19,7 +19,7 @@ from torch import Tensor
 
 from nogs.attention import chooser, sampling
 from nogs.completion.retrieval import Retrieval
-from nogs.config import Evaluate, RetrievalOptions, Source
+from nogs.config import Evaluate
 from nogs.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
 from nogs.data import ImageSet, load
@@ -29,6 +29,7 @@ from nogs.errors import UserError
 from nogs.examples import examples, posterior_log_probs, states_along
 from nogs.methods import method
 from nogs.models import load_attention, load_bank, load_posterior, load_stopping, look_at_all
+from nogs.options import RetrievalOptions, Source
 from nogs.posterior import LookaheadPosterior, Posterior
 from nogs.progress import Tick, ticking
 from nogs.results import accuracy, convergence, scores_by_glimpse, target_nll

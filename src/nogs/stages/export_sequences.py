@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from nogs.config import ExportSequences, Geometry, Source
+from nogs.config import ExportSequences
 from nogs.data import load
 from nogs.errors import UserError
 from nogs.interchange import write_csv, write_text
 from nogs.models import grid_of
+from nogs.options import Geometry, Source
 from nogs.sequences import load_sequences, made_for, read_sequences_run
 
 

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.attention import Chooser, HardAttention, StoppingHeads, chooser, sampling
-from nogs.config import FitStopping, Source
+from nogs.config import FitStopping
 from nogs.cost import macs_by_glimpse
 from nogs.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
 from nogs.data import ImageSet, load
@@ -31,6 +31,7 @@ from nogs.fit import fit
 from nogs.information import entropy
 from nogs.methods import method
 from nogs.models import load_attention, look_at_all, save_stopping
+from nogs.options import Source
 from nogs.progress import Tick, after, ticking
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
 from nogs.stopping import (

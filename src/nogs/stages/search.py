@@ -18,13 +18,14 @@ from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
-from nogs.config import Search, Source
+from nogs.config import Search
 from nogs.data import ImageSet, load
 from nogs.design import Maps, choose, map_next, regret
 from nogs.device import chance, choose_device
 from nogs.errors import UserError
 from nogs.glimpses import Glimpses, look, nothing_seen
 from nogs.models import load_bank, load_posterior
+from nogs.options import Source
 from nogs.progress import Tick, ticking
 from nogs.racing import race_next
 from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
