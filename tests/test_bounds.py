@@ -12,6 +12,7 @@ import pytest
 
 import nogs
 import nogs.config
+import nogs.options
 from nogs.bounds import Bound, Bounded, Count, Natural, Rate, Share
 from nogs.errors import UserError
 
@@ -63,8 +64,13 @@ def test_the_bounds_themselves_are_within_them() -> None:
 
 def test_every_number_of_every_configuration_has_a_bound() -> None:
     """So that none is forgotten: an annotation alone is not enough, the class must be Bounded too."""
-    kinds = [kind for _, kind in inspect.getmembers(nogs.config, inspect.isclass) if kind.__module__ == "nogs.config"]
-    assert nogs.config.Optimisation in kinds
+    kinds = [
+        kind
+        for module in (nogs.config, nogs.options)
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if kind.__module__ == module.__name__
+    ]
+    assert {nogs.Search, nogs.Optimisation} <= set(kinds)
     loose = []
     for kind in kinds:
         for name, hint in get_type_hints(kind, include_extras=True).items():

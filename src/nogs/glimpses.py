@@ -152,7 +152,7 @@ def _averaged_first(
     (B, T), (c, H, W), g = top_left_px.shape[:2], images.shape[1:], grid.glimpse_px
     first = top_left_px - g * (widen - 1) // 2
     pad = max(0, -int(first.min()), int(first.max()) + g * widen - min(H, W))
-    means = F.pad(images[rows].float(), (pad, pad, pad, pad), mode="replicate")
+    means = F.pad(images.index_select(0, rows).float(), (pad, pad, pad, pad), mode="replicate")
     for side in ((widen, 1), (1, widen)):
         means = F.avg_pool2d(means, side, stride=1)
     if not images.is_floating_point():

@@ -130,7 +130,7 @@ class Retrieval:
         top_left_px = self.grid.top_left_px(seen.cells)
 
         def versions_of(some: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
-            return _mirror(images[rows[some]], mirrored[some])
+            return _mirror(images.index_select(0, rows[some]), mirrored[some])
 
         if self.grid.scales == 1:  # what is seen at all shifts is cut out of one larger square
             wide = replace(self.grid, glimpse_px=self.grid.glimpse_px + 2 * s)
@@ -154,8 +154,8 @@ class Retrieval:
 
 def _mirror(squares: UInt8[Tensor, "*batch g g"], mirrored: Bool[Tensor, " n"]) -> UInt8[Tensor, "*batch g g"]:
     """Those that are ``mirrored`` left to right; in place."""
-    squares[mirrored] = squares[mirrored].flip(-1)
-    return squares
+    some = mirrored.nonzero()[:, 0]
+    return squares.index_copy_(0, some, squares.index_select(0, some).flip(-1))
 
 
 def _sliding(squares: UInt8[Tensor, "M d w w"], patch: UInt8[Tensor, "d g g"], *, step: int) -> Float[Tensor, "M n n"]:
@@ -195,4 +195,6 @@ def _resample(weights: Float[Tensor, " M"], count: int, generator: Generator) ->
 def _shift(images: UInt8[Tensor, "n c H H"], shifts: Int[Tensor, "n 2"]) -> UInt8[Tensor, "n c H H"]:
     """Move each image by its (rows, columns); the border pixel repeats."""
     whole = Grid(image_px=images.shape[-1], glimpse_px=images.shape[-1], stride_px=1)
-    return fovea(images, whole, -shifts[:, None])[:, 0]
+    edge = int(shifts[:, 1].abs().max())
+    left, right = (column.expand(-1, -1, -1, edge) for column in (images[..., :1], images[..., -1:]))
+    return fovea(torch.cat((left, images, right), dim=-1), whole, (torch.tensor([0, edge]) - shifts)[:, None])[:, 0]
