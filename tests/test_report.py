@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import mean
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nogs.config import Report
 from nogs.errors import UserError
@@ -104,6 +107,30 @@ def test_a_seed_that_never_arrived_makes_the_ratio_a_bound(run: Path) -> None:
     assert lines["Test accuracy, method − RAM"][1] == ("+3.6 %", "p = 0.25", ())
     assert "RAM takes at least 4.0 times as many iterations" in captions.lead(material)
     assert "at least 4,800 against 1,200" in captions.lead(material)
+
+
+def test_images_that_only_one_is_right_about_are_counted_one_by_one(run: Path, tmp_path: Path) -> None:
+    mixed = RunDirectory(shutil.copytree(run, tmp_path / "run") / "evaluation")
+    for number, name in enumerate(f"{method}-seed{seed}" for method in ("ram", "ps-nogs") for seed in range(3)):
+        record = mixed.load_tensors(name)
+        mixed.save_tensors(name, {**record, "log_probs": torch.rand(50, 4, 3, generator=chance(number)).log()})
+    lines = {line.title: line.cells for line in results_table(gather(tmp_path / "run"))}
+    ram, ours = lines["Images that only it : only RAM is right about"]
+    assert ram.summary == "–"
+    counted = []
+    for seed in range(3):
+        said = [load_file(mixed.path / f"{name}-seed{seed}.safetensors") for name in ("ps-nogs", "ram")]
+        right = [
+            [max(range(3), key=row[-1].__getitem__) == label for row, label in zip(*answers, strict=True)]
+            for answers in ((of["log_probs"].tolist(), of["labels"].tolist()) for of in said)
+        ]
+        it, other = (sum(a and not b for a, b in zip(*pair, strict=True)) for pair in (right, right[::-1]))
+        fewer = sum(math.comb(it + other, k) for k in range(min(it, other) + 1))
+        p = min(1.0, 2 * fewer / 2 ** (it + other))
+        counted.append((it, other))
+        assert ours.seeds[seed] == f"{it} : {other}, p = {p:.2g}"
+    assert counted[0] != counted[1]
+    assert ours.summary == f"{mean(it for it, _ in counted):.0f} : {mean(other for _, other in counted):.0f}"
 
 
 def test_times_are_those_recorded(run: Path) -> None:

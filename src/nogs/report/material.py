@@ -19,8 +19,9 @@ from nogs.errors import UserError
 from nogs.glimpses import Grid
 from nogs.report.costs import Costs
 from nogs.report.notation import Real
-from nogs.report.records import costs_of, stopping_method_of
+from nogs.report.records import costs_of, paired_answers, stopping_method_of
 from nogs.rundir import RunDirectory, read_run
+from nogs.statistics import McNemar
 
 Row = dict[str, Any]
 Logs = dict[str, list[list[Row]]]
@@ -65,7 +66,8 @@ class Material:
 
     ``looks`` is, of each method, the share of test images that look at each cell in each glimpse, a mean over
     seeds; ``designed`` the same of the sequences. ``mean_image`` is in [0, 255]; ``stopping_method`` is the method
-    that stopping rules were fitted to.
+    that stopping rules were fitted to. ``against_ram`` is, of each other method, which test images only it and only
+    RAM is right about, a seed each.
     """
 
     results: dict[str, Any]
@@ -82,6 +84,7 @@ class Material:
     costs: Costs
     stopping_method: str | None
     states: States | None
+    against_ram: dict[str, list[McNemar]]
 
     @property
     def methods(self) -> dict[str, dict[str, Any]]:
@@ -122,6 +125,7 @@ def gather(path: Path, *, flag: str = "--run") -> Material:
         costs=costs_of(evaluation, results, _cnns(path, results), stopping_method),
         stopping_method=stopping_method,
         states=States(**evaluation.load_tensors("states")) if evaluation.has("states") else None,
+        against_ram=paired_answers(evaluation, results, reference="ram"),
     )
 
 

@@ -1,7 +1,7 @@
-"""Accuracy over cost, from results.json; balanced over classes, where they are not even, by counting in the records.
+"""Counted in the records of an evaluation, which hold what each network said of every test image after each glimpse.
 
-An evaluation records what each network said of every test image after each glimpse, so accuracy in another sense
-is post-processing.
+Accuracy over cost, balanced over classes where they are not even; and of two networks, which images only one is right
+about.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nogs.report.costs import Costs, Spending, networks
 from nogs.rundir import RunDirectory
+from nogs.statistics import McNemar, mcnemar
 from nogs.stopping import at_step, stop_below
 
 UNEVEN = 1.5
@@ -43,6 +44,17 @@ def costs_of(
         upper_bound=networks([bound], column)[0] if bound else None,
         balanced=balanced,
     )
+
+
+def paired_answers(evaluation: RunDirectory, results: dict[str, Any], *, reference: str) -> dict[str, list[McNemar]]:
+    """Of each method, seed by seed, the last answers beside those of the ``reference`` with that seed."""
+    known = _models(evaluation, results)
+    rivals = [(name, seed) for name, seed in known if name != reference and (reference, seed) in known]
+    found: dict[str, list[McNemar]] = {}
+    for name, seed in rivals:
+        ours, theirs = (_right(_record(evaluation, one, seed))[:, -1] for one in (name, reference))
+        found.setdefault(name, []).append(mcnemar(ours, theirs))
+    return found
 
 
 def stopping_method_of(evaluation: RunDirectory) -> str | None:

@@ -74,6 +74,7 @@ def results_table(material: Material) -> list[Line]:
         Line("Seconds to target, everything counted", _everything_counted(material)),
         _line(material, "Test accuracy", "test_accuracy", percent),
         Line("Test accuracy, method − RAM", tuple(_better(material, name) for name in material.methods)),
+        Line("Images that only it : only RAM is right about", _right_alone(material)),
         _line(material, "Balanced accuracy", "test_balanced_accuracy", percent),
         _line(material, "Area under the ROC curve", "test_auroc", nats),
         _line(material, "Test loss (nats)", "test_nll_nats", nats),
@@ -227,6 +228,17 @@ def _better(material: Material, name: str) -> Cell:
         ours, rams = (mean(material.methods[other]["test_accuracy"]) for other in (name, REFERENCE))
         return Cell(f"{100 * (ours - rams):+.1f} %")
     return Cell(f"{100 * found.mean:+.1f} %", _p_value(found))
+
+
+def _right_alone(material: Material) -> tuple[Cell, ...]:
+    """Seed by seed, for the images are the same ones: their p-values do not add up."""
+    cells = []
+    for name in material.methods:
+        seeds = material.against_ram.get(name, [])
+        each = tuple(f"{of.only_a} : {of.only_b}, p = {of.p_value:.2g}" for of in seeds)
+        only_it, only_ram = (mean([getattr(of, side) for of in seeds] or [0]) for side in ("only_a", "only_b"))
+        cells.append(Cell(f"{only_it:.0f} : {only_ram:.0f}", "", each) if seeds else Cell("–"))
+    return tuple(cells) if material.against_ram else ()
 
 
 def _p_value(found: PairedDifference | None) -> str:
