@@ -128,7 +128,8 @@ def test_images_that_only_one_is_right_about_are_counted_one_by_one(run: Path, t
         fewer = sum(math.comb(it + other, k) for k in range(min(it, other) + 1))
         p = min(1.0, 2 * fewer / 2 ** (it + other))
         counted.append((it, other))
-        assert ours.seeds[seed] == f"{it} : {other}, p = {p:.2g}"
+        assert ours.seeds[seed] == f"p = {p:.1g}"
+    assert ours.note == " · ".join(f"{it} : {other}" for it, other in counted)
     assert counted[0] != counted[1]
     assert ours.summary == f"{mean(it for it, _ in counted):.0f} : {mean(other for _, other in counted):.0f}"
 

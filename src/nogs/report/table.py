@@ -235,9 +235,10 @@ def _right_alone(material: Material) -> tuple[Cell, ...]:
     cells = []
     for name in material.methods:
         seeds = material.against_ram.get(name, [])
-        each = tuple(f"{of.only_a} : {of.only_b}, p = {of.p_value:.2g}" for of in seeds)
+        counts = " · ".join(f"{of.only_a} : {of.only_b}" for of in seeds)
         only_it, only_ram = (mean([getattr(of, side) for of in seeds] or [0]) for side in ("only_a", "only_b"))
-        cells.append(Cell(f"{only_it:.0f} : {only_ram:.0f}", "", each) if seeds else Cell("–"))
+        p_values = tuple(f"p = {of.p_value:.1g}" for of in seeds)
+        cells.append(Cell(f"{only_it:.0f} : {only_ram:.0f}", counts, p_values) if seeds else Cell("–"))
     return tuple(cells) if material.against_ram else ()
 
 
