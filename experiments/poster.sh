@@ -6,7 +6,8 @@
 # Hardware: two cores, no GPU; two labels side by side, a core each. A label at 64 px with its three seeds takes ten to
 # fifteen minutes with ram and ps-nogs alone; ps-ram adds five, ws-ram half an hour, the grid of CNNs as much again, so
 # that all of it takes some ten hours. What was run of it so far, and its numbers: docs/results/README.md.
-# Killed, the same line goes on; with other --methods or --seeds it adds to what is there.
+# Killed, the same line goes on; with other --methods or --seeds it adds to what is there. Ends with a page over all labels
+# for each size, poster-64/poster.html and poster-128/poster.html.
 set -euo pipefail
 celeba=$1 out=$2
 shift 2
@@ -33,3 +34,15 @@ two_at_a_time() { # pixels, tasks
 
 two_at_a_time 64 "${at_64[@]}"
 two_at_a_time 128 "${at_128[@]}"
+
+poster() { # pixels, tasks; photographs may not be published: maps are drawn over the mean image
+  local px=$1 runs=()
+  for task in "${@:2}"; do
+    uv run nogs report --run "$out/$task-$px" --publishable
+    runs+=("$out/$task-$px")
+  done
+  uv run nogs report --runs "$(IFS=, && echo "${runs[*]}")" --out "$out/poster-$px"
+}
+
+poster 64 "${at_64[@]}"
+poster 128 "${at_128[@]}"
