@@ -12,9 +12,12 @@ shift 2
 tasks=("$@")
 ((${#tasks[@]})) || tasks=(Smiling Male)
 
-for px in 64 128; do
-  for task in "${tasks[@]}"; do
-    uv run nogs run --data "celeba:$celeba" --task "$task" --image-size "$px" --seeds 0,1 --iterations 10000 \
-      --patience 3000 --posterior-iterations 1000 --out "$out/$task-$px" --resume
-  done
+one() { # task, pixels, iterations of the posterior
+  uv run nogs run --data "celeba:$celeba" --task "$1" --image-size "$2" --seeds 0,1 --iterations 10000 \
+    --patience 3000 --posterior-iterations "$3" --out "$out/$1-$2" --resume
+}
+
+for task in "${tasks[@]}"; do
+  one "$task" 64 1000
+  one "$task" 128 2000
 done
