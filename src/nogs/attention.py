@@ -13,7 +13,7 @@ choose nothing, are asked for all t at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -71,8 +71,7 @@ class HardAttention(nn.Module):
     ) -> Rollout:
         """Look at each image (or those of ``rows``) ``glimpses`` times, where ``choose`` says."""
         rows = torch.arange(len(images), device=images.device) if rows is None else rows
-        steps = self.run(images, rows, glimpses=glimpses, choose=choose)
-        return self._rollout(*visited(steps), chosen(steps))
+        return self._rollout(*chosen(self.run(images, rows, glimpses=glimpses, choose=choose)))
 
     def run(
         self,
@@ -82,14 +81,17 @@ class HardAttention(nn.Module):
         glimpses: int,
         choose: Chooser,
         locate: Locator | None = None,
-    ) -> list[Step]:
-        """Look ``glimpses`` times at the images ``rows``, where ``choose`` says of q(l_t | h_t-1), or of ``locate``."""
+    ) -> Iterator[Step]:
+        """Look ``glimpses`` times at the images ``rows``, where ``choose`` says of q(l_t | h_t-1), or of ``locate``.
+
+        Logits over many cells are large: what is not needed of a step is freed before the next, while it is in cache.
+        """
         h = torch.zeros(len(rows), self.core.hidden_size, device=images.device)
-        steps: list[Step] = []
         for t in range(glimpses):
-            steps.append(self.step(images, rows, h=h, t=t, choose=choose, locate=locate))
-            h = steps[-1].states
-        return steps
+            step = self.step(images, rows, h=h, t=t, choose=choose, locate=locate)
+            h = step.states
+            yield step
+            del step
 
     def step(
         self,
@@ -122,14 +124,35 @@ class HardAttention(nn.Module):
         return Rollout(cells, log_policy, self.baseline(before(states))[..., 0], self.classifier(states), states)
 
 
-def visited(steps: Sequence[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"]]:
+class Visited(NamedTuple):
     """Where was looked, and what was remembered after it."""
-    return torch.stack([step.cells for step in steps], dim=1), torch.stack([step.states for step in steps], dim=1)
+
+    cells: Int[Tensor, "B T"]
+    states: Float[Tensor, "B T h"]
 
 
-def chosen(steps: Sequence[Step]) -> Float[Tensor, "B T"]:
-    """The log-probability of each cell under the logits by which it was chosen."""
-    return torch.stack([location_log_probs(step.cells, step.location_logits) for step in steps], dim=1)
+def visited(steps: Iterable[Step]) -> Visited:
+    """What is needed of steps to use a network."""
+    return Visited(*_stacked((step.cells, step.states) for step in steps))
+
+
+class Chosen(NamedTuple):
+    """The same, and the log-probability of each cell under the logits by which it was chosen."""
+
+    cells: Int[Tensor, "B T"]
+    states: Float[Tensor, "B T h"]
+    log_probs: Float[Tensor, "B T"]
+
+
+def chosen(steps: Iterable[Step]) -> Chosen:
+    """What is needed of steps to learn from them."""
+    return Chosen(
+        *_stacked((step.cells, step.states, location_log_probs(step.cells, step.location_logits)) for step in steps)
+    )
+
+
+def _stacked(steps: Iterable[tuple[Tensor, ...]]) -> Iterator[Tensor]:
+    return (torch.stack(column, dim=1) for column in zip(*steps, strict=True))
 
 
 def before(states: Float[Tensor, "B T h"]) -> Float[Tensor, "B T h"]:

@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, chosen, sampling, visited
+from nogs.attention import HardAttention, chosen, sampling
 from nogs.glimpses import Grid
 from nogs.objectives import Rollout
 
@@ -68,11 +68,13 @@ def propose(
     """Run the network ``samples`` times on each image of ``rows``, where the inference network says."""
     context = inference.context(images[rows], labels).repeat_interleave(samples, 0)
     rows = rows.repeat_interleave(samples)
-    steps = network.run(
-        images,
-        rows,
-        glimpses=glimpses,
-        choose=sampling(generator),
-        locate=partial(inference, context),
+    proposed = chosen(
+        network.run(
+            images,
+            rows,
+            glimpses=glimpses,
+            choose=sampling(generator),
+            locate=partial(inference, context),
+        )
     )
-    return Proposed(network.say(*visited(steps)), chosen(steps))
+    return Proposed(network.say(proposed.cells, proposed.states), proposed.log_probs)
