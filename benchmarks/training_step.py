@@ -51,8 +51,8 @@ from nogs.stages.train import LOSSES, Training
 
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
 PARTS = ("images", "forward", "backward", "update")
-STEPS = 3
-"""In a round."""
+STEPS = 10
+"""In a round: a training does nothing between its steps, and after a turn of the other the caches are cold."""
 WARM_UP = 5
 """Rounds before the first that counts: memory is handed out, and the kernels are chosen, in the first steps."""
 WAYS = ("straightforward", "ours")

@@ -74,8 +74,8 @@ class Grid:
 
     def top_left_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 2"]:
         """(row, column) in pixels of the top-left pixel of each cell."""
-        offsets = torch.tensor(self.offsets_px, device=cells.device)
-        return torch.stack((offsets[cells // self.side], offsets[cells % self.side]), dim=-1)
+        row_column = torch.stack((cells // self.side, cells % self.side), dim=-1)
+        return (row_column * self.stride_px).clamp_max(self.image_px - self.glimpse_px)
 
     def centres(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
         """(row, column) of each glimpse's centre, scaled so that the image spans [-1, 1]."""
