@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.attention import (
+    Chooser,
     HardAttention,
     Stop,
     StoppingHeads,
@@ -58,6 +59,12 @@ def assert_close(got: Rollout, expected: Rollout) -> None:
         )
 
 
+def location_logits(network: HardAttention, images: Tensor, glimpses: int, choose: Chooser = greedy) -> Tensor:
+    """By which every cell was chosen: images, glimpses, cells."""
+    steps = network.run(images, torch.arange(len(images)), glimpses=glimpses, choose=choose)
+    return torch.stack([step.location_logits for step in steps], dim=1)
+
+
 def row(rollout: Rollout, index: int) -> Rollout:
     return Rollout(*(column[index : index + 1] for column in rollout))
 
@@ -69,6 +76,7 @@ def test_shapes_and_gradient_to_every_parameter(size: int, channels: int, scales
     cells[4:] = -1
     rollout = network(images, glimpses=T, choose=following(cells, sampling(Generator().manual_seed(0))))
     assert rollout.cells.shape == rollout.log_policy.shape == rollout.baselines.shape == (8, T)
+    assert location_logits(network, images, T).shape == (8, T, len(network.grid))
     assert rollout.class_logits.shape == (8, T, CLASSES)
     labels = torch.arange(8) % CLASSES
     partially_supervised_loss(rollout, labels, cells[:, 0] >= 0, supervised_labels=True).backward()
@@ -192,16 +200,17 @@ def test_it_sees_its_glimpses_and_nothing_else(size: int) -> None:
     after = network(inside, glimpses=2, choose=choose)
     if size <= top:  # else the squares overlap
         assert torch.equal(after.class_logits[:, 0], said.class_logits[:, 0])
-        assert torch.equal(after.log_policy, said.log_policy)
+        assert torch.equal(location_logits(network, inside, 2, choose), location_logits(network, images, 2, choose))
     assert not torch.equal(after.class_logits[:, 1], said.class_logits[:, 1])
 
 
 def test_the_first_location_is_chosen_blindly_and_the_rest_from_what_was_seen() -> None:
     network = make().eval()
-    rollout = network(noise(5), glimpses=T, choose=following(torch.full((5, T), 2), greedy))
-    assert torch.equal(rollout.log_policy[:, 0], rollout.log_policy[:1, 0].expand(5))
+    choose = following(torch.full((5, T), 2), greedy)
+    rollout, logits = network(noise(5), glimpses=T, choose=choose), location_logits(network, noise(5), T, choose)
+    assert torch.equal(logits[:, 0], logits[:1, 0].expand(5, -1))
     assert torch.equal(rollout.baselines[:, 0], rollout.baselines[:1, 0].expand(5))
-    assert len(rollout.log_policy[:, 1].unique()) == 5
+    assert len(logits[:, 1].unique(dim=0)) == 5
 
 
 def test_more_glimpses_change_nothing_before_them() -> None:

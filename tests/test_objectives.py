@@ -180,14 +180,19 @@ def test_the_network_climbs_its_expected_reward(bias: float) -> None:
 P_FIRST, P_SECOND = (0.5, 0.25, 0.25), (0.1, 0.7, 0.2)
 
 
-def by_hand(cells: list[list[int]]) -> Rollout:
-    """A policy with the probabilities above whatever the image; logits are shifted by a constant."""
-    B = len(cells)
+def policy_by_hand(B: int) -> Tensor:
+    """Logits of a policy with the probabilities above whatever the image, shifted by a constant."""
     where = torch.tensor([P_FIRST, P_SECOND]).log() + torch.tensor([[3.0], [-4.0]])
+    return where.expand(B, -1, -1).clone().requires_grad_()
+
+
+def by_hand(cells: list[list[int]], where: Tensor | None = None) -> Rollout:
+    B = len(cells)
+    where = policy_by_hand(B) if where is None else where
     said = torch.tensor([[[0.2, 0.8], [0.9, 0.1]]]).log() + 2
     return Rollout(
         torch.tensor(cells),
-        location_log_probs(torch.tensor(cells), where.expand(B, -1, -1)).requires_grad_(),
+        location_log_probs(torch.tensor(cells), where),
         torch.zeros(B, 2),
         said.expand(B, -1, -1).clone().requires_grad_(),
         torch.zeros(B, 2, 1),
@@ -226,7 +231,8 @@ CELLS = [[0, 2], [2, 1], [1, 1], [0, 0], [2, 0]]
 @pytest.mark.parametrize("supervised_labels", [True, False])
 @pytest.mark.parametrize("mask", [(0, 0, 1, 1, 1), (1, 0, 0, 0, 0), (0, 0, 0, 0, 0), (1, 1, 1, 1, 1)])
 def test_the_sum_of_three_means(mask: tuple[int, ...], supervised_labels: bool) -> None:
-    rollout, y = by_hand(CELLS), torch.tensor([0, 1, 1, 0, 0])
+    where, y = policy_by_hand(len(CELLS)), torch.tensor([0, 1, 1, 0, 0])
+    rollout = by_hand(CELLS, where)
     terms: dict[str, list[float]] = {"label": [], "policy": [], "supervised": []}
     for (a, b), label, supervised in zip(CELLS, y.tolist(), mask, strict=True):
         surprise = -math.log(P_FIRST[a] * P_SECOND[b])
@@ -242,9 +248,9 @@ def test_the_sum_of_three_means(mask: tuple[int, ...], supervised_labels: bool) 
     )
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
-    for leaf in (rollout.log_policy, rollout.class_logits):
-        assert leaf.grad is not None
-        assert torch.isfinite(leaf.grad).all()
+    for logits in (where, rollout.class_logits):
+        assert logits.grad is not None
+        assert torch.isfinite(logits.grad).all()
 
 
 def parts(network: HardAttention, loss: Tensor) -> dict[str, Tensor]:

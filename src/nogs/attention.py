@@ -125,37 +125,20 @@ class HardAttention(nn.Module):
         return Rollout(cells, log_policy, self.baseline(before(states))[..., 0], self.classifier(states), states)
 
 
-class Visited(NamedTuple):
+def visited(steps: Iterable[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"]]:
     """Where was looked, and what was remembered after it."""
-
-    cells: Int[Tensor, "B T"]
-    states: Float[Tensor, "B T h"]
-
-
-def visited(steps: Iterable[Step]) -> Visited:
-    """What is needed of steps to use a network."""
-    return Visited(*_stacked(map(attrgetter("cells", "states"), steps)))
+    cells, states = zip(*map(attrgetter("cells", "states"), steps), strict=True)
+    return torch.stack(cells, dim=1), torch.stack(states, dim=1)
 
 
-class Chosen(NamedTuple):
+def chosen(steps: Iterable[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"], Float[Tensor, "B T"]]:
     """The same, and the log-probability of each cell under the logits by which it was chosen."""
 
-    cells: Int[Tensor, "B T"]
-    states: Float[Tensor, "B T h"]
-    log_probs: Float[Tensor, "B T"]
-
-
-def chosen(steps: Iterable[Step]) -> Chosen:
-    """What is needed of steps to learn from them."""
-
-    def kept(step: Step) -> tuple[Tensor, ...]:
+    def kept(step: Step) -> tuple[Tensor, Tensor, Tensor]:
         return step.cells, step.states, location_log_probs(step.cells, step.location_logits)
 
-    return Chosen(*_stacked(map(kept, steps)))
-
-
-def _stacked(kept: Iterable[tuple[Tensor, ...]]) -> Iterator[Tensor]:
-    return (torch.stack(column, dim=1) for column in zip(*kept, strict=True))
+    cells, states, log_probs = zip(*map(kept, steps), strict=True)
+    return torch.stack(cells, dim=1), torch.stack(states, dim=1), torch.stack(log_probs, dim=1)
 
 
 def before(states: Float[Tensor, "B T h"]) -> Float[Tensor, "B T h"]:

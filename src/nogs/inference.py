@@ -66,9 +66,9 @@ def propose(
     generator: Generator,
 ) -> Proposed:
     """Run the network ``samples`` times on each image of ``rows``, where the inference network says."""
-    context = inference.context(images[rows], labels).repeat_interleave(samples, 0)
+    context = inference.context(images.index_select(0, rows), labels).repeat_interleave(samples, 0)
     rows = rows.repeat_interleave(samples)
-    proposed = chosen(
+    cells, states, log_proposal = chosen(
         network.run(
             images,
             rows,
@@ -77,4 +77,4 @@ def propose(
             locate=partial(inference, context),
         )
     )
-    return Proposed(network.say(proposed.cells, proposed.states), proposed.log_probs)
+    return Proposed(network.say(cells, states), log_proposal)

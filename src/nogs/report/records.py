@@ -48,12 +48,11 @@ def costs_of(
 
 def paired_answers(evaluation: RunDirectory, results: dict[str, Any], *, reference: str) -> dict[str, list[McNemar]]:
     """Of each method, seed by seed, the last answers beside those of the ``reference`` with that seed."""
-    known = _models(evaluation, results)
-    rivals = [(name, seed) for name, seed in known if name != reference and (reference, seed) in known]
+    right = {model: _right(_record(evaluation, *model))[:, -1] for model in _models(evaluation, results)}
     found: dict[str, list[McNemar]] = {}
-    for name, seed in rivals:
-        ours, theirs = (_right(_record(evaluation, one, seed))[:, -1] for one in (name, reference))
-        found.setdefault(name, []).append(mcnemar(ours, theirs))
+    for name, seed in right:
+        if name != reference and (reference, seed) in right:
+            found.setdefault(name, []).append(mcnemar(right[name, seed], right[reference, seed]))
     return found
 
 
