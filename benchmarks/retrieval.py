@@ -32,8 +32,9 @@ import torch
 from torch import Tensor
 
 from nogs.completion.proposals import ROWS, Query, Viewer, nearest
-from nogs.device import design_dtype
-from nogs.glimpses import Glimpses, Grid, fovea, look
+from nogs.glimpses.fovea import Glimpses, fovea, look
+from nogs.glimpses.grid import Grid
+from nogs.runs.device import design_dtype
 
 GRID = Grid(image_px=224, glimpse_px=16, stride_px=4)
 COMPONENTS, PROPOSALS, RANK, T = 256, 256, 16, 5

@@ -34,19 +34,21 @@ from torch import Tensor
 
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
-from nogs.config import BuildBank, FitPosterior
-from nogs.cost import count_macs
+from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RaceOptions, RetrievalOptions, Source
+from nogs.config.stages import BuildBank, FitPosterior
 from nogs.data import ImageSet, load
-from nogs.design import Maps, choose, map_next, regret
-from nogs.device import chance, choose_device, design_dtype
-from nogs.examples import posterior_log_probs
-from nogs.glimpses import Glimpses, look
-from nogs.models import load_bank, load_posterior
-from nogs.options import Geometry, Machine, Optimisation, PosteriorNetwork, RaceOptions, RetrievalOptions, Source
-from nogs.posterior import AVPCNN, LookaheadPosterior
-from nogs.racing import race_next
+from nogs.design.gain_maps import Maps, map_next
+from nogs.design.greedy import choose, regret
+from nogs.design.race import race_next
+from nogs.evaluation.cost import count_macs
+from nogs.evaluation.examples import posterior_log_probs
+from nogs.glimpses.fovea import Glimpses, look
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.masked_cnn import AVPCNN
+from nogs.runs.device import chance, choose_device, design_dtype
 from nogs.stages.build_bank import build_bank
 from nogs.stages.fit_posterior import fit_posterior
+from nogs.weights import load_bank, load_posterior
 
 JUDGED = 500
 """Validation images that both posteriors are judged on."""

@@ -5,9 +5,10 @@
 Training (RAM, the paper's network, in full precision). The straightforward step is what one writes from the paper:
 float images from a `DataLoader`, normalised whole and collated; `torch.distributions.Categorical` to sample and to
 score, with its validation; every head inside the loop over t; Adam as it comes. Ours is `nogs.stages.train` on the
-same synthetic images. Each has a process of its own, for `nogs.fit` tells the memory allocator how to behave, and
-they take turns, a round each; the ratio is the median over rounds. Parts of a step are timed too: what a loader, the
-forward pass, the backward pass and Adam cost in each. Multiply-adds are counted by torch, forward and backward.
+same synthetic images. Each has a process of its own, for `nogs.training.loop` sets the memory allocator's
+options, and they take turns, a round each; the ratio is the median over rounds. Parts of a step are timed too: what a
+loader, the forward pass, the backward pass and Adam cost in each. Multiply-adds are counted by torch, forward and
+backward.
 
 Inference: T glimpses with the greedy policy, for a batch of 1 and of --batch images. The ceiling is the same
 products, of the same shapes on the same tensors, alone: what no network of these layers can pass with these kernels.
@@ -38,16 +39,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from nogs.attention import HardAttention, greedy
-from nogs.config import Train
-from nogs.cost import FLOPS_A_MAC, count_macs, macs_by_glimpse
-from nogs.device import chance, choose_device
-from nogs.fit import FUSED, Batches, keep_freed_memory
-from nogs.glimpses import Grid
-from nogs.methods import method
-from nogs.models import look_at_all
-from nogs.options import Geometry, Machine
+from nogs.attention.choosers import greedy
+from nogs.attention.classify import look_at_all
+from nogs.attention.methods import method
+from nogs.attention.network import HardAttention
+from nogs.config.groups import Geometry, Machine
+from nogs.config.stages import Train
+from nogs.evaluation.cost import FLOPS_A_MAC, count_macs, macs_by_glimpse
+from nogs.glimpses.grid import Grid
+from nogs.runs.device import chance, choose_device
 from nogs.stages.train import LOSSES, Training
+from nogs.training.loop import FUSED, Batches, keep_freed_memory
 
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
 PARTS = ("images", "forward", "backward", "update")
@@ -106,7 +108,7 @@ class Straightforward(nn.Module):
         self.baseline = nn.Linear(HIDDEN, 1)
 
     def forward(self, images: Tensor, labels: Tensor, glimpses: int) -> Tensor:
-        """The loss of a batch of normalised images: RAM, as in nogs.objectives."""
+        """The loss of a batch of normalised images: RAM, as in nogs.attention.objectives."""
         h = images.new_zeros(len(images), HIDDEN)
         log_probs, baselines, losses = [], [], []
         for _ in range(glimpses):

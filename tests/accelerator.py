@@ -96,8 +96,8 @@ class Torch:
 @contextmanager
 def accelerator(patch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     """Within, ``--device auto`` takes the accelerator. Its generators draw on the CPU."""
-    patch.setattr("nogs.device.torch", Torch())  # for nogs alone: torch's own optimisers ask for streams there
-    patch.setattr("nogs.device.Generator", lambda device: Generator())
+    patch.setattr("nogs.runs.device.torch", Torch())  # for nogs alone: torch's own optimisers ask for streams there
+    patch.setattr("nogs.runs.device.Generator", lambda device: Generator())
     patch.setattr(torch, "inference_mode", torch.no_grad)  # which has no views of tensors like ours
     with warnings.catch_warnings(), Making(), Dispatching():
         warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")  # to others, but not to ours

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nogs.config import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Run, Search, Train
-from nogs.glimpses import Grid
-from nogs.options import Geometry, Machine, Optimisation
-from nogs.rundir import open_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.config.groups import Geometry, Machine, Optimisation
+from nogs.config.stages import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Run, Search, Train
+from nogs.glimpses.grid import Grid
+from nogs.runs.directory import open_run
+from nogs.sequences.table import Sequences, save_sequences
 
 GRID = Grid(image_px=48, glimpse_px=8, stride_px=4)
 T, CLASSES, SEEDS = 4, 3, (0, 1, 2)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nogs.config.groups import Source
 from nogs.data import ImageSet, load
 from nogs.errors import UserError
-from nogs.options import Source
 
 ATTRIBUTES = ("Smiling", "Young", "Bald")
 

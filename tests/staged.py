@@ -8,7 +8,7 @@ from typing import Any
 
 import nogs
 import nogs.stages.search
-from nogs.rundir import RunDirectory
+from nogs.runs.directory import RunDirectory
 from tiny import GLIMPSE_PX, STRIDE_PX, T
 
 GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)

@@ -10,27 +10,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention import (
-    Chooser,
-    HardAttention,
-    Stop,
-    StoppingHeads,
-    classify,
-    expecting_less,
-    following,
-    greedy,
-    never,
-    sampling,
-)
-from nogs.glimpses import Grid, look
-from nogs.objectives import (
-    Rollout,
-    label_loss,
-    partially_supervised_loss,
-    reinforce_loss,
-    supervised_loss,
-)
-from nogs.stopping import stop_below
+from nogs.attention.choosers import Chooser, following, greedy, sampling
+from nogs.attention.classify import classify
+from nogs.attention.network import HardAttention
+from nogs.attention.objectives import Rollout, label_loss, partially_supervised_loss, reinforce_loss, supervised_loss
+from nogs.glimpses.fovea import look
+from nogs.glimpses.grid import Grid
+from nogs.stopping.heads import StoppingHeads, expecting_less
+from nogs.stopping.rules import Stop, never, stop_below
 
 IMAGE_PX, T, CLASSES = 24, 3, 4
 NETWORKS = list(itertools.product((3, 6, 8, 16), (1, 3), (1, 2)))

@@ -16,13 +16,14 @@ import nogs
 import nogs.stages.build_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.completion.shards import Pictures, pack
+from nogs.config.groups import Source
 from nogs.data import load
 from nogs.errors import UserError
-from nogs.glimpses import Grid, look
-from nogs.models import load_bank
-from nogs.options import Source
-from nogs.rundir import RunDirectory, read_run
-from nogs.sequences import load_sequences
+from nogs.glimpses.fovea import look
+from nogs.glimpses.grid import Grid
+from nogs.runs.directory import RunDirectory, read_run
+from nogs.sequences.table import load_sequences
+from nogs.weights import load_bank
 from staged import Stages, same_bits
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, write_npz
 

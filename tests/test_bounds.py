@@ -11,9 +11,9 @@ from typing import Annotated, Any, get_args, get_type_hints
 import pytest
 
 import nogs
-import nogs.config
-import nogs.options
-from nogs.bounds import Bound, Bounded, Count, Natural, Rate, Share
+import nogs.config.groups
+import nogs.config.stages
+from nogs.config.bounds import Bound, Bounded, Count, Natural, Rate, Share
 from nogs.errors import UserError
 
 OF_THE_GRID = {"image_size", "glimpse_size", "stride", "glimpses"}
@@ -66,7 +66,7 @@ def test_every_number_of_every_configuration_has_a_bound() -> None:
     """So that none is forgotten: an annotation alone is not enough, the class must be Bounded too."""
     kinds = [
         kind
-        for module in (nogs.config, nogs.options)
+        for module in (nogs.config.stages, nogs.config.groups)
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if kind.__module__ == module.__name__
     ]

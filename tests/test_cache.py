@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nogs.config.groups import Source
 from nogs.data import cache, fingerprint, load
-from nogs.data.digits import digits
-from nogs.options import Source
+from nogs.data.sources.digits import digits
 from sets import make_folder, picture, pixels_of, save
 
 pytestmark = pytest.mark.usefixtures("cached")

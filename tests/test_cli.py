@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import nogs.cli
-import nogs.rundir
+import nogs.runs.directory
 from tiny import CLASSES, driver, wait_for
 from typed import QUICK, good, refused, save, typed
 
@@ -175,6 +175,6 @@ def test_a_bug_is_no_users_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     def broken(*args: object, **how: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr(nogs.rundir, "environment", broken)
+    monkeypatch.setattr(nogs.runs.directory, "environment", broken)
     with pytest.raises(KeyError, match="oops"):
         nogs.cli.main(["build-bank", *map(str, good(tmp_path)), "--out", str(tmp_path / "out")])

@@ -6,10 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from nogs.attention import HardAttention, StoppingHeads
-from nogs.cost import ITSELF, breakdown, count_macs, macs_by_glimpse, parts_of_glimpse
-from nogs.glimpses import Glimpses, Grid, nothing_seen
-from nogs.posterior import LookaheadPosterior, lookahead_everywhere
+from nogs.attention.network import HardAttention
+from nogs.evaluation.cost import ITSELF, breakdown, count_macs, macs_by_glimpse, parts_of_glimpse
+from nogs.glimpses.fovea import Glimpses, nothing_seen
+from nogs.glimpses.grid import Grid
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.protocol import lookahead_everywhere
+from nogs.stopping.heads import StoppingHeads
 
 PAPER = {
     "locator": 64 * 32 + 32 * 2500,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.curves import (
+from nogs.stopping.curves import (
     RULES,
     SETTINGS,
     Outlook,

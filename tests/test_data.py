@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from nogs.config.groups import Source
 from nogs.data import SPLITS, load
-from nogs.options import Source
 from sets import ATTRIBUTES, label_of, make_celeba, make_csv, make_folder, picture, pixels_of, save, save_npz
 
 pytestmark = pytest.mark.usefixtures("cached")

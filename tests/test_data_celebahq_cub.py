@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 import nogs
+from nogs.config.groups import Source
 from nogs.data import load
-from nogs.data.cub import cub_parts
+from nogs.data.sources.cub import cub_parts
 from nogs.errors import UserError
-from nogs.options import Source
-from nogs.sequences import load_sequences
+from nogs.sequences.table import load_sequences
 
 INDICES = (0, 1, 26_999, 27_000, 27_499, 27_500, 29_999)
 ATTRIBUTES = "CelebAMask-HQ-attribute-anno.txt"

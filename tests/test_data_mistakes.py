@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nogs.config.groups import Source
 from nogs.data import fingerprint, load
-from nogs.options import Source
 from sets import make_celeba, make_csv, make_folder, message, picture, pixels_of, save, save_npz
 
 pytestmark = pytest.mark.usefixtures("cached")

@@ -10,8 +10,9 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
-from nogs.design import Criterion, DesignedSequences, Maps, choose, design_sequences, map_next, regret
-from nogs.glimpses import Glimpses, look, nothing_seen
+from nogs.design.gain_maps import Criterion, Maps, map_next
+from nogs.design.greedy import DesignedSequences, choose, design_sequences, regret
+from nogs.glimpses.fovea import Glimpses, look, nothing_seen
 from world import TILES, ExactPosterior, Seen, World, random_world, seen_in
 
 CROWDED = random_world(5, atoms=32, image_px=5, offsets_px=(0, 2, 3))

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from nogs.config.groups import Source
 from nogs.data import fingerprint, load
-from nogs.data.digits import digits
-from nogs.options import Source
+from nogs.data.sources.digits import digits
 
 
 def test_digits_are_there_and_their_groups_never_cross_splits():

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import nogs.cli
-import nogs.rundir
+import nogs.runs.directory
 from tiny import GEOMETRY, driver
 from typed import QUICK, folder, good, refused
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from nogs.embedding import GlimpseEmbedding, convolutional, perceptron, to_unit
-from nogs.glimpses import Grid
+from nogs.glimpses.embedding import GlimpseEmbedding, convolutional, perceptron, to_unit
+from nogs.glimpses.grid import Grid
 
 SIZES = [1, 2, 3, 5, 6, 7, 8, 10, 16]
 What = Callable[..., nn.Module]

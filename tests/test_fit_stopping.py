@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 import nogs
-from nogs.curves import RULES
-from nogs.rundir import RunDirectory
+from nogs.runs.directory import RunDirectory
 from nogs.stages.fit_stopping import _halves
+from nogs.stopping.curves import RULES
 from tiny import GEOMETRY, GLIMPSE_PX, STRIDE_PX, driver, write_npz
 
 T, TESTED, COSTS = 3, 30, (0.01, 0.3)

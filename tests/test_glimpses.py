@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-import nogs.glimpses
+import nogs.glimpses.fovea
 from nogs.errors import UserError
-from nogs.glimpses import Glimpses, Grid, fovea, look, masked_image
+from nogs.glimpses.fovea import Glimpses, fovea, look, masked_image
+from nogs.glimpses.grid import Grid
 from world import OVERLAPPING, TILES, World
 
 GRIDS = [
@@ -101,8 +102,8 @@ def test_many_glimpses_of_an_image_are_as_few_of_it(
     places = torch.randint(-grid.image_px, 2 * grid.image_px, (3, 200, 2), generator=torch.Generator().manual_seed(2))
     few = torch.cat([fovea(images, grid, some, rows) for some in places.split(1, dim=1)], dim=1)
     cut = []
-    real = nogs.glimpses._averaged_first
-    monkeypatch.setattr(nogs.glimpses, "_averaged_first", lambda *how: cut.append(how) or real(*how))
+    real = nogs.glimpses.fovea._averaged_first
+    monkeypatch.setattr(nogs.glimpses.fovea, "_averaged_first", lambda *how: cut.append(how) or real(*how))
     many = fovea(images, grid, places, rows)
     assert len(cut) == grid.scales - 1
     torch.testing.assert_close(many, few, rtol=0, atol=0 if dtype == torch.uint8 else 1e-4)

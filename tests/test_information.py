@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nogs.glimpses import look
+from nogs.glimpses.fovea import look
 from nogs.information import (
     entropy,
     expected_posterior_entropy,

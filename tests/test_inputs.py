@@ -12,8 +12,8 @@ import pytest
 
 import nogs
 import nogs.stages.search
-from nogs.rundir import RunDirectory
-from nogs.sequences import load_sequences
+from nogs.runs.directory import RunDirectory
+from nogs.sequences.table import load_sequences
 from staged import ANNOTATED, GEOMETRY, Stages
 from tiny import T, write_npz
 

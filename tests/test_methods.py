@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Generator
 
-from nogs.attention import anywhere, at, chooser, greedy, sampling
+from nogs.attention.choosers import anywhere, at, chooser, greedy, sampling
+from nogs.attention.methods import METHODS, method
 from nogs.errors import UserError
-from nogs.glimpses import Grid
-from nogs.methods import METHODS, method
+from nogs.glimpses.grid import Grid
 
 PAPER = {
     "ram": ("RAM", "none", "reinforce"),

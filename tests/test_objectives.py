@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention import HardAttention, before, following, greedy
-from nogs.glimpses import Grid
-from nogs.objectives import (
+from nogs.attention.choosers import following, greedy
+from nogs.attention.network import HardAttention, before
+from nogs.attention.objectives import (
     Rollout,
     label_loss,
     location_log_probs,
@@ -20,6 +20,7 @@ from nogs.objectives import (
     supervised_loss,
     wake_sleep_loss,
 )
+from nogs.glimpses.grid import Grid
 
 LOCATIONS, CLASSES = 3, 3
 SEQUENCES = torch.tensor(list(itertools.product(range(LOCATIONS), repeat=2)))

@@ -20,9 +20,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import nogs
-from nogs.methods import METHODS as ALL
-from nogs.rundir import as_json, open_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.attention.methods import METHODS as ALL
+from nogs.runs.directory import as_json, open_run
+from nogs.sequences.table import Sequences, save_sequences
 from staged import Stages
 from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz
 

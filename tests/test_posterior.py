@@ -10,9 +10,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
-import nogs.posterior
-from nogs.glimpses import Glimpses, Grid
-from nogs.posterior import AVPCNN, LookaheadPosterior, _gru, class_log_probs, lookahead_everywhere
+import nogs.posterior.lookahead
+import nogs.posterior.masked_cnn
+import nogs.runs.device
+from nogs.glimpses.fovea import Glimpses
+from nogs.glimpses.grid import Grid
+from nogs.posterior.lookahead import LookaheadPosterior, _gru
+from nogs.posterior.masked_cnn import AVPCNN
+from nogs.posterior.protocol import class_log_probs, lookahead_everywhere
 from nogs.stages.fit_posterior import _cells, _gain_by_location, _proposal, nll
 
 IMAGE_PX, SIZE, CLASSES = 12, 4, 3
@@ -101,9 +106,9 @@ def test_looking_ahead_equals_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five completions of three images: the posterior itself, asked after one more glimpse at each cell."""
-    monkeypatch.setattr(nogs.posterior, "CANDIDATES", candidates)
-    monkeypatch.setattr(nogs.posterior, "AVP_CANDIDATES", candidates)
-    monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(nogs.posterior.lookahead, "CANDIDATES", candidates)
+    monkeypatch.setattr(nogs.posterior.masked_cnn, "AVP_CANDIDATES", candidates)
+    monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device: torch.float32)
     posterior = make(kind, channels=channels, scales=scales, multilabel=multilabel)
     owners, completions = torch.tensor([0, 0, 1, 2, 2]), noise(5, channels, seed=1)
     each = [observe(noise(3, channels)[[row]], cells, scales=scales) for row, cells in enumerate(SEEN[T])]
@@ -139,7 +144,7 @@ def test_half_precision_says_nearly_the_same(kind: str, monkeypatch: pytest.Monk
     completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
     told = {}
     for dtype in (torch.float32, torch.bfloat16):
-        monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device, dtype=dtype: dtype)
+        monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device, dtype=dtype: dtype)
         with torch.inference_mode():
             told[dtype] = lookahead_everywhere(posterior, seen, completions, owners)
     exact, half = told.values()
@@ -284,7 +289,7 @@ def test_nll_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
 def test_gain_by_location(kind: str, multilabel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Against plain sums: the loss after one glimpse at each cell, and that of the labels' frequencies."""
-    monkeypatch.setattr(nogs.posterior, "design_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device: torch.float32)
     posterior, images = make(kind, multilabel=multilabel), noise(8)
     if multilabel:
         labels = torch.tensor([[1, 0, 1]] * 5 + [[0, 0, 0]] * 2 + [[0, 1, 1]])

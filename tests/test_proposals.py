@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from nogs.completion.pca import principal_components, project
 from nogs.completion.proposals import Query, Viewer, nearest, squared_distances
-from nogs.glimpses import Glimpses, Grid, look
+from nogs.glimpses.fovea import Glimpses, look
+from nogs.glimpses.grid import Grid
 
 GRID = Grid(image_px=12, glimpse_px=4, stride_px=4, scales=1)
 COARSE = Grid(image_px=12, glimpse_px=4, stride_px=4, scales=2)

@@ -15,14 +15,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nogs.config import Report
+from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.glimpses import Grid
-from nogs.report import captions, maps
-from nogs.report.material import Material, Step, gather
+from nogs.glimpses.grid import Grid
+from nogs.report import captions
+from nogs.report.figures import maps
+from nogs.report.read import Material, Step, gather
 from nogs.report.style import LIGHT, drawn_in
-from nogs.report.table import print_results, ratio, results_table, time_breakdown
-from nogs.rundir import RunDirectory
+from nogs.report.tables import print_results, ratio, results_table, time_breakdown
+from nogs.runs.directory import RunDirectory
 from nogs.stages.report import report
 from reported import GRID, chance, examples_of, make_run, results_of
 

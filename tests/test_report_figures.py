@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 import nogs
-from nogs.glimpses import Grid
-from nogs.methods import METHODS
-from nogs.report import breakdown, captions, costs, embedding, end_to_end, figures, maps, overview, page, stopping
-from nogs.report.material import Example, Step, gather
+from nogs.attention.methods import METHODS
+from nogs.glimpses.grid import Grid
+from nogs.report import captions, page
+from nogs.report.figures import cost_parts, costs, design_step, maps, seconds, states, stopping, training
+from nogs.report.read import Example, Step, gather
 from nogs.report.records import balanced_accuracy
 from nogs.report.style import DARK, LIGHT, RULES, Palette, drawn_in
-from nogs.rundir import RunDirectory
+from nogs.runs.directory import RunDirectory
 from reported import cnns_of, make_run, results_of, stopping_of
 from staged import GEOMETRY, RETRIEVAL, Stages
 from tiny import T, write_npz
@@ -122,7 +123,7 @@ def test_states_in_a_plane_keep_their_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     plane = torch.linalg.qr(torch.randn(7, 2, generator=generator)).Q
     points = torch.randn(12, 3, 2, generator=generator)
-    figure = embedding.posterior_states(points @ plane.T + 5, torch.arange(12) % 2, ["a", "$b"], LIGHT)
+    figure = states.posterior_states(points @ plane.T + 5, torch.arange(12) % 2, ["a", "$b"], LIGHT)
     shown = np.stack([np.asarray(ax.collections[0].get_offsets()) for ax in figure.axes], 1)
     flat, given = (np.reshape(p, (-1, 2)) for p in (shown, points.numpy()))
     distances = [np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (flat, given)]
@@ -130,14 +131,14 @@ def test_states_in_a_plane_keep_their_distances() -> None:
 
 
 def test_bars_of_seconds_are_stacked_to_the_total(run: Path) -> None:
-    rows = end_to_end.spent(gather(run))
-    (ax,) = end_to_end.seconds_to_target(rows, LIGHT).axes
+    rows = seconds.spent(gather(run))
+    (ax,) = seconds.seconds_to_target(rows, LIGHT).axes
     bars = [(bar.get_y() + 0.3, bar.get_x(), bar.get_width()) for bar in ax.patches if bar.get_width()]
     # RAM 21; PS-NOGS 131 + 3 + 62 + 7.5.
     expected = [(0, 0, 21), (1, 0, 131), (1, 131, 3), (1, 134, 62), (1, 196, 7.5)]
     assert bars == [pytest.approx(bar) for bar in expected]
     assert [text.get_text().strip() for text in ax.texts] == ["≥ 21 s", "3 min 24 s"]
-    numbers = end_to_end.table(rows)
+    numbers = seconds.table(rows)
     assert numbers.head == ("seconds", "posterior", "bank", "search", "training", "total", "seeds that arrived")
     assert [[cell.summary for cell in line.cells] for line in numbers.lines] == [
         ["–", "–", "–", "≥ 21.0", "≥ 21.0", "2 of 3"],
@@ -147,19 +148,19 @@ def test_bars_of_seconds_are_stacked_to_the_total(run: Path) -> None:
 
 def test_the_caption_of_seconds_tells_a_bound_and_who_is_left_out(run: Path) -> None:
     material = gather(run)
-    caption = captions.end_to_end(end_to_end.spent(material), material)
+    caption = captions.end_to_end(seconds.spent(material), material)
     assert "RAM at least 21 s and PS-NOGS 3 min 24 s" in caption
     assert "one after the other, though seeds may have run side by side" in caption
     assert "makes a bound (≥)" in caption
     assert "Not drawn" not in caption
     del material.results["end_to_end"]["ps-nogs"]
-    assert caption != captions.end_to_end(end_to_end.spent(material), material)
-    left_out = captions.end_to_end(end_to_end.spent(material), material)
+    assert caption != captions.end_to_end(seconds.spent(material), material)
+    left_out = captions.end_to_end(seconds.spent(material), material)
     assert "what its sequences cost is not known: PS-NOGS" in left_out
 
 
 def test_the_parts_of_a_glimpse_are_those_that_multiply(run: Path) -> None:
-    assert breakdown.parts_of_a_glimpse(gather(run)) == {"locator": 20_000, "embedding": 41_000, "classifier": 234}
+    assert cost_parts.parts_of_a_glimpse(gather(run)) == {"locator": 20_000, "embedding": 41_000, "classifier": 234}
 
 
 def test_the_design_of_a_glimpse_hides_photographs_on_demand() -> None:
@@ -168,7 +169,7 @@ def test_the_design_of_a_glimpse_hides_photographs_on_demand() -> None:
         torch.zeros(2, 1, 8, 8).byte(), torch.ones(2) / 2, torch.rand(2, 4), torch.rand(4), torch.tensor([0, 3])
     )
     shown, hidden = (
-        overview.design_of_a_glimpse(step, torch.zeros(1, 8, 8), grid, LIGHT, photographs=photographs)
+        design_step.design_of_a_glimpse(step, torch.zeros(1, 8, 8), grid, LIGHT, photographs=photographs)
         for photographs in (True, False)
     )
     # What was seen, each completion, and the choice; or what was seen alone.
@@ -197,7 +198,7 @@ def test_no_text_of_a_design_is_cut_off(photographs: bool) -> None:
     maps_nats, cells = torch.full((5, len(grid)), 3.4e-4), torch.tensor([0, len(grid) - 1])
     step = Step(torch.zeros(5, 1, 64, 64).byte(), torch.ones(5) / 5, maps_nats, maps_nats[0], cells)
     with drawn_in(LIGHT):
-        figure = overview.design_of_a_glimpse(step, torch.zeros(1, 64, 64), grid, LIGHT, photographs=photographs)
+        figure = design_step.design_of_a_glimpse(step, torch.zeros(1, 64, 64), grid, LIGHT, photographs=photographs)
     assert_whole(figure)
 
 
@@ -217,7 +218,7 @@ def assert_whole(figure: Figure) -> None:
 def test_figures_take_every_method_at_once(tmp_path: Path) -> None:
     material = gather(make_run(tmp_path / "run", methods=tuple(METHODS), seeds=(0, 1)))
     iterations = {name: material.trained(name, "iteration") for name in METHODS}
-    assert len(figures.races(material.methods, iterations, LIGHT).axes) == 2
+    assert len(training.races(material.methods, iterations, LIGHT).axes) == 2
     assert len(costs.accuracy_over_cost(material.costs, LIGHT).axes[0].get_lines()) == len(METHODS) + 5
     assert material.grid is not None
     assert material.mean_image is not None

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from nogs.config import Report
+from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.report import poster
-from nogs.report.material import gather
+from nogs.report.figures import labels as poster
 from nogs.report.poster_page import lead
+from nogs.report.read import gather
 from nogs.report.style import LIGHT
 from nogs.stages.report import report
 from reported import make_run

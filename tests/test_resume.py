@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nogs.rundir import RunDirectory
+from nogs.runs.directory import RunDirectory
 from tiny import GEOMETRY, driver, wait_for, write_npz
 
 KILLS = 4

@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from nogs.completion.bank import Bank, Found
 from nogs.completion.pca import principal_components, project
 from nogs.completion.protocol import Completions
-from nogs.completion.retrieval import Bank, Found, Retrieval, _resample, _sliding, temper
+from nogs.completion.retrieval import Retrieval, _resample, _sliding, temper
+from nogs.config.groups import RetrievalOptions
 from nogs.errors import UserError
-from nogs.glimpses import Glimpses, Grid, look
-from nogs.options import RetrievalOptions
+from nogs.glimpses.fovea import Glimpses, look
+from nogs.glimpses.grid import Grid
 from world import TILES
 
 IMAGE_PX = 8

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import nogs
-from nogs.attention import HardAttention
-from nogs.glimpses import Grid
-from nogs.methods import METHODS
-from nogs.models import load_attention
-from nogs.rundir import RunDirectory, as_json, open_run
-from nogs.sequences import Sequences, load_sequences, save_sequences
+from nogs.attention.methods import METHODS
+from nogs.attention.network import HardAttention
+from nogs.glimpses.grid import Grid
+from nogs.runs.directory import RunDirectory, as_json, open_run
+from nogs.sequences.table import Sequences, load_sequences, save_sequences
+from nogs.weights import load_attention
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
 
 GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)

@@ -15,10 +15,10 @@ import torch
 from PIL import Image
 
 import nogs
-from nogs.glimpses import Grid
-from nogs.interchange import snap
-from nogs.rundir import RunDirectory, as_json, open_run
-from nogs.sequences import Sequences, check_sequences, load_sequences, read_sequences_run, save_sequences
+from nogs.glimpses.grid import Grid
+from nogs.runs.directory import RunDirectory, as_json, open_run
+from nogs.sequences.files import snap
+from nogs.sequences.table import Sequences, check_sequences, load_sequences, read_sequences_run, save_sequences
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, write_npz
 
 GEOMETRY = nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)

@@ -16,7 +16,7 @@ import nogs.stages.search
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
 from nogs.data import ImageSet
-from nogs.sequences import load_sequences
+from nogs.sequences.table import load_sequences
 from staged import ANNOTATED, GEOMETRY, LOCATIONS, RETRIEVAL, Stages, rows_but_time, run_of, same_bits
 from tiny import IMAGE_PX, STRIDE_PX, T
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.stopping import (
+from nogs.stopping.rules import (
     act_loss,
     at_step,
     best_rate,

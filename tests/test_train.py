@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention import HardAttention, following, greedy, sampling
-from nogs.config import Train
-from nogs.glimpses import Grid
-from nogs.methods import METHODS
-from nogs.objectives import label_loss, reinforce_loss, supervised_loss
-from nogs.options import Geometry, Machine, Supervision
-from nogs.sequences import Sequences
+from nogs.attention.choosers import following, greedy, sampling
+from nogs.attention.methods import METHODS
+from nogs.attention.network import HardAttention
+from nogs.attention.objectives import label_loss, reinforce_loss, supervised_loss
+from nogs.config.groups import Geometry, Machine, Supervision
+from nogs.config.stages import Train
+from nogs.glimpses.grid import Grid
+from nogs.sequences.table import Sequences
 from nogs.stages.train import Training, _reinforced
 
 T, K = 2, 3

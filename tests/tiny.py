@@ -144,7 +144,7 @@ def _serve() -> None:
     """The driver's own process: a request a line, answered by a line."""
     # Here, for the processes that a command starts beside it import this file too.
     import nogs.pipeline
-    import nogs.report.table
+    import nogs.report.tables
     import nogs.stages.predict  # noqa: F401
 
     # A shell starts what it puts into the background deaf to Ctrl-C, and the tests are not about that shell.
@@ -185,8 +185,8 @@ def _command(
     import torch
 
     import nogs.cli
-    import nogs.fit
     import nogs.stages.search
+    import nogs.training.loop
 
     os.setsid()
     out, err, tally = (os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for file in files)
@@ -198,7 +198,7 @@ def _command(
         os.setuid(uid)
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    nogs.fit.CHECKPOINT_SECONDS = checkpoint_seconds
+    nogs.training.loop.CHECKPOINT_SECONDS = checkpoint_seconds
     nogs.stages.search.CHUNK = 15  # several chunks of few sequences
     changes = 0
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical
 
-from nogs.glimpses import Glimpses, Grid
+from nogs.glimpses.fovea import Glimpses
+from nogs.glimpses.grid import Grid
 
 Image = tuple[tuple[int, ...], ...]
 Patch = tuple[int, ...]

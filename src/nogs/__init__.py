@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from nogs.config import (
+from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RetrievalOptions, Source
+from nogs.config.stages import (
     DEMO,
     Baselines,
     BuildBank,
@@ -28,7 +29,6 @@ from nogs.config import (
     Train,
 )
 from nogs.errors import UserError
-from nogs.options import Geometry, Machine, Optimisation, PosteriorNetwork, RetrievalOptions, Source
 
 _STAGES = {
     "build_bank": "nogs.stages.build_bank",

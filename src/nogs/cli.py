@@ -17,7 +17,7 @@ from typing import Annotated, Any, get_args
 import tyro
 from tyro.conf import OmitArgPrefixes, subcommand
 
-from nogs.config import (
+from nogs.config.stages import (
     DEMO,
     Baselines,
     BuildBank,
@@ -81,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
         module, function = IMPLEMENTATION[type(config)].split(":")
         getattr(importlib.import_module(module), function)(config)
         if isinstance(config, Run):
-            from nogs.report.table import print_results
+            from nogs.report.tables import print_results
 
             print_results(config.machine.out)
     except UserError as error:

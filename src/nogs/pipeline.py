@@ -20,16 +20,26 @@ from typing import NamedTuple
 
 import torch
 
-from nogs.config import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Record, Report, Run, Search, Train
+from nogs.attention.methods import METHODS, STOPPING, TEACHER, method
+from nogs.config.groups import Machine, Optimisation
+from nogs.config.stages import (
+    Baselines,
+    BuildBank,
+    Evaluate,
+    FitPosterior,
+    FitStopping,
+    Record,
+    Report,
+    Run,
+    Search,
+    Train,
+)
 from nogs.data import load
-from nogs.device import choose_device
 from nogs.errors import RunError, UserError
-from nogs.methods import METHODS, STOPPING, TEACHER, method
-from nogs.models import grid_of
-from nogs.options import Machine, Optimisation
-from nogs.progress import progress_bars
-from nogs.rundir import RunDirectory, as_json, extend_run, finished_run, first_difference, open_run, read_run
-from nogs.sequences import check_sequences
+from nogs.runs.device import choose_device
+from nogs.runs.directory import RunDirectory, as_json, extend_run, finished_run, first_difference, open_run, read_run
+from nogs.runs.progress import progress_bars
+from nogs.sequences.table import check_sequences
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
 from nogs.stages.evaluate import evaluate
@@ -39,6 +49,7 @@ from nogs.stages.record import record
 from nogs.stages.report import report
 from nogs.stages.search import search
 from nogs.stages.train import train
+from nogs.weights import grid_of
 
 POLL_SECONDS = 2.0
 POSTERIOR_BATCH = 128

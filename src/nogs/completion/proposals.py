@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nogs.device import design_dtype
-from nogs.glimpses import Glimpses, Grid, fovea
+from nogs.glimpses.fovea import Glimpses, fovea
+from nogs.glimpses.grid import Grid
+from nogs.runs.device import design_dtype
 
 ROWS = 2048
 """Latents that are compared at a time: with a few hundred cells in question, some tens of megabytes."""

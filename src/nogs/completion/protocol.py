@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 
-from nogs.glimpses import Glimpses
+from nogs.glimpses.fovea import Glimpses
 
 
 class Completions(NamedTuple):

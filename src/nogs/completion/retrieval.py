@@ -14,50 +14,23 @@ given effective sample size, so that nothing needs tuning for new images; shifts
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from nogs.completion.bank import Bank
 from nogs.completion.proposals import Viewer, nearest
 from nogs.completion.protocol import Completions
+from nogs.config.groups import RetrievalOptions
 from nogs.errors import UserError
-from nogs.glimpses import Glimpses, Grid, fovea
-from nogs.options import RetrievalOptions
+from nogs.glimpses.fovea import Glimpses, fovea
+from nogs.glimpses.grid import Grid
 
 GREY = 127.5
-
-
-class Found(NamedTuple):
-    """Images, and the rows of those that were asked for: of a set in memory, no copy is made to look at a part."""
-
-    images: UInt8[Tensor, "N c H H"]
-    rows: Int[Tensor, " n"]
-
-
-class Bank(NamedTuple):
-    """Images to retrieve, and their PCA (`nogs.completion.pca`).
-
-    ``find`` says where the images of some indices are. ``groups`` is None where they are nobody's.
-    With ``mirror`` all mirror images are offered too. ``latents`` are of all images, in order, in one or many blocks.
-    """
-
-    find: Callable[[Int[Tensor, " n"]], Found]
-    groups: Int[Tensor, " N"] | None
-    mirror: bool
-    mean: Float[Tensor, "c H H"]
-    components: Float[Tensor, "k c H H"]
-    latents: tuple[Float[Tensor, "_ k"], ...]
-
-    def pictures(self, indices: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
-        """The images of some indices."""
-        found = self.find(indices)
-        return found.images[found.rows]
 
 
 @dataclass(frozen=True)

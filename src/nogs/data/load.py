@@ -12,19 +12,19 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from nogs.config.groups import Source
 from nogs.data import cache
-from nogs.data.celeba import celeba
-from nogs.data.celebahq import celebahq
-from nogs.data.cub import cub
-from nogs.data.digits import CANVAS_PX, digits
-from nogs.data.folder import folder
 from nogs.data.imageset import ImageSet
 from nogs.data.listing import Annotations, Faults, Listing
-from nogs.data.npz import npz
+from nogs.data.sources.celeba import celeba
+from nogs.data.sources.celebahq import celebahq
+from nogs.data.sources.cub import cub
+from nogs.data.sources.digits import CANVAS_PX, digits
+from nogs.data.sources.folder import folder
+from nogs.data.sources.npz import npz
+from nogs.data.sources.table import table
 from nogs.data.splits import TRAIN, complete
-from nogs.data.table import table
 from nogs.errors import UserError
-from nogs.options import Source
 
 _LISTINGS: dict[str, Callable[[Path, Faults], Listing]] = {
     "folder": folder,

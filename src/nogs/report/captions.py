@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from nogs.report.costs import Costs
-from nogs.report.end_to_end import Spent
-from nogs.report.material import Material, Step
+from nogs.report.figures.costs import Costs
+from nogs.report.figures.seconds import Spent
 from nogs.report.notation import Real, count, nats, percent, seconds, short_count
+from nogs.report.read import Material, Step
 from nogs.report.style import title_of
-from nogs.report.table import REFERENCE, mean_or_bound, ratio
+from nogs.report.tables import REFERENCE, mean_or_bound, ratio
 
 BREAKDOWN = (
     "Multiply-adds of one step (where to look, what is seen there, the core) and of one answer, whatever the method; "

@@ -16,11 +16,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
 from nogs.report import captions
-from nogs.report.material import Material
 from nogs.report.notation import seconds
+from nogs.report.read import Material
 from nogs.report.sections import Draw, Section, sections_of
 from nogs.report.style import DARK, LIGHT, drawn_in, title_of
-from nogs.report.table import results_table, time_breakdown
+from nogs.report.tables import results_table, time_breakdown
 
 DPI = 200
 PX_PER_INCH = 104

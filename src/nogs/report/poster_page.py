@@ -7,13 +7,14 @@ from math import exp, log
 from pathlib import Path
 from statistics import mean
 
-from nogs.report import captions, poster
-from nogs.report.material import Material, gather
+from nogs.report import captions
+from nogs.report.figures import labels as poster
 from nogs.report.notation import percent
 from nogs.report.page import Page, draw_page
+from nogs.report.read import Material, gather
 from nogs.report.sections import Section, looks_of
 from nogs.report.style import title_of
-from nogs.report.table import REFERENCE, Cell, Line, results_table, speedup_of
+from nogs.report.tables import REFERENCE, Cell, Line, results_table, speedup_of
 
 MISSING = Cell("–")
 

@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from nogs.report.costs import Costs, Spending, networks
-from nogs.rundir import RunDirectory
-from nogs.statistics import McNemar, mcnemar
-from nogs.stopping import at_step, stop_below
+from nogs.evaluation.uncertainty import McNemar, mcnemar
+from nogs.report.figures.costs import Costs, Spending, networks
+from nogs.runs.directory import RunDirectory
+from nogs.stopping.rules import at_step, stop_below
 
 UNEVEN = 1.5
 """How many times more images the greatest class has than the smallest, where accuracy alone would mislead."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from nogs.report import breakdown, captions, costs, embedding, end_to_end, figures, maps, overview, stopping
-from nogs.report.material import Material
+from nogs.report import captions
+from nogs.report.figures import cost_parts, costs, design_step, maps, seconds, states, stopping, training
+from nogs.report.read import Material
 from nogs.report.style import Palette, title_of
-from nogs.report.table import Numbers
+from nogs.report.tables import Numbers
 
 Draw = Callable[[Palette], Figure]
 
@@ -48,7 +49,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
             (
                 (
                     "block diagram of the network, and curves of the posterior by glimpse",
-                    lambda p: figures.network_and_posterior(
+                    lambda p: training.network_and_posterior(
                         results,
                         p,
                         glimpse_px=grid.glimpse_px if grid else None,
@@ -79,7 +80,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
             (
                 (
                     "validation loss over iterations and over seconds, for each method and seed",
-                    lambda p: figures.validation_loss(material.logs, results["target_nll_nats"], p),
+                    lambda p: training.validation_loss(material.logs, results["target_nll_nats"], p),
                 ),
             )
             if logged
@@ -92,7 +93,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
             (
                 (
                     "iterations to target and to convergence of each method and seed",
-                    lambda p: figures.races(methods, iterations, p),
+                    lambda p: training.races(methods, iterations, p),
                 ),
             ),
         ),
@@ -100,7 +101,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
             "accuracy",
             "Accuracy, glimpse by glimpse",
             captions.accuracy_by_glimpse(material),
-            (("test accuracy by number of glimpses", lambda p: figures.accuracy_by_glimpse(methods, p)),),
+            (("test accuracy by number of glimpses", lambda p: training.accuracy_by_glimpse(methods, p)),),
         ),
         *_costs(material),
         *_stopping(material),
@@ -121,19 +122,19 @@ def looks_of(material: Material) -> tuple[tuple[str, Draw], ...]:
 
 
 def _end_to_end(material: Material) -> list[Section]:
-    rows = end_to_end.spent(material)
+    rows = seconds.spent(material)
     if not rows:
         return []
-    draws = (("bars of seconds, a stack a method", lambda p: end_to_end.seconds_to_target(rows, p)),)
-    caption, numbers = captions.end_to_end(rows, material), end_to_end.table(rows)
+    draws = (("bars of seconds, a stack a method", lambda p: seconds.seconds_to_target(rows, p)),)
+    caption, numbers = captions.end_to_end(rows, material), seconds.table(rows)
     return [Section("end-to-end", "From nothing to the target, everything counted", caption, draws, numbers)]
 
 
 def _breakdown(material: Material) -> list[Section]:
-    parts = breakdown.parts_of_a_glimpse(material)
+    parts = cost_parts.parts_of_a_glimpse(material)
     if not parts:
         return []
-    draws = (("bars of multiply-adds", lambda p: breakdown.where_cost_goes(parts, p)),)
+    draws = (("bars of multiply-adds", lambda p: cost_parts.where_cost_goes(parts, p)),)
     return [Section("cost-of-a-glimpse", "What a glimpse costs", captions.BREAKDOWN, draws)]
 
 
@@ -154,7 +155,7 @@ def _overview(material: Material, publishable: bool) -> list[Section]:
             (
                 (
                     alt,
-                    lambda p: overview.design_of_a_glimpse(step, picture, grid, p, photographs=not publishable),
+                    lambda p: design_step.design_of_a_glimpse(step, picture, grid, p, photographs=not publishable),
                 ),
             ),
         )
@@ -164,14 +165,15 @@ def _overview(material: Material, publishable: bool) -> list[Section]:
 def _states(material: Material) -> list[Section]:
     if material.states is None:
         return []
-    (states, labels), classes = material.states, material.results["classes"]
+    hidden, labels = material.states
+    classes = material.results["classes"]
     draws = (
         (
             "scatter of the posterior's states, a panel a glimpse",
-            lambda p: embedding.posterior_states(states, labels, classes, p),
+            lambda p: states.posterior_states(hidden, labels, classes, p),
         ),
     )
-    return [Section("states", "What the posterior has made of it", captions.posterior_states(len(states)), draws)]
+    return [Section("states", "What the posterior has made of it", captions.posterior_states(len(hidden)), draws)]
 
 
 def _costs(material: Material) -> list[Section]:

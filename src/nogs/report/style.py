@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.ticker import FuncFormatter
 
-from nogs.methods import METHODS
+from nogs.attention.methods import METHODS
 
 LONGEST_NAME = 22
 

@@ -20,18 +20,19 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from nogs.baselines import ARCHITECTURES, UPPER_BOUND, WholeImageCNN, shrink, shrinkable
-from nogs.config import Baselines, FitCNN
-from nogs.cost import macs_of_image
+from nogs.attention.classify import BATCH
+from nogs.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN, shrink, shrinkable
+from nogs.config.groups import Optimisation
+from nogs.config.stages import Baselines, FitCNN
 from nogs.data import ImageSet, fingerprint, load
-from nogs.device import choose_device
 from nogs.errors import UserError
-from nogs.fit import fit
-from nogs.models import BATCH, save_cnn
-from nogs.options import Optimisation
-from nogs.progress import Tick, after, ticking
-from nogs.results import accuracy, scores
-from nogs.rundir import RunDirectory, finished_run, open_run
+from nogs.evaluation.cost import macs_of_image
+from nogs.evaluation.scores import accuracy, scores
+from nogs.runs.device import choose_device
+from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.progress import Tick, after, ticking
+from nogs.training.loop import fit
+from nogs.weights import save_cnn
 
 UPPER_BOUND_LEARNING_RATE = 1e-3
 

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from nogs.completion.pca import fitting_sample, principal_components, project
 from nogs.completion.shards import pack
-from nogs.config import BuildBank
+from nogs.config.stages import BuildBank
 from nogs.data import ImageSet, fingerprint, load
 from nogs.data.decode import Frame, decode, survey
 from nogs.data.listing import Faults
-from nogs.device import chance
 from nogs.errors import UserError
-from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, file_hash, finished_run, open_run
+from nogs.runs.device import chance
+from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run
+from nogs.runs.progress import Tick, ticking
 
 CHUNK = 512
 SHARD = 4096

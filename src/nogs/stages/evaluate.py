@@ -17,24 +17,26 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from nogs.attention import chooser, sampling
+from nogs.attention.choosers import chooser, sampling
+from nogs.attention.classify import look_at_all
+from nogs.attention.methods import method
 from nogs.completion.retrieval import Retrieval
-from nogs.config import Evaluate
-from nogs.cost import macs_by_glimpse, parts_of_glimpse
-from nogs.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
+from nogs.config.groups import RetrievalOptions, Source
+from nogs.config.stages import Evaluate
 from nogs.data import ImageSet, load
-from nogs.device import chance, choose_device
-from nogs.end_to_end import end_to_end, wall_seconds
 from nogs.errors import UserError
-from nogs.examples import examples, posterior_log_probs, states_along
-from nogs.methods import method
-from nogs.models import load_attention, load_bank, load_posterior, load_stopping, look_at_all
-from nogs.options import RetrievalOptions, Source
-from nogs.posterior import LookaheadPosterior, Posterior
-from nogs.progress import Tick, ticking
-from nogs.results import accuracy, convergence, scores_by_glimpse, target_nll
-from nogs.rundir import RunDirectory, file_hash, finished_run, first_difference, open_run, read_run
-from nogs.sequences import Sequences, load_sequences
+from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
+from nogs.evaluation.examples import examples, posterior_log_probs, states_along
+from nogs.evaluation.scores import accuracy, convergence, scores_by_glimpse, target_nll
+from nogs.evaluation.seconds import end_to_end, wall_seconds
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.protocol import Posterior
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, file_hash, finished_run, first_difference, open_run, read_run
+from nogs.runs.progress import Tick, ticking
+from nogs.sequences.table import Sequences, load_sequences
+from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
+from nogs.weights import load_attention, load_bank, load_posterior, load_stopping
 
 
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:

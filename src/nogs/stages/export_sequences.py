@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from nogs.config import ExportSequences
+from nogs.config.groups import Geometry, Source
+from nogs.config.stages import ExportSequences
 from nogs.data import load
 from nogs.errors import UserError
-from nogs.interchange import write_csv, write_text
-from nogs.models import grid_of
-from nogs.options import Geometry, Source
-from nogs.sequences import load_sequences, made_for, read_sequences_run
+from nogs.sequences.files import write_csv, write_text
+from nogs.sequences.table import load_sequences, made_for, read_sequences_run
+from nogs.weights import grid_of
 
 
 def export_sequences(config: ExportSequences) -> None:

@@ -6,7 +6,7 @@ per step), so that one network serves every t. The images that are to get sequen
 Where we differ from the paper: locations are not drawn evenly, for where glimpses are small nearly all of
 them say nothing, and the few that matter are learned slowly. Most are drawn in proportion to how much one
 glimpse there lowers the loss on validation images, measured anew at every validation; before there is
-anything to measure, in proportion to what a linear discriminant finds there (`nogs.discriminant`). Locations
+anything to measure, in proportion to what a linear discriminant finds there (`nogs.posterior.head_start`). Locations
 are still drawn without regard to the image, so what is learned is still p(θ | glimpses).
 """
 
@@ -19,17 +19,18 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from nogs.config import FitPosterior
+from nogs.config.stages import FitPosterior
 from nogs.data import fingerprint, load
-from nogs.device import chance, choose_device
-from nogs.discriminant import linear_gain
-from nogs.fit import fit
-from nogs.glimpses import look, nothing_seen
+from nogs.glimpses.fovea import look, nothing_seen
 from nogs.information import entropy
-from nogs.models import build_posterior, grid_of, save_posterior
-from nogs.posterior import LookaheadPosterior, Posterior, lookahead_everywhere
-from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, finished_run, open_run
+from nogs.posterior.head_start import linear_gain
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.protocol import Posterior, lookahead_everywhere
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.progress import Tick, ticking
+from nogs.training.loop import fit
+from nogs.weights import build_posterior, grid_of, save_posterior
 
 VALIDATION_BATCH = 256
 FOCUS_IMAGES = 256

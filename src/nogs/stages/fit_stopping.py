@@ -18,30 +18,26 @@ from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from nogs.attention import Chooser, HardAttention, StoppingHeads, chooser, sampling
-from nogs.config import FitStopping
-from nogs.cost import macs_by_glimpse
-from nogs.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
+from nogs.attention.choosers import Chooser, chooser, sampling
+from nogs.attention.classify import look_at_all
+from nogs.attention.methods import method
+from nogs.attention.network import HardAttention
+from nogs.config.groups import Source
+from nogs.config.stages import FitStopping
 from nogs.data import ImageSet, load
 from nogs.data.imageset import SPLITS
 from nogs.data.splits import cut
-from nogs.device import chance, choose_device
 from nogs.errors import UserError
-from nogs.fit import fit
+from nogs.evaluation.cost import macs_by_glimpse
 from nogs.information import entropy
-from nogs.methods import method
-from nogs.models import load_attention, look_at_all, save_stopping
-from nogs.options import Source
-from nogs.progress import Tick, after, ticking
-from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
-from nogs.stopping import (
-    act_loss,
-    gains_ahead,
-    stochastic_loss,
-    stop_log_probs,
-    stop_sampled,
-    within_reach,
-)
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.progress import Tick, after, ticking
+from nogs.stopping.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
+from nogs.stopping.heads import StoppingHeads
+from nogs.stopping.rules import act_loss, gains_ahead, stochastic_loss, stop_log_probs, stop_sampled, within_reach
+from nogs.training.loop import fit
+from nogs.weights import load_attention, save_stopping
 
 HELD_OUT = 1 / 3
 

@@ -14,16 +14,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from nogs.config import ImportSequences
+from nogs.config.stages import ImportSequences
 from nogs.data import ImageSet, fingerprint
-from nogs.data.celeba import names_by_index
-from nogs.data.cub import cub_parts
 from nogs.data.listing import LISTED, Faults
 from nogs.data.load import load_all, of_task, parse
+from nogs.data.sources.celeba import names_by_index
+from nogs.data.sources.cub import cub_parts
 from nogs.errors import UserError
-from nogs.glimpses import Grid
-from nogs.handcrafted import check_order, follow, read_parts
-from nogs.interchange import (
+from nogs.glimpses.grid import Grid
+from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.sequences.files import (
     PUBLISHED_GLIMPSE_PX,
     PUBLISHED_IMAGE_PX,
     check_places,
@@ -32,9 +32,9 @@ from nogs.interchange import (
     read_text,
     snap,
 )
-from nogs.models import grid_of
-from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, open_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.sequences.parts import check_order, follow, read_parts
+from nogs.sequences.table import Sequences, save_sequences
+from nogs.weights import grid_of
 
 
 def import_sequences(config: ImportSequences) -> RunDirectory:

@@ -7,16 +7,19 @@ import json
 import numpy as np
 import torch
 
-from nogs.attention import Stop, chooser, classify, expecting_less, never
-from nogs.config import Predict
-from nogs.cost import macs_by_glimpse
-from nogs.curves import macs_by_rule
+from nogs.attention.choosers import chooser
+from nogs.attention.classify import classify
+from nogs.attention.methods import method
+from nogs.config.stages import Predict
 from nogs.data.decode import Frame, decode
-from nogs.device import chance, choose_device
 from nogs.errors import UserError
-from nogs.methods import method
-from nogs.models import load_attention, load_stopping
-from nogs.rundir import read_run
+from nogs.evaluation.cost import macs_by_glimpse
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import read_run
+from nogs.stopping.curves import macs_by_rule
+from nogs.stopping.heads import expecting_less
+from nogs.stopping.rules import Stop, never
+from nogs.weights import load_attention, load_stopping
 
 
 def predict(config: Predict) -> None:

@@ -6,16 +6,17 @@ images that the search would annotate. They cost a training, and say what a sear
 
 from __future__ import annotations
 
-from nogs.attention import chooser
-from nogs.config import Record
+from nogs.attention.choosers import chooser
+from nogs.attention.classify import look_at_all
+from nogs.attention.methods import method
+from nogs.config.groups import Source
+from nogs.config.stages import Record
 from nogs.data import load
-from nogs.device import chance, choose_device
-from nogs.methods import method
-from nogs.models import load_attention, look_at_all
-from nogs.options import Source
-from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.progress import Tick, ticking
+from nogs.sequences.table import Sequences, save_sequences
+from nogs.weights import load_attention
 
 
 def record(config: Record, tick: Tick | None = None) -> RunDirectory:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nogs.config import Report
+from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.report.material import gather
 from nogs.report.page import Page, build
 from nogs.report.poster_page import build_poster
-from nogs.rundir import RunDirectory
+from nogs.report.read import gather
+from nogs.runs.directory import RunDirectory
 
 
 def report(config: Report) -> Path:

@@ -1,7 +1,7 @@
 """Stage search: near-optimal glimpse sequences for the training images that are to be annotated.
 
 The first glimpse is the same for all, since nothing was seen; from then on each image is completed from what
-was seen of it, locations are tried on the completions, every one on all or in a race (`nogs.racing`), and the
+was seen of it, locations are tried on the completions, every one on all or in a race (`nogs.design.race`), and the
 best is looked at. All images take a glimpse before any takes the next, for their maps may be pooled. They go
 through in chunks, each a file and each with its own chance, so that a search killed anywhere goes on at its
 last chunk.
@@ -18,18 +18,19 @@ from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
-from nogs.config import Search
+from nogs.config.groups import Source
+from nogs.config.stages import Search
 from nogs.data import ImageSet, load
-from nogs.design import Maps, choose, map_next, regret
-from nogs.device import chance, choose_device
+from nogs.design.gain_maps import Maps, map_next
+from nogs.design.greedy import choose, regret
+from nogs.design.race import race_next
 from nogs.errors import UserError
-from nogs.glimpses import Glimpses, look, nothing_seen
-from nogs.models import load_bank, load_posterior
-from nogs.options import Source
-from nogs.progress import Tick, ticking
-from nogs.racing import race_next
-from nogs.rundir import RunDirectory, file_hash, finished_run, open_run, read_run
-from nogs.sequences import Sequences, save_sequences
+from nogs.glimpses.fovea import Glimpses, look, nothing_seen
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.progress import Tick, ticking
+from nogs.sequences.table import Sequences, save_sequences
+from nogs.weights import load_bank, load_posterior
 
 CHUNK = 50
 

@@ -14,20 +14,22 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention import HardAttention, chooser, sampling
-from nogs.config import Train
+from nogs.attention.choosers import chooser, sampling
+from nogs.attention.classify import look_at_all
+from nogs.attention.methods import Method, Policy, method
+from nogs.attention.network import HardAttention
+from nogs.attention.objectives import Rollout, label_loss, partially_supervised_loss, wake_sleep_loss
+from nogs.attention.wake_sleep import InferenceNetwork, propose
+from nogs.config.stages import Train
 from nogs.data import fingerprint, load
-from nogs.device import chance, choose_device
 from nogs.errors import UserError
-from nogs.fit import fit
-from nogs.glimpses import look
-from nogs.inference import InferenceNetwork, propose
-from nogs.methods import Method, Policy, method
-from nogs.models import grid_of, look_at_all, save_attention
-from nogs.objectives import Rollout, label_loss, partially_supervised_loss, wake_sleep_loss
-from nogs.progress import Tick, ticking
-from nogs.rundir import RunDirectory, as_json, file_hash, finished_run, open_run
-from nogs.sequences import Sequences, check_sequences, load_sequences, read_sequences_run
+from nogs.glimpses.fovea import look
+from nogs.runs.device import chance, choose_device
+from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.runs.progress import Tick, ticking
+from nogs.sequences.table import Sequences, check_sequences, load_sequences, read_sequences_run
+from nogs.training.loop import fit
+from nogs.weights import grid_of, save_attention
 
 
 class Training(NamedTuple):

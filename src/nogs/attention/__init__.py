@@ -1,0 +1,1 @@
+"""The hard attention network, its training objectives, and the table of methods."""

@@ -1,0 +1,1 @@
+"""Scores, costs, uncertainty and example designs of trained networks."""

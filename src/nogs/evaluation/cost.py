@@ -1,0 +1,107 @@
+"""Cost in multiply-adds (FLOPs = 2 x multiply-adds), counted from the products that are really computed.
+
+Counted, by torch's own counter: matrix products and convolutions, grouped and depthwise ones too, whatever
+calls them, so that a GRU's gates count in a cell and where the lookahead posterior computes them itself. Not
+counted, as in the paper, whose CelebA-HQ network comes to 587,968 a glimpse and 128 for the classifier:
+biases, activations, normalisation, element-wise products and pooling, which is all that coarse scales of a
+glimpse cost beside a wider first layer; and the gather of the fovea, which multiplies nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nogs.attention.choosers import greedy
+from nogs.attention.network import HardAttention
+
+FLOPS_A_MAC = 2
+ITSELF = "(itself)"
+"""The part that is no module's: products that a network computes in its own code."""
+
+
+def count_macs(network: nn.Module, run: Callable[[], object]) -> int:
+    """Multiply-adds of ``run()``, which uses ``network``."""
+    return _counted(network, run).get_total_flops() // FLOPS_A_MAC
+
+
+def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) -> dict[str, int]:
+    """Part of ``network`` → its multiply-adds in ``run()``, in the network's order; summing to `count_macs`.
+
+    A part is a module, by the first ``depth`` names of its path; what costs nothing is left out.
+    """
+    root = f"{_Whole.__name__}.network."
+    counts = _counted(network, _Whole(network, run)).get_flop_counts()
+    within = {
+        path.removeprefix(root): sum(operations.values()) // FLOPS_A_MAC
+        for path, operations in counts.items()
+        if path.startswith(root)
+    }
+    own = {"": sum(counts["Global"].values()) // FLOPS_A_MAC, **within}
+    for path, macs in within.items():
+        outer = path.rpartition(".")[0]
+        while outer not in own:  # a list of modules is never called itself
+            outer = outer.rpartition(".")[0]
+        own[outer] -= macs
+    parts: dict[str, int] = {}
+    for path, _ in network.named_modules():
+        if own.get(path):
+            part = ".".join(path.split(".")[:depth]) or ITSELF
+            parts[part] = parts.get(part, 0) + own[path]
+    return parts
+
+
+def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1) -> dict[str, int]:
+    """Part → multiply-adds of one step of one image (all but ``classifier``), and of one answer (``classifier``).
+
+    A step is where to look, what is seen there, and the core; the baseline serves training alone.
+    """
+    H = network.grid.image_px
+    image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
+    parts = breakdown(network, lambda: network(image, glimpses=1, choose=greedy), depth=depth)
+    del parts["baseline"]
+    return {"fovea": 0, **parts}
+
+
+def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int) -> list[int]:
+    """Multiply-adds of classifying one image after t = 1..T glimpses: t steps, and one answer.
+
+    What a rule that stops earlier spends beside it is told by `nogs.stopping.curves.macs_by_rule`.
+    """
+    parts = parts_of_glimpse(network, channels=channels)
+    answer = parts.pop("classifier")
+    return [t * sum(parts.values()) + answer for t in range(1, glimpses + 1)]
+
+
+def macs_of_image(network: nn.Module, *, channels: int, image_px: int, device: torch.device) -> int:
+    """Multiply-adds of a network that sees one whole image at once; in eval mode, as batch statistics need more."""
+    image = torch.zeros(1, channels, image_px, image_px, dtype=torch.uint8, device=device)
+    return count_macs(network, lambda: network(image))
+
+
+class _Whole(nn.Module):
+    """``run`` as a module that holds the network, so that the counter knows its modules by their path."""
+
+    def __init__(self, network: nn.Module, run: Callable[[], object]) -> None:
+        super().__init__()
+        self.network = network
+        self.run = run
+
+    def forward(self) -> None:
+        self.run()
+
+
+def _counted(network: nn.Module, run: Callable[[], object]) -> FlopCounterMode:
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    # A parameter that is handed to a module, as the posterior's h_0 is, trips the counter over its gradient.
+    network.requires_grad_(False)
+    try:
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            run()
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+    return counter

@@ -1,0 +1,1 @@
+"""Glimpses: the grid of locations, the fovea that crops them, and their embedding."""

@@ -1,0 +1,82 @@
+"""What a glimpse shows and where: the location-conditioned glimpse embedding of every recurrent network here.
+
+e(y, l) = ReLU(φ(y) ⊙ ψ(l)), the product of Ba, Mnih and Kavukcuoglu 2015 (section 3), so that where a glimpse
+lies decides which of its features count: φ is convolutional or a perceptron, ψ a two-layer network on the
+glimpse's centre (*Near-Optimal Glimpse Sequences*, section 5).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nogs.glimpses.grid import Grid
+
+
+def to_unit(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """uint8 in [0, 255] → float in [-1, 1]."""
+    return pixels.float().div_(127.5).sub_(1)
+
+
+class ChannelsLast(nn.Sequential):
+    """Layers that begin with a convolution, in the memory order in which small ones take half the time."""
+
+    def forward(self, input: Float[Tensor, "B c g g"]) -> Tensor:
+        return super().forward(  # type: ignore[no-untyped-call] # by torch
+            input.contiguous(memory_format=torch.channels_last)
+        )
+
+
+def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
+    """φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5).
+
+    The second rectification comes after the pooling, with which it commutes: a quarter of the work.
+    """
+    after_stride = (grid.glimpse_px + 1) // 2
+    pooled = max(1, after_stride // 2)
+    return ChannelsLast(
+        nn.Conv2d(channels, 16, 3, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.AdaptiveMaxPool2d(pooled) if after_stride % 2 else nn.MaxPool2d(2),
+        nn.ReLU(inplace=True),
+        nn.Flatten(),
+        nn.Linear(32 * pooled**2, 2 * width),
+        nn.ReLU(inplace=True),
+        nn.Linear(2 * width, width),
+    )
+
+
+def perceptron(grid: Grid, channels: int, *, width: int) -> nn.Module:
+    """φ of the lookahead posterior: two layers on the pixels, which is a few fast matrix products.
+
+    A design asks for the embedding of every location of every completion; on 8-pixel glimpses of faces this one
+    was also learned sooner than the convolutions (docs/log.md).
+    """
+    pixels = channels * grid.glimpse_px**2
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
+
+
+class GlimpseEmbedding(nn.Module):
+    """e(y, l) of ``width`` features, given φ of as many."""
+
+    def __init__(self, grid: Grid, what: nn.Module, *, width: int) -> None:
+        super().__init__()
+        self.what = what
+        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
+        centres = grid.centres(torch.arange(len(grid)))
+        self.register_buffer("centres", centres, persistent=False)
+        self.centres: Tensor
+
+    def forward(
+        self, patches: UInt8[Tensor, "*batch c g g"], cells: Int[Tensor, "*batch"]
+    ) -> Float[Tensor, "*batch e"]:
+        what = self.what(to_unit(patches).flatten(0, -4)).unflatten(0, patches.shape[:-3])
+        # ψ of the whole grid is cheaper than ψ of each glimpse once a batch holds more glimpses than cells.
+        if cells.numel() < len(self.centres):
+            where = self.where(self.centres[cells])
+        else:  # as an embedding, for its gradient is a sum over cells, where that of an index is a sort
+            where = F.embedding(cells, self.where(self.centres))
+        return (what * where).relu()

@@ -1,0 +1,1 @@
+"""Posteriors over the label given any set of glimpses."""

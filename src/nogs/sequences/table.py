@@ -1,0 +1,79 @@
+"""The table of glimpse sequences: which image, which cells, where they come from, and the maps behind them.
+
+Sequences are designed by a search, recorded from a network or imported. The file itself says over which
+images, on which grid and for which task, so that no stage needs what made it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nogs.errors import UserError
+from nogs.runs.directory import RunDirectory, first_difference, read_run
+
+ORIGINS = ("search", "record", "import")
+"""Stages whose run directories hold sequences."""
+
+
+class Sequences(NamedTuple):
+    """n glimpse sequences of T cells.
+
+    ``images`` are indices into the ImageSet; ``eig`` and ``epe`` are the maps in nats that a search saw,
+    ``effective`` the effective sample size of the completions behind each glimpse. They are None where
+    nothing was searched.
+    """
+
+    images: Int[Tensor, " n"]
+    cells: Int[Tensor, "n T"]
+    epe: Float[Tensor, "n T L"] | None = None
+    eig: Float[Tensor, "n T L"] | None = None
+    effective: Float[Tensor, "n T"] | None = None
+
+
+def save_sequences(
+    run: RunDirectory,
+    name: str,
+    sequences: Sequences,
+    *,
+    source: dict[str, Any],
+    geometry: dict[str, Any],
+    task: str | None,
+    origin: str,
+) -> None:
+    """Write ``name``.safetensors; ``source`` and ``geometry`` are the configs' JSON, ``origin`` the stage."""
+    known = {key: column for key, column in sequences._asdict().items() if column is not None}
+    run.save_tensors(name, known, source=source, geometry=geometry, task=task, origin=origin)
+
+
+def made_for(run: RunDirectory) -> dict[str, Any]:
+    """What the run's sequences were made for: ``source``, ``geometry``, ``task``, and the stage as ``origin``."""
+    meta = run.load_metadata("sequences")
+    if "source" not in meta:
+        raise UserError(
+            f"--sequences {run.path} was made by an older version, which did not note the images and the grid: "
+            "run `nogs search` again, with another --out"
+        )
+    return meta
+
+
+def load_sequences(run: RunDirectory, name: str = "sequences") -> Sequences:
+    return Sequences(**run.load_tensors(name))
+
+
+def read_sequences_run(path: Path) -> RunDirectory:
+    """Open a finished run that holds sequences. Raises UserError for another, as ``read_run`` does."""
+    run = RunDirectory(path)
+    stage = run.config["stage"] if (path / "config.json").exists() else None
+    return read_run(path, stage if stage in ORIGINS else ORIGINS[0])
+
+
+def check_sequences(run: RunDirectory, source: dict[str, Any], geometry: dict[str, Any]) -> None:
+    """Raise UserError unless the run's sequences are of these images and this task, and on this grid."""
+    meta = made_for(run)
+    had = {**meta["source"], **meta["geometry"], "task": meta["task"]}
+    if difference := first_difference(had, {**source, **geometry}):
+        raise UserError(f"--sequences {run.path} were made with another {difference}: train with the same")

@@ -1,0 +1,1 @@
+"""Adaptive stopping: rules, the heads that they read, and curves of accuracy over mean glimpses."""

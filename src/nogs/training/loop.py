@@ -1,0 +1,171 @@
+"""The one training loop: Adam, validation, the best weights kept, and a checkpoint that resumes bitwise.
+
+Chance at iteration i is a function of (seed, i), and so is the batch, so a resumed run needs no generator
+state to repeat what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Generator, Tensor, nn
+
+from nogs.config.groups import Optimisation
+from nogs.errors import UserError
+from nogs.runs.device import chance
+from nogs.runs.directory import RunDirectory
+from nogs.runs.progress import Tick
+
+Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
+"""(positions in the training set, chance) → the scalar to descend."""
+Validation = Callable[[], dict[str, float]]
+"""Figures on the validation split; ``nll_nats`` is the one that counts."""
+
+CHECKPOINT_SECONDS = 20.0
+MALLOC_OPTIONS = (-1, 1 << 30), (-2, 64 << 20), (-3, 32 << 20)
+"""M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the last is the most it takes."""
+FUSED = ("cpu", "cuda")
+"""Where Adam has one kernel for all parameters."""
+
+
+def fit(
+    network: nn.Module,
+    run: RunDirectory,
+    *,
+    loss: Loss,
+    validate: Validation,
+    examples: int,
+    optimisation: Optimisation,
+    device: torch.device,
+    tick: Tick,
+    begin: Callable[[], None] | None = None,
+) -> None:
+    """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
+
+    ``begin`` is called before the first iteration, on the clock, and not again at a resumption.
+
+    A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
+    checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
+    neither. Stops after ``patience`` iterations without a better nll_nats.
+    """
+    o = optimisation
+    if device.type == "cpu":
+        keep_freed_memory()
+    adam = torch.optim.Adam(network.parameters(), lr=o.learning_rate, fused=device.type in FUSED)
+    batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
+    iteration, seconds, began = 0, 0.0, time.perf_counter()
+    rows: list[dict[str, Any]] = []
+    if run.has("checkpoint"):
+        iteration, seconds, wall_seconds = _restore(run, network, adam)
+        began -= wall_seconds
+        rows = run.rewind_log(iteration)
+    else:
+        run.rewind_log(-1)
+        if begin:
+            begin()
+    best = min(rows, key=lambda row: row["nll_nats"], default=None)
+    saved = time.monotonic()
+    total, since = torch.zeros((), device=device), 0
+    while iteration < o.iterations and (best is None or iteration - best["iteration"] < o.patience):
+        started = time.perf_counter()
+        network.train()
+        adam.zero_grad(set_to_none=True)
+        value = loss(batches(iteration).to(device), chance(o.seed, 1, iteration, device=device))
+        value.backward()
+        adam.step()
+        iteration += 1
+        total, since = total + value.detach(), since + 1
+        seconds += time.perf_counter() - started
+        due = iteration % o.validate_every == 0 or iteration == o.iterations
+        if due:
+            network.eval()
+            with torch.inference_mode():
+                figures = validate()
+            if not math.isfinite(figures["nll_nats"]):
+                raise UserError(f"the validation loss is not finite at iteration {iteration}: lower the learning rate")
+            row = {
+                "iteration": iteration,
+                "seconds": round(seconds, 3),
+                "wall_seconds": round(time.perf_counter() - began, 3),
+                "train_loss": (total / since).item(),
+                **figures,
+            }
+            total, since = torch.zeros_like(total), 0
+            if best is None or row["nll_nats"] < best["nll_nats"]:
+                best = row
+                run.save_tensors("best", network.state_dict(), iteration=iteration)
+            run.log(**row)
+            tick(iteration, f"val {row['nll_nats']:.3f} (best {best['nll_nats']:.3f} at {best['iteration']})")
+        # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
+        if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
+            _save(run, network, adam, Progress(iteration, seconds, time.perf_counter() - began))
+            saved = time.monotonic()
+    if run.has("best"):
+        network.load_state_dict(run.load_tensors("best"))
+    network.eval()
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what a step frees for the next one, which asks for the same again.
+
+    glibc otherwise gives tensors of 128 KiB and more, and the top of its heap, back to the system, which then has
+    to hand out and clear every page anew: a quarter to a third of a step. Other C libraries are left as they are.
+    """
+    with suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, number in MALLOC_OPTIONS:
+            mallopt(option, number)
+
+
+class Progress(NamedTuple):
+    """What a checkpoint knows beside the weights: how far it came, and how long that took."""
+
+    iteration: int
+    seconds: float
+    wall_seconds: float
+
+
+class Batches:
+    """Positions in the training set of each iteration's batch: a new permutation every epoch.
+
+    The last, smaller batch of an epoch is dropped.
+    """
+
+    def __init__(self, *, examples: int, size: int, seed: int) -> None:
+        self._examples, self._size, self._seed = examples, min(size, examples), seed
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
+
+    def __call__(self, iteration: int) -> Int[Tensor, " b"]:
+        epoch, step = divmod(iteration, self._examples // self._size)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = torch.randperm(self._examples, generator=chance(self._seed, 2, epoch))
+        return self._order[step * self._size : (step + 1) * self._size]
+
+
+def _save(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam, progress: Progress) -> None:
+    tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
+    for index, state in adam.state_dict()["state"].items():
+        tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
+    run.save_tensors("checkpoint", tensors, **progress._asdict())
+
+
+def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> Progress:
+    tensors, meta = run.load_tensors("checkpoint"), run.load_metadata("checkpoint")
+    network.load_state_dict(
+        {key.removeprefix("network/"): value for key, value in tensors.items() if key.startswith("network/")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("adam/"):
+            _, index, name = key.split("/")
+            state.setdefault(int(index), {})[name] = value
+    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    return Progress(**meta)

@@ -1,0 +1,186 @@
+"""Trained networks: to and from run directories, and over many images a batch at a time.
+
+Files are safetensors, with all else to build a network (or a bank) in the metadata.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from nogs.attention.network import HardAttention
+from nogs.cnn import WholeImageCNN
+from nogs.completion.bank import Bank, Found
+from nogs.completion.shards import Pictures, Shard
+from nogs.config.groups import Geometry, PosteriorNetwork
+from nogs.data import ImageSet
+from nogs.errors import UserError
+from nogs.glimpses.grid import Grid
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.masked_cnn import AVPCNN
+from nogs.runs.directory import RunDirectory, file_hash
+from nogs.stopping.heads import StoppingHeads
+
+
+def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
+    """The grid that a geometry means on these images. Raises UserError where T glimpses do not fit on it."""
+    grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
+    if not 1 <= geometry.glimpses <= len(grid):
+        raise UserError(
+            f"--glimpses {geometry.glimpses} on a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
+            "or a smaller --stride"
+        )
+    return grid
+
+
+def build_posterior(
+    network: PosteriorNetwork, grid: Grid, *, channels: int, classes: int, multilabel: bool
+) -> LookaheadPosterior | AVPCNN:
+    """The posterior that the configuration names, untrained."""
+    if network.posterior == "lookahead":
+        return LookaheadPosterior(
+            grid, channels=channels, classes=classes, multilabel=multilabel, hidden=network.hidden
+        )
+    return AVPCNN(
+        grid,
+        channels=channels,
+        classes=classes,
+        multilabel=multilabel,
+        backbone=network.backbone,
+        pretrained=network.pretrained,
+    )
+
+
+def save_posterior(
+    run: RunDirectory, posterior: LookaheadPosterior | AVPCNN, network: PosteriorNetwork, images: ImageSet
+) -> None:
+    """Write model.safetensors of a fit-posterior run."""
+    run.save_tensors(
+        "model",
+        posterior.state_dict(),
+        kind="posterior",
+        network=dataclasses.asdict(network),
+        grid=dataclasses.asdict(posterior.grid),
+        channels=images.images.shape[1],
+        classes=images.classes,
+        multilabel=images.multilabel,
+    )
+
+
+def load_posterior(run: RunDirectory, device: torch.device) -> LookaheadPosterior | AVPCNN:
+    """The posterior of a finished fit-posterior run, in eval mode."""
+    meta = run.load_metadata("model")
+    network = PosteriorNetwork(**{**meta["network"], "pretrained": False})
+    posterior = build_posterior(
+        network,
+        Grid(**meta["grid"]),
+        channels=meta["channels"],
+        classes=len(meta["classes"]),
+        multilabel=meta["multilabel"],
+    )
+    posterior.load_state_dict(run.load_tensors("model"))
+    return posterior.to(device).eval()
+
+
+def save_attention(
+    run: RunDirectory, network: HardAttention, images: ImageSet, *, hidden: int, glimpses: int, method: str
+) -> None:
+    """Write model.safetensors of a train run: what `nogs predict` needs, and nothing else."""
+    run.save_tensors(
+        "model",
+        network.state_dict(),
+        kind="attention",
+        method=method,
+        grid=dataclasses.asdict(network.grid),
+        channels=images.images.shape[1],
+        hidden=hidden,
+        glimpses=glimpses,
+        classes=images.classes,
+    )
+
+
+def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttention, int, tuple[str, ...]]:
+    """A trained network in eval mode, its number of glimpses and its classes."""
+    meta = run.load_metadata("model")
+    network = HardAttention(
+        Grid(**meta["grid"]), channels=meta["channels"], classes=len(meta["classes"]), hidden=meta["hidden"]
+    )
+    network.load_state_dict(run.load_tensors("model"))
+    return network.to(device).eval(), meta["glimpses"], tuple(meta["classes"])
+
+
+def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float, ...], of: RunDirectory) -> None:
+    """Write model.safetensors of a fit-stopping run on the train run ``of``."""
+    run.save_tensors(
+        "model",
+        heads.state_dict(),
+        kind="stopping",
+        glimpses=heads.glimpses,
+        costs=costs,
+        network=file_hash(of.path / "model.safetensors"),
+    )
+
+
+def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) -> StoppingHeads:
+    """Stopping heads in eval mode. Raises UserError unless they were fitted on the train run ``of``."""
+    meta = run.load_metadata("model")
+    if meta["network"] != file_hash(of.path / "model.safetensors"):
+        raise UserError(f"--stopping {run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
+    if "hidden" in meta:
+        raise UserError(f"--stopping {run.path} is of an older nogs, whose heads read other numbers: fit them again")
+    heads = StoppingHeads(glimpses=meta["glimpses"], costs=len(meta["costs"]))
+    heads.load_state_dict(run.load_tensors("model"))
+    return heads.to(device).eval()
+
+
+def save_cnn(
+    run: RunDirectory, network: WholeImageCNN, images: ImageSet, *, architecture: str, resolution_px: int, width: float
+) -> None:
+    """Write model.safetensors of one whole-image CNN."""
+    run.save_tensors(
+        "model",
+        network.state_dict(),
+        kind="cnn",
+        architecture=architecture,
+        resolution_px=resolution_px,
+        width=width,
+        channels=images.images.shape[1],
+        classes=images.classes,
+    )
+
+
+def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
+    """The bank of a finished build-bank run over the same images. Latents and shards are read when they are used.
+
+    Raises UserError for a shard that is missing, or not what was written.
+    """
+    meta = run.load_metadata("bank")
+    if "shards" not in meta:
+        raise UserError(f"--bank {run.path} is of an older nogs, which kept other latents: run `nogs build-bank` again")
+    arrays = run.load_tensors("bank")
+    pca = (meta["mirror"], arrays["mean"], arrays["components"])
+    if not meta["shards"]:
+        members = arrays["members"]
+        return Bank(
+            lambda indices: Found(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
+        )
+    shards = [Shard(**_whole(run, name, sha256)) for name, sha256 in meta["shards"].items()]
+    decoded = Pictures(shards)
+    return Bank(
+        lambda indices: Found(decoded(indices), torch.arange(len(indices))),
+        None,
+        *pca,
+        tuple(shard.latents for shard in shards),
+    )
+
+
+def _whole(run: RunDirectory, name: str, sha256: str) -> dict[str, Tensor]:
+    """A shard of a bank, its checksum compared."""
+    file = run.path / f"{name}.safetensors"
+    if not file.exists():
+        raise UserError(f"{file} is missing: put it back, or build the bank again")
+    if file_hash(file) != sha256:
+        raise UserError(f"{file} is damaged, its checksum is not that of when it was written: build the bank again")
+    return run.load_tensors(name)

@@ -1,0 +1,218 @@
+"""Whole-image CNNs against the published sizes and costs, and the stage that trains a grid of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import nogs
+import nogs.training.loop
+from nogs.cnn import ARCHITECTURES, SMALLEST_PX, UPPER_BOUND, WholeImageCNN, shrink
+from nogs.errors import UserError
+from nogs.evaluation.cost import macs_of_image
+from nogs.runs.directory import RunDirectory
+from nogs.stages.baselines import fit_baselines
+from tiny import IMAGE_PX, write_npz
+
+
+def cnn(architecture: str, resolution_px: int, width: float = 0.1, *, channels: int = 3, classes: int = 2) -> Any:
+    torch.manual_seed(0)
+    return WholeImageCNN(
+        architecture, resolution_px=resolution_px, width=width, channels=channels, classes=classes
+    ).eval()
+
+
+def macs(network: Any, channels: int = 3) -> int:
+    return macs_of_image(network, channels=channels, image_px=network.resolution_px, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "parameters", "million_macs"),
+    [("shufflenet-v2", 2_278_604, 146), ("mobilenet-v2", 3_504_872, 300)],
+)
+def test_at_full_width_they_are_the_published_networks(architecture: str, parameters: int, million_macs: int) -> None:
+    """Of 1,000 classes at 224 pixels: torchvision's parameters, and the papers' multiply-adds (to a hundredth)."""
+    network = cnn(architecture, 224, 1.0, classes=1000)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert macs(network) == pytest.approx(million_macs * 1e6, rel=0.01)
+
+
+def test_a_stem_by_hand() -> None:
+    """ShuffleNetV2 on 24 grey pixels, a tenth as wide: 24 → 4 channels (2.4, at least 4), stride 2, no pool."""
+    network = cnn("shufflenet-v2", 24, channels=1).backbone
+    assert tuple(network.conv1[0].weight.shape) == (4, 1, 3, 3)
+    assert network.conv1(torch.zeros(1, 1, 24, 24)).shape[2:] == (12, 12)
+    assert network.maxpool(torch.zeros(1, 4, 12, 12)).shape[2:] == (12, 12)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_small_image_keeps_a_map_of_two_pixels(architecture: str) -> None:
+    """And never one of more than four: published networks end at a 32nd of the image."""
+    last = {"shufflenet-v2": "conv5", "mobilenet-v2": "features"}[architecture]
+    for resolution_px in (SMALLEST_PX, 9, 12, 16, 17, 24, 32, 33, 48, 64):
+        network = cnn(architecture, resolution_px)
+        sizes: list[int] = []
+        getattr(network.backbone, last).register_forward_hook(lambda m, i, o, sizes=sizes: sizes.append(o.shape[-1]))
+        network(torch.zeros(1, 3, resolution_px, resolution_px, dtype=torch.uint8))
+        assert sizes == [1 if resolution_px == SMALLEST_PX else 2]
+
+
+@pytest.mark.parametrize("architecture", [*ARCHITECTURES, UPPER_BOUND])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_parameter_learns_and_no_image_sees_another(architecture: str, channels: int) -> None:
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (6, channels, 16, 16), generator=generator, dtype=torch.uint8)
+    network = cnn(architecture, 16, 0.25, channels=channels, classes=3)
+    with torch.no_grad():
+        together, alone = network(images), network(images[2:3])
+    assert together.shape == (6, 3)
+    torch.testing.assert_close(together[2:3], alone, rtol=1e-4, atol=1e-5)
+    network.train()(images)[:, :2].square().sum().backward()
+    learns = [p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters()]
+    # The upper bound's residual branches begin at zero, and let nothing through to what is below them.
+    assert all(learns) or (architecture == UPPER_BOUND and network.backbone.fc.weight.grad.abs().sum() > 0)
+
+
+def test_a_network_repeats_itself_in_training() -> None:
+    """No dropout: a resumed training could not draw the same."""
+    images = torch.randint(0, 256, (4, 3, 12, 12), dtype=torch.uint8)
+    network = cnn("mobilenet-v2", 12).train()
+    assert torch.equal(network(images), network(images))
+
+
+def test_wider_and_sharper_costs_more() -> None:
+    for architecture in ARCHITECTURES:
+        by_width = [macs(cnn(architecture, 24, width)) for width in (0.05, 0.1, 0.25)]
+        by_size = [macs(cnn(architecture, px)) for px in (8, 12, 16)]
+        assert by_width == sorted(by_width)
+        assert by_size == sorted(by_size)
+
+
+def test_shrinking_averages() -> None:
+    chessboard = (torch.arange(16)[:, None] + torch.arange(16)) % 2 * 200
+    ramp = torch.arange(16).expand(16, 16) * 10
+    images = torch.stack((torch.full((16, 16), 77), chessboard, ramp))[:, None].to(torch.uint8)
+    small = shrink(images, 8)
+    assert small.dtype == torch.uint8
+    assert (small[0] == 77).all()
+    # Without antialiasing a chessboard would come out as it falls on the new pixels: 0 or 200.
+    assert (small[1, 0, 1:-1, 1:-1].int() - 100).abs().max() <= 1
+    # A pixel twice as large is the mean of its two: 10 (2 i + 1/2).
+    assert (small[2, 0, :, 1:-1].int() - (20 * torch.arange(1, 7) + 5)).abs().max() <= 1
+    assert shrink(images, 16) is images
+
+
+def stage(folder: Path, npz: Path, **how: Any) -> nogs.Baselines:
+    config = nogs.Baselines(
+        nogs.Machine(folder, device="cpu"),
+        nogs.Source(data=f"npz:{npz}"),
+        resolutions=(9, IMAGE_PX),
+        widths=(0.05,),
+        learning_rates=(1e-3, 1e-2),
+        iterations=4,
+        batch_size=32,
+        validate_every=2,
+    )
+    return replace(config, **how)
+
+
+def silent(done: int, note: str) -> None:
+    pass
+
+
+def test_the_grid_and_what_it_leaves(tmp_path: Path) -> None:
+    config = stage(tmp_path / "cnn", write_npz(tmp_path / "images.npz"))
+    run = fit_baselines(config, silent)
+    results = json.loads((run.path / "results.json").read_text())
+    rows = results["cnn"]
+    assert run.complete
+    # 2 architectures x 2 resolutions, each once: a learning rate has been chosen.
+    assert len({(row["architecture"], row["resolution_px"], row["width"]) for row in rows}) == len(rows) == 4
+    assert len([path for path in run.path.iterdir() if path.is_dir()]) == 2 * 4 + 1
+    for row in rows:
+        other = {1e-3: "0.01", 1e-2: "0.001"}[row["learning_rate"]]
+        lost = row["name"].rpartition("-lr")[0] + f"-lr{other}-seed0"
+        assert (
+            row["validation_accuracy"]
+            >= json.loads((run.path / lost / "results.json").read_text())["validation_accuracy"]
+        )
+        beaten = [
+            r
+            for r in rows
+            if r is not row
+            and (r["macs"], -r["validation_accuracy"]) <= (row["macs"], -row["validation_accuracy"])
+            and r["validation_accuracy"] >= row["validation_accuracy"]
+        ]
+        assert row["on_frontier"] is (not beaten)
+    assert [row["macs"] for row in rows] == sorted(row["macs"] for row in rows)
+    assert results["upper_bound"]["architecture"] == UPPER_BOUND
+    assert results["upper_bound"]["resolution_px"] == IMAGE_PX
+    _test_figures(RunDirectory(run.path / f"{rows[0]['name']}-seed0"), rows[0])
+    assert fit_baselines(replace(config, machine=replace(config.machine, resume=True)), silent).complete
+
+
+def _test_figures(run: RunDirectory, row: dict[str, Any]) -> None:
+    """Balanced accuracy is the mean recall; AUROC the share of (positive, negative) pairs in the right order."""
+    record = run.load_tensors("test")
+    said, labels = record["log_probs"].double(), record["labels"]
+    right = said.argmax(-1) == labels
+    assert row["test_accuracy"] == pytest.approx(right.double().mean().item())
+    assert row["test_balanced_accuracy"] == pytest.approx(
+        sum(right[labels == c].double().mean().item() for c in range(3)) / 3
+    )
+    areas = []
+    for c in range(3):
+        gap = said[labels == c, c][:, None] - said[labels != c, c]
+        areas.append(((gap > 0).double() + 0.5 * (gap == 0)).mean().item())
+    assert row["test_auroc"] == pytest.approx(sum(areas) / 3, abs=1e-6)
+
+
+def test_what_is_resumed_is_what_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle of the second of two trainings, after its first checkpoint: the same bits."""
+    monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0.0)
+    npz = write_npz(tmp_path / "images.npz")
+    small = {"architectures": ("mobilenet-v2",), "resolutions": (12,), "widths": (0.1,), "upper_bound": False}
+    whole = fit_baselines(stage(tmp_path / "whole", npz, **small), silent)
+
+    def stop(done: int, note: str) -> None:
+        # As its second validation is told, which no checkpoint has: the last two iterations are done again.
+        if done == 8 and "lr0.01-seed0: val" in note:
+            raise KeyboardInterrupt
+
+    config = stage(tmp_path / "stopped", npz, **small)
+    with pytest.raises(KeyboardInterrupt):
+        fit_baselines(config, stop)
+    stopped = fit_baselines(replace(config, machine=replace(config.machine, resume=True)), silent)
+    for name in (
+        "results.json",
+        *(f"mobilenet-v2-12px-x0.1-lr{rate}-seed0/model.safetensors" for rate in ("0.001", "0.01")),
+    ):
+        assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ({"architectures": ("vgg",)}, "--architectures vgg: choose among shufflenet-v2, mobilenet-v2"),
+        ({"resolutions": (8, 17)}, "--resolutions 17: choose 8 to 16, the size of the images"),
+        ({"resolutions": (4,)}, "--resolutions 4: choose 8 to 16, the size of the images"),
+        ({"widths": (0.1, 0.1)}, "--widths 0.1,0.1: give one or more, each once"),
+        ({"learning_rates": ()}, r"--learning-rates \(none\): give one or more, each once"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused_before_it_starts(tmp_path: Path, how: dict[str, Any], says: str) -> None:
+    config = stage(tmp_path / "cnn", write_npz(tmp_path / "images.npz"), **how)
+    with pytest.raises(UserError, match=says):
+        fit_baselines(config, silent)
+    assert not config.machine.out.exists()
+
+
+def test_many_labels_are_refused(tmp_path: Path) -> None:
+    config = stage(tmp_path / "cnn", write_npz(tmp_path / "images.npz", multilabel=True))
+    with pytest.raises(UserError, match="choose --task among striped, across"):
+        fit_baselines(config, silent)

@@ -1,0 +1,261 @@
+"""The race against exhaustive search: the same where nothing is saved, and what it loses where much is."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.completion.protocol import Completions
+from nogs.config.groups import RaceOptions
+from nogs.design.gain_maps import Criterion, Maps, map_next
+from nogs.design.greedy import choose, regret
+from nogs.design.race import (
+    Entries,
+    _contenders,
+    _gains,
+    _interpolate,
+    _neighbours,
+    _nodes,
+    _ordered,
+    _shares,
+    race_next,
+)
+from nogs.glimpses.fovea import Glimpses, nothing_seen
+from nogs.glimpses.grid import Grid
+from nogs.posterior.protocol import distribution
+
+CRITERIA = pytest.mark.parametrize("criterion", ["epe", "eig"])
+GRID = Grid(image_px=44, glimpse_px=4, stride_px=4)
+"""11 x 11 cells."""
+EVERYTHING = RaceOptions(coarse=1, pilot=1.0)
+IMAGES, COMPLETIONS = 40, 48
+
+
+class Smooth:
+    """Two classes; how sure a completion makes is a smooth bump around a place of its own, near its image's.
+
+    A posterior of closed form, asked about one candidate at a time; ``asked`` counts.
+    """
+
+    multilabel = False
+    focus = torch.empty(0)
+
+    def __init__(self, seed: int = 0) -> None:
+        self.grid = GRID
+        generator = Generator().manual_seed(seed)
+        centre = 1 + 8 * torch.rand(IMAGES, 1, 2, generator=generator)
+        self.places = (centre + 0.7 * torch.randn(IMAGES, COMPLETIONS, 2, generator=generator)).flatten(0, 1)
+        self.sides = torch.where(torch.rand(IMAGES * COMPLETIONS, generator=generator) < 0.5, -1.0, 1.0)
+        self.asked = 0
+
+    def __call__(self, glimpses: Glimpses) -> object:
+        return distribution(torch.zeros(len(glimpses.cells), 2), multilabel=False)
+
+    def logits_by_glimpse(self, glimpses: Glimpses) -> Tensor:
+        return torch.zeros(*glimpses.cells.shape, 2)
+
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
+        self.asked += len(rows)
+        at = torch.stack((cells // 11, cells % 11), dim=-1)
+        bump = 3 * torch.exp(-(at - self.places[rows]).square().sum(-1) / (2 * 1.5**2))
+        return torch.stack((-bump, bump), dim=-1) * self.sides[rows, None]
+
+
+def completed(*, fewer: bool = False) -> tuple[Glimpses, Completions]:
+    """Weighted completions of images that were never looked at; with ``fewer``, of every other image just 30."""
+    weights = torch.rand(IMAGES, COMPLETIONS, generator=Generator().manual_seed(1)).square() + 0.05
+    if fewer:
+        weights[::2, 30:] = 0
+    weights /= weights.sum(-1, keepdim=True)
+    owners = torch.arange(IMAGES).repeat_interleave(COMPLETIONS)
+    images = torch.zeros(IMAGES * COMPLETIONS, 1, 44, 44, dtype=torch.uint8)
+    return nothing_seen(images[:IMAGES], GRID), Completions(
+        images, owners, weights.flatten().clamp_min(1e-9), 1 / weights.square().sum(-1)
+    )
+
+
+def race(posterior: Smooth, options: RaceOptions, criterion: Criterion = "eig", **how: float) -> Maps:
+    seen, completions = completed()
+    chance = Generator().manual_seed(3)
+    return race_next(posterior, seen, completions, options=options, criterion=criterion, generator=chance, **how)
+
+
+@CRITERIA
+def test_a_race_that_saves_nothing_is_exhaustive_search(criterion: Criterion) -> None:
+    seen, completions = completed()
+    exhaustive, raced = map_next(Smooth(), seen, completions), race(Smooth(), EVERYTHING, criterion)
+    torch.testing.assert_close(raced.epe, exhaustive.epe, rtol=0, atol=1e-6)
+    torch.testing.assert_close(raced.eig, exhaustive.eig, rtol=0, atol=1e-6)
+    assert raced.evaluations == exhaustive.evaluations == IMAGES * COMPLETIONS * 121
+    assert torch.equal(raced.effective, completions.effective)
+
+
+@CRITERIA
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: float) -> None:
+    seen, completions = completed()
+    posterior = Smooth()
+    raced = race(posterior, RaceOptions(), criterion, pooling=pooling)
+    assert raced.evaluations == posterior.asked
+    exhaustive = map_next(Smooth(), seen, completions)
+    gain, whole = raced.gain(criterion), exhaustive.gain(criterion)
+    lost = regret(
+        whole,
+        choose(gain, seen.cells, pooling=pooling),
+        looked_at=seen.cells,
+        population=gain.mean(0),
+        pooling=pooling,
+    )
+    assert exhaustive.evaluations > 8 * raced.evaluations
+    at_stake = (whole.max(-1).values - whole.mean(-1)).mean()
+    assert lost.mean() < 0.02 * at_stake
+    assert lost.quantile(0.95) < 0.1 * at_stake
+
+
+def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> None:
+    seen, completions = completed()
+    exhaustive = map_next(Smooth(), seen, completions).eig
+    for confidence, typical, exact in ((0.95, 0.02, 0.0), (1 - 1e-9, 0.001, 0.9)):
+        raced = race(Smooth(), RaceOptions(tolerance=0.0, confidence=confidence)).eig
+        best = choose(raced, seen.cells)[:, None]
+        error = (raced - exhaustive).gather(1, best).abs()
+        assert error.mean() < typical
+        assert (error < 1e-6).float().mean() >= exact
+
+
+@CRITERIA
+def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
+    """A cell that left with a flattering estimate is not chosen after all: of its image, the chosen saw the most."""
+
+    class Counting(Smooth):
+        def lookahead(self, *completed: Tensor, rows: Tensor, cells: Tensor) -> Tensor:
+            counts.index_put_((rows // COMPLETIONS, cells), torch.ones_like(rows), accumulate=True)
+            return super().lookahead(*completed, rows=rows, cells=cells)
+
+    counts = torch.zeros(IMAGES, 121, dtype=torch.long)
+    maps = race(Counting(), RaceOptions(confidence=0.6, tolerance=0.0), criterion)
+    chosen = choose(maps.gain(criterion), torch.empty(IMAGES, 0, dtype=torch.long))
+    assert torch.equal(counts.gather(1, chosen[:, None])[:, 0], counts.max(1).values)
+
+
+def test_neighbours() -> None:
+    grid = Grid(image_px=10, glimpse_px=4, stride_px=1)
+    found = _neighbours(torch.tensor([[0, 24]]), grid, 2)[0].nonzero()[:, 0].tolist()
+    assert found == sorted([0, 2, 14, 16] + [7 * row + column for row in (1, 3, 5) for column in (1, 3, 5)])
+
+
+def test_more_confidence_asks_more() -> None:
+    asked = [race(Smooth(), RaceOptions(confidence=p)).evaluations for p in (0.6, 0.9, 0.99)]
+    assert asked == sorted(set(asked))
+
+
+def test_cells_already_looked_at_do_not_race() -> None:
+    """They may be tried in the pilot, since they are part of the map, and are left out of what comes after."""
+    posterior, (_, completions) = Smooth(), completed()
+    best = choose(map_next(posterior, *completed()).eig, torch.empty(IMAGES, 0, dtype=torch.long))[:, None]
+    seen = Glimpses(torch.zeros(IMAGES, 1, 1, 4, 4, dtype=torch.uint8), best)
+    raced = race_next(
+        posterior, seen, completions, options=RaceOptions(), criterion="eig", generator=Generator().manual_seed(3)
+    )
+    exact = map_next(posterior, seen, completions)
+    lost = regret(exact.eig, choose(raced.eig, best), looked_at=best, population=exact.eig.mean(0), pooling=0.0)
+    assert lost.mean() < 0.02
+
+
+def test_images_with_fewer_completions() -> None:
+    posterior = Smooth()
+    seen, completions = completed(fewer=True)
+    kept = completions.weights > 1e-8
+    fewer = Completions(
+        completions.images[kept], completions.owners[kept], completions.weights[kept], completions.effective
+    )
+    # The made-up posterior goes by row: move its bumps to where the rows now are.
+    posterior.places, posterior.sides = posterior.places[kept], posterior.sides[kept]
+    exhaustive = map_next(posterior, seen, fewer)
+    raced = race_next(posterior, seen, fewer, options=EVERYTHING, criterion="eig", generator=Generator().manual_seed(3))
+    torch.testing.assert_close(raced.eig, exhaustive.eig, rtol=0, atol=1e-6)
+    assert raced.evaluations == exhaustive.evaluations < IMAGES * COMPLETIONS * 121
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 20])
+def test_weighing_what_came_first_estimates_the_whole_without_bias(n: int) -> None:
+    """The mean of n of 20 unequal values, over 4,000 orders: within four standard errors and the known small bias."""
+    generator = Generator().manual_seed(5)
+    weights = torch.rand(20, generator=generator).square() + 0.02
+    weights /= weights.sum()
+    values = torch.randn(20, generator=generator)
+    orders = 4000
+    many = Completions(
+        torch.zeros(20 * orders, 1, 1, 1, dtype=torch.uint8),
+        torch.arange(orders).repeat_interleave(20),
+        weights.repeat(orders),
+        torch.ones(orders),
+    )
+    rows, ordered = _ordered(many, orders, generator)
+    assert torch.equal((rows // 20).unique(dim=1)[:, 0], torch.arange(orders))
+    torch.testing.assert_close(ordered, weights[rows % 20])
+    estimates = (_shares(ordered, n) * values[rows[:, :n] % 20]).sum(-1)
+    exact = (weights * values).sum()
+    error = estimates.std() / math.sqrt(orders)
+    assert abs(estimates.mean() - exact) < 4 * error + 0.05 * values.std() / n
+    assert n < 20 or estimates.std() < 1e-6
+
+
+def test_weighted_order_beats_an_even_one() -> None:
+    """Why completions come in the order of their weights: the estimate from 8 of 40 spreads less."""
+    generator = Generator().manual_seed(6)
+    weights = torch.rand(40, generator=generator) ** 4 + 1e-3
+    weights /= weights.sum()
+    values, orders = torch.randn(40, generator=generator), 2000
+    many = Completions(
+        torch.zeros(40 * orders, 1, 1, 1, dtype=torch.uint8),
+        torch.arange(orders).repeat_interleave(40),
+        weights.repeat(orders),
+        torch.ones(orders),
+    )
+    rows, ordered = _ordered(many, orders, generator)
+    ours = (_shares(ordered, 8) * values[rows[:, :8] % 40]).sum(-1)
+    evenly = torch.rand(orders, 40, generator=generator).argsort(-1)[:, :8]
+    even = (weights[evenly] * values[evenly]).sum(-1) / weights[evenly].sum(-1)
+    exact = (weights * values).sum()
+    assert (ours - exact).square().mean() < 0.5 * (even - exact).square().mean()
+
+
+@CRITERIA
+def test_a_contender_that_is_better_in_truth_seldom_leaves(criterion: Criterion) -> None:
+    """At 95 % confidence, of 400 fields whose second cell is better by 0.05 nats, at most 8 % lose it (5 % + noise)."""
+    fields, n, N = 400, 12, 200
+    generator = Generator().manual_seed(7)
+    weights = torch.full((fields, N), 1 / N)
+
+    def told(mean: float) -> Tensor:
+        logits = mean + 0.8 * torch.randn(fields, n, generator=generator)
+        sides = torch.where(torch.rand(fields, n, generator=generator) < 0.5, -1.0, 1.0)
+        return torch.stack((logits * sides, -logits * sides), dim=-1).log_softmax(-1)
+
+    worse, better = told(0.5), told(0.6)
+    field = Entries(
+        torch.arange(fields).repeat(2), torch.tensor([0, 1]).repeat_interleave(fields), torch.cat((worse, better))
+    )
+    left = _contenders(
+        field, weights, torch.zeros(2), criterion=criterion, pooling=0.0, options=RaceOptions(tolerance=0.0)
+    )
+    assert (~left[fields:]).float().mean() <= 0.08
+    epe, eig = _gains(field, weights)
+    leads = (-epe if criterion == "epe" else eig).unflatten(0, (2, fields)).argmax(0)
+    assert left.unflatten(0, (2, fields)).gather(0, leads[None]).all()  # the leader never leaves
+
+
+@pytest.mark.parametrize(("side", "step"), [(11, 3), (11, 1), (7, 2), (5, 4), (4, 9), (1, 3)])
+def test_interpolation_is_exact_on_planes(side: int, step: int) -> None:
+    """a + b row + c column + d row x column is what bilinear interpolation keeps."""
+    grid = Grid(image_px=side + 3, glimpse_px=4, stride_px=1)
+    cells = torch.arange(side * side)
+    row, column = (cells // side).double(), (cells % side).double()
+    surface = 1 + 2 * row - 3 * column + 0.5 * row * column
+    nodes = _nodes(grid, step)
+    assert {0, side * side - 1} <= set(nodes.flatten().tolist())
+    torch.testing.assert_close(_interpolate(surface[nodes.flatten()][None], grid, step)[0], surface)
