@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Generator, Tensor
 
 from nogs.completion.protocol import Completions
@@ -229,7 +229,7 @@ def _contenders(
     spread = difference - (shares * difference).sum(-1, keepdim=True)
     unseen = (1 - weights[:, :n].sum(-1)).clamp_min(0)[field.images]
     error = ((shares * spread).square().sum(-1) * unseen * n / (n - 1)).sqrt()
-    reach = score - score[leader] + (1 - pooling) * student.ppf(options.confidence, n - 1) * error
+    reach = score - score[leader] + (1 - pooling) * stdtrit(n - 1, options.confidence) * error
     return (reach > options.tolerance) | (leader == torch.arange(len(leader), device=leader.device))
 
 

@@ -9,23 +9,29 @@ glimpse cost beside a wider first layer; and the gather of the fovea, which mult
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from torch.utils.module_tracker import ModuleTracker
 
 from nogs.attention.choosers import greedy
 from nogs.attention.network import HardAttention
 
 FLOPS_A_MAC = 2
+TOTAL = "Global"
+"""torch's name for the module that contains all modules."""
 ITSELF = "(itself)"
 """The part that is no module's: products that a network computes in its own code."""
 
 
 def count_macs(network: nn.Module, run: Callable[[], object]) -> int:
     """Multiply-adds of ``run()``, which uses ``network``."""
-    return _counted(network, run).get_total_flops() // FLOPS_A_MAC
+    return _counted(network, run)[TOTAL]
 
 
 def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) -> dict[str, int]:
@@ -34,13 +40,9 @@ def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) 
     A part is a module, by the first ``depth`` names of its path; what costs nothing is left out.
     """
     root = f"{_Whole.__name__}.network."
-    counts = _counted(network, _Whole(network, run)).get_flop_counts()
-    within = {
-        path.removeprefix(root): sum(operations.values()) // FLOPS_A_MAC
-        for path, operations in counts.items()
-        if path.startswith(root)
-    }
-    own = {"": sum(counts["Global"].values()) // FLOPS_A_MAC, **within}
+    counts = _counted(network, _Whole(network, run))
+    within = {path.removeprefix(root): macs for path, macs in counts.items() if path.startswith(root)}
+    own = {"": counts[TOTAL], **within}
     for path, macs in within.items():
         outer = path.rpartition(".")[0]
         while outer not in own:  # a list of modules is never called itself
@@ -94,14 +96,48 @@ class _Whole(nn.Module):
         self.run()
 
 
-def _counted(network: nn.Module, run: Callable[[], object]) -> FlopCounterMode:
+class _Counter:
+    """Add up the multiply-adds of every operation, for each module that is running and for ``TOTAL``.
+
+    `FlopCounterMode` counts the same, but imports torch's compiler (4 seconds a process), because it defines
+    ``__torch_dispatch__`` in the body of a subclass of `TorchDispatchMode`. `_CounterMode` inherits it instead.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs: Counter[str] = Counter()
+        self.modules = ModuleTracker()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        formula = flop_registry.get(operation.overloadpacket)
+        if formula is None:
+            with cast(_CounterMode, self):
+                parts = operation.decompose(*args, **(kwargs or {}))
+            if parts is not NotImplemented:
+                return parts
+        result = operation(*args, **(kwargs or {}))
+        if formula is not None:
+            macs = formula(*args, **(kwargs or {}), out_val=result) // FLOPS_A_MAC
+            self.macs.update(dict.fromkeys(self.modules.parents, macs))
+        return result
+
+
+class _CounterMode(_Counter, TorchDispatchMode):
+    pass
+
+
+def _counted(network: nn.Module, run: Callable[[], object]) -> Counter[str]:
+    """Path of each module, and ``TOTAL`` → multiply-adds in ``run()``."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     # A parameter that is handed to a module, as the posterior's h_0 is, trips the counter over its gradient.
     network.requires_grad_(False)
+    counter = _CounterMode()
     try:
-        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        with torch.inference_mode(), counter.modules, counter:
             run()
     finally:
         for parameter in trainable:
             parameter.requires_grad_(True)
-    return counter
+    return counter.macs

@@ -22,6 +22,7 @@ from nogs.errors import UserError
 from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory
 from nogs.runs.progress import Tick
+from nogs.training.adam import Adam
 
 Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
 """(positions in the training set, chance) → the scalar to descend."""
@@ -31,8 +32,6 @@ Validation = Callable[[], dict[str, float]]
 CHECKPOINT_SECONDS = 20.0
 MALLOC_OPTIONS = (-1, 1 << 30), (-2, 64 << 20), (-3, 32 << 20)
 """M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the last is the most it takes."""
-FUSED = ("cpu", "cuda")
-"""Where Adam has one kernel for all parameters."""
 
 
 def fit(
@@ -58,7 +57,7 @@ def fit(
     o = optimisation
     if device.type == "cpu":
         keep_freed_memory()
-    adam = torch.optim.Adam(network.parameters(), lr=o.learning_rate, fused=device.type in FUSED)
+    adam = Adam(network.parameters(), learning_rate=o.learning_rate)
     batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
     iteration, seconds, began = 0, 0.0, time.perf_counter()
     rows: list[dict[str, Any]] = []
@@ -76,7 +75,7 @@ def fit(
     while iteration < o.iterations and (best is None or iteration - best["iteration"] < o.patience):
         started = time.perf_counter()
         network.train()
-        adam.zero_grad(set_to_none=True)
+        adam.zero_grad()
         value = loss(batches(iteration).to(device), chance(o.seed, 1, iteration, device=device))
         value.backward()
         adam.step()
@@ -150,22 +149,18 @@ class Batches:
         return self._order[step * self._size : (step + 1) * self._size]
 
 
-def _save(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam, progress: Progress) -> None:
-    tensors = {f"network/{key}": value for key, value in network.state_dict().items()}
-    for index, state in adam.state_dict()["state"].items():
-        tensors |= {f"adam/{index}/{key}": value for key, value in state.items()}
+def _save(run: RunDirectory, network: nn.Module, adam: Adam, progress: Progress) -> None:
+    parts = {"network": network.state_dict(), "adam": adam.state()}
+    tensors = {f"{part}/{key}": value for part, state in parts.items() for key, value in state.items()}
     run.save_tensors("checkpoint", tensors, **progress._asdict())
 
 
-def _restore(run: RunDirectory, network: nn.Module, adam: torch.optim.Adam) -> Progress:
+def _restore(run: RunDirectory, network: nn.Module, adam: Adam) -> Progress:
     tensors, meta = run.load_tensors("checkpoint"), run.load_metadata("checkpoint")
-    network.load_state_dict(
-        {key.removeprefix("network/"): value for key, value in tensors.items() if key.startswith("network/")}
-    )
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        if key.startswith("adam/"):
-            _, index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
-    adam.load_state_dict({"state": state, "param_groups": adam.state_dict()["param_groups"]})
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "adam": {}}
+    for path, value in tensors.items():
+        part, _, key = path.partition("/")
+        parts[part][key] = value
+    network.load_state_dict(parts["network"])
+    adam.load_state(parts["adam"])
     return Progress(**meta)
