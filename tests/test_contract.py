@@ -13,6 +13,10 @@ import torch
 
 import nogs
 import nogs.stages.search
+from nogs.glimpses.fovea import look
+from nogs.runs.device import chance
+from nogs.sequences.table import load_sequences
+from nogs.weights import load_posterior
 from staged import ANNOTATED, TESTED, Stages, run_of
 from tiny import CLASSES, T
 
@@ -56,6 +60,7 @@ CONTRACT: dict[str, Any] = {
         "posterior_evaluations": lambda value: isinstance(value, int) and value > 0,
         "nll_nats_by_glimpse": by_glimpse(number),
         "random_nll_nats_by_glimpse": by_glimpse(number),
+        "shuffled_nll_nats_by_glimpse": by_glimpse(number),
     },
 }
 """shared/contract.md, word by word. ``methods`` is checked for every method."""
@@ -72,6 +77,8 @@ def of_method(seeds: int) -> dict[str, Shape]:
         "test_balanced_accuracy": list_of(seeds, share),
         "test_nll_nats": list_of(seeds, number),
         "test_accuracy_by_glimpse": list_of(seeds, by_glimpse(share)),
+        "adaptivity_nats_by_glimpse": list_of(seeds, by_glimpse(number)),
+        "pixels_read_share": list_of(seeds, share),
         "macs_by_glimpse": by_glimpse(lambda value: isinstance(value, int) and value > 0),
     }
 
@@ -82,6 +89,8 @@ BEYOND = {
         "accuracy_by_glimpse",
         "random_accuracy_by_glimpse",
         "random_calibration_error_by_glimpse",
+        "shuffled_accuracy_by_glimpse",
+        "shuffled_calibration_error_by_glimpse",
         "calibration_error_by_glimpse",
         "effective_sample_size_by_glimpse",
     },
@@ -132,6 +141,10 @@ def test_results_are_what_the_runs_logged_and_the_evaluation_recorded(stages: St
         assert scores["test_balanced_accuracy"][which] == pytest.approx(np.mean(by_class))
         nll = -np.log(probs[np.arange(TESTED), -1, labels]).mean()
         assert scores["test_nll_nats"][which] == pytest.approx(nll, rel=1e-4)
+        for t in range(T):
+            shares = np.unique(seen["cells"][:, t], return_counts=True)[1] / TESTED
+            adaptivity = scores["adaptivity_nats_by_glimpse"][which][t]
+            assert adaptivity == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-6)
     seconds = [row["seconds"] for row in run_of(stages, "sequences").rows()]
     assert results["sequences"]["seconds"] == pytest.approx(sum(seconds))
     # Validation steers the training of the posterior (`--focus`), so it is part of what it costs.
@@ -141,3 +154,22 @@ def test_results_are_what_the_runs_logged_and_the_evaluation_recorded(stages: St
     assert (counted["posterior"], counted["search"]) == (results["posterior"]["seconds"], pytest.approx(sum(seconds)))
     assert counted["total_at_least"] == pytest.approx(parts)
     assert len(results["end_to_end"]["ram"]["reached"]) == 2
+
+
+def test_shuffled_loss_is_the_posteriors_along_another_images_sequence(stages: Stages) -> None:
+    """Image by image, glimpse by glimpse, through the posterior's own forward pass."""
+    posterior = load_posterior(run_of(stages, "posterior"), torch.device("cpu"))
+    sequences, data = load_sequences(run_of(stages, "sequences")), nogs.load(stages.source)
+    order = torch.randperm(ANNOTATED, generator=chance(17)).tolist()
+    lost = np.zeros(T)
+    for place, image in enumerate(order):
+        index, cells = sequences.images[image : image + 1], sequences.cells[order[place - 1]][None]
+        for t in range(T):
+            with torch.inference_mode():
+                seen = look(data.images, posterior.grid, cells[:, : t + 1], index)
+                lost[t] -= posterior(seen).logits[0].log_softmax(-1)[data.labels[index]].item() / ANNOTATED
+    results = json.loads((stages.folder / "evaluation" / "results.json").read_text())
+    assert results["sequences"]["shuffled_nll_nats_by_glimpse"] == pytest.approx(lost.tolist(), abs=1e-5)
+    # Every image shares its first cell.
+    assert results["sequences"]["nll_nats_by_glimpse"][0] == pytest.approx(lost[0], abs=1e-5)
+    assert results["sequences"]["nll_nats_by_glimpse"][1] != pytest.approx(lost[1], abs=1e-5)

@@ -42,6 +42,18 @@ def test_the_papers_network(image_px: int, stride_px: int) -> None:
     assert parts_of_glimpse(network, channels=3) == {"fovea": 0, **PAPER, "classifier": answer}
 
 
+def test_a_control_is_not_charged_the_location_head() -> None:
+    """No policy, no head that chooses: the step is the embedding and the core."""
+    grid = Grid(image_px=212, glimpse_px=16, stride_px=4)
+    network = HardAttention(grid, channels=3, classes=2, hidden=64)
+    step = PAPER["embedding"] + PAPER["core"]
+    assert macs_by_glimpse(network, channels=3, glimpses=3, policy=False) == [t * step + 128 for t in (1, 2, 3)]
+    for depth in (1, 2):
+        parts = parts_of_glimpse(network, channels=3, depth=depth, policy=False)
+        assert sum(parts.values()) == step + 128
+        assert not [part for part in parts if part.startswith(("locator", "baseline"))]
+
+
 def test_parts_in_more_depth() -> None:
     network = HardAttention(Grid(image_px=16, glimpse_px=8, stride_px=4), channels=1, classes=3, hidden=64)
     assert parts_of_glimpse(network, channels=1, depth=2) == {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nogs.glimpses.fovea
 from nogs.errors import UserError
-from nogs.glimpses.fovea import Glimpses, fovea, look, masked_image
+from nogs.glimpses.fovea import Glimpses, fovea, look, masked_image, pixels_read_share
 from nogs.glimpses.grid import Grid
 from world import OVERLAPPING, TILES, World
 
@@ -299,3 +299,20 @@ def test_shapes_are_checked_in_tests() -> None:
         look(images_of(grid), grid, torch.zeros(3, 4))
     with pytest.raises(TypeError):
         Grid(image_px="12", glimpse_px=4, stride_px=4)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("grid", [*GRIDS, *SCALED])
+def test_the_share_of_pixels_read_counts_each_pixel_once(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a set of (row, column), in batches of two images."""
+    monkeypatch.setattr(nogs.glimpses.fovea, "SHARE_BATCH", 2)
+    cells = cells_of(grid, batch=5)
+    found = pixels_read_share(cells, grid)
+    wide = 2 ** (grid.scales - 1)
+    for row, share in zip(cells.tolist(), found.tolist(), strict=True):
+        read = set[tuple[int, int]]()
+        for cell in row:
+            top, left = (grid.offsets_px[k] - grid.glimpse_px * (wide - 1) // 2 for k in divmod(cell, grid.side))
+            side = range(grid.glimpse_px * wide)
+            read |= {(top + i, left + j) for i, j in itertools.product(side, side)}
+        inside = [pixel for pixel in read if all(0 <= k < grid.image_px for k in pixel)]
+        assert share == pytest.approx(len(inside) / grid.image_px**2)

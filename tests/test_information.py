@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nogs.glimpses.fovea import look
 from nogs.information import (
+    empirical_entropy,
     entropy,
     expected_posterior_entropy,
     information_gain_by_completion,
@@ -213,3 +214,10 @@ def test_permuting_the_completions_changes_nothing() -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     for function in (mixture, expected_posterior_entropy, mixture_information_gain):
         assert_equal(function(log_probs[order], weights[order]), function(log_probs, weights))
+
+
+def test_empirical_entropy_of_each_column() -> None:
+    """One value: 0. Two halves: log 2. Shares 1/2, 1/4, 1/4: 3/2 log 2. All different: log n."""
+    values = torch.tensor([[7, 0, 3, 0], [7, 0, 3, 1], [7, 5, 9, 2], [7, 5, 1, 3]])
+    expected = torch.tensor([0.0, 1.0, 1.5, 2.0]) * math.log(2)
+    torch.testing.assert_close(empirical_entropy(values), expected)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from nogs.attention.choosers import anywhere, at, chooser, greedy, sampling
+from nogs.attention.choosers import along, anywhere, at, chooser, greedy, sampling
 from nogs.attention.methods import METHODS, method
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
@@ -19,17 +19,19 @@ PAPER = {
     "ps-nogs": ("PS-NOGS", "search", "reinforce"),
 }
 """shared/method.md, section 3."""
-CONTROLS = {"random", "centre"}
+CONTROLS = {"random": "none", "centre": "none", "path": "path"}
+"""Controls without a policy, and where their sequences come from."""
+PATH = (5, 2, 7)
 L, NOBODY_KNOWS = 9, torch.zeros(60_000, 9)
 
 
-def test_the_rows_are_the_papers_and_two_controls() -> None:
-    assert METHODS.keys() == PAPER.keys() | CONTROLS
+def test_the_rows_are_the_papers_and_the_controls() -> None:
+    assert METHODS.keys() == PAPER.keys() | CONTROLS.keys()
     for name, row in PAPER.items():
         assert tuple(METHODS[name])[:3] == row
         assert METHODS[name].looks == "policy"
-    for name in CONTROLS:
-        assert tuple(METHODS[name])[1:] == ("none", "none", name)
+    for name, sequences in CONTROLS.items():
+        assert tuple(METHODS[name])[1:] == (sequences, "none", name)
 
 
 def test_a_method_that_does_not_exist_is_refused_in_the_name_of_its_flag() -> None:
@@ -57,13 +59,23 @@ def test_controls_do_not_ask_the_policy() -> None:
     assert at(3)(sure, 0).tolist() == [3] * 7
     for name in CONTROLS:
         drawn = [
-            chooser(METHODS[name], grid, generator=Generator().manual_seed(4))(logits, 0) for logits in (sure, other)
+            chooser(METHODS[name], grid, generator=Generator().manual_seed(4), path=PATH)(logits, 0)
+            for logits in (sure, other)
         ]
         assert torch.equal(*drawn)
     for name in PAPER:
         choose = chooser(METHODS[name], grid, generator=Generator())
         assert choose(sure, 0).tolist() == [8] * 7
         assert choose(other, 1).tolist() == [0] * 7
+
+
+def test_a_path_is_followed_by_every_image_whatever_the_logits() -> None:
+    logits = torch.randn(4, L, generator=Generator().manual_seed(0))
+    for t, cell in enumerate(PATH):
+        assert along(PATH)(logits, t).tolist() == [cell] * 4
+        assert chooser(METHODS["path"], Grid(16, 6, 5), generator=Generator(), path=PATH)(logits, t)[0] == cell
+    with pytest.raises(ValueError, match="path=None: this method looks along one path"):
+        chooser(METHODS["path"], Grid(16, 6, 5), generator=Generator())
 
 
 def test_a_policy_can_be_sampled() -> None:

@@ -21,7 +21,8 @@ from safetensors.torch import load_file
 
 import nogs
 from nogs.attention.methods import METHODS as ALL
-from nogs.runs.directory import as_json, open_run
+from nogs.pipeline import _searched_path
+from nogs.runs.directory import RunDirectory, as_json, open_run
 from nogs.sequences.table import Sequences, save_sequences
 from staged import Stages
 from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz
@@ -193,6 +194,11 @@ def imported(out: Path, source: nogs.Source) -> Path:
     return out
 
 
+def glimpsed(place: int) -> range:
+    """The pixels of a glimpse along one axis, at one of three places."""
+    return range(place * STRIDE_PX, place * STRIDE_PX + GLIMPSE_PX)
+
+
 def test_every_rival_in_one_run(tmp_path: Path) -> None:
     """PS-RAM is asked for first, and must wait for the RAM that it learns from."""
     npz, out, methods = write_npz(tmp_path / "images.npz"), tmp_path / "out", ("ps-ram", *sorted({*ALL} - {"ps-ram"}))
@@ -211,7 +217,9 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     learns_from = {
         name: Path(of).name for name in methods if (of := read("train", f"{name}-seed1", "config.json")["sequences"])
     }
-    assert learns_from == {"ps-nogs": "sequences", "ps-ram": "ram-seed1", "ps-hgs": "given"}
+    assert learns_from == {"ps-nogs": "sequences", "path": "path", "ps-ram": "ram-seed1", "ps-hgs": "given"}
+    assert (read("sequences", "config.json")["pooling"], read("path", "config.json")["pooling"]) == (0.75, 1)
+    assert read("path", "config.json")["posterior"] == read("sequences", "config.json")["posterior"]
     recorded, ram, taught = (
         read(*parts, "provenance.json")
         for parts in (("recorded", "ram-seed1"), ("train", "ram-seed1"), ("train", "ps-ram-seed1"))
@@ -220,7 +228,22 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     cells = {name: load_file(out / "evaluation" / f"{name}-seed1.safetensors")["cells"] for name in methods}
     assert cells["centre"].unique().tolist() == [4]
     assert len(cells["random"].unique()) == 9  # a cell is missed by 60 draws in one of 1,000 seeds
-    assert results["methods"]["centre"]["sampled_test_accuracy"] == results["methods"]["centre"]["test_accuracy"]
+    designed = load_file(out / "path" / "sequences.safetensors")["cells"]
+    assert torch.equal(cells["path"], designed[:1].expand_as(cells["path"]))
+    read_once = len({(r, c) for cell in designed[0].tolist() for r in glimpsed(cell // 3) for c in glimpsed(cell % 3)})
+    assert results["methods"]["path"]["pixels_read_share"] == pytest.approx([read_once / IMAGE_PX**2])
+    for control in ("centre", "path", "random"):
+        assert results["methods"][control]["adaptivity_nats_by_glimpse"] == [[0.0] * T]
+    for control in ("centre", "path"):
+        scores = results["methods"][control]
+        assert scores["sampled_test_accuracy"] == scores["test_accuracy"]
+    spared = {
+        name: results["methods"]["ram"]["macs_by_glimpse"][0] - scores["macs_by_glimpse"][0]
+        for name, scores in results["methods"].items()
+    }
+    head = results["methods"]["ram"]["macs_by_part"]["locator"]
+    assert spared == {name: 0 if ALL[name].policy != "none" else head for name in methods}
+    assert set(results["end_to_end"]["path"]) >= {"posterior", "bank", "search"}
     assert (out / "report.html").exists()
 
 
@@ -305,3 +328,13 @@ def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     assert said.startswith("nogs: a training process was killed, perhaps for memory: use --jobs 1")
     assert "--resume" in said
     assert not (out / "COMPLETE").exists()
+
+
+@pytest.mark.parametrize(("pooling", "methods"), [(1.0, ("ram", "path")), (0.75, ("ram", "ps-nogs"))])
+def test_a_second_search_runs_only_if_a_method_needs_it(
+    stages: Stages, tmp_path: Path, pooling: float, methods: tuple[str, ...]
+) -> None:
+    searched = RunDirectory(stages.folder / "sequences")
+    config = nogs.Run(nogs.Machine(tmp_path / "out"), stages.source, methods=methods, pooling=pooling)
+    assert _searched_path(config, searched) == searched.path
+    assert not (tmp_path / "out").exists()

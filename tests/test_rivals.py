@@ -12,9 +12,10 @@ import torch
 import nogs
 from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
+from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory, as_json, open_run
-from nogs.sequences.table import Sequences, load_sequences, save_sequences
+from nogs.sequences.table import Sequences, load_sequences, made_for, save_sequences
 from nogs.weights import load_attention
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
 
@@ -94,8 +95,9 @@ def untrained() -> HardAttention:
 def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path, method: str) -> None:
     row = METHODS[method]
     run = rivals.train(str(tmp_path / "out"), method, iterations=20, sequences=sequences_of(rivals, method))
-    network, glimpses, _ = load_attention(run, torch.device("cpu"))
+    network, glimpses, _, path = load_attention(run, torch.device("cpu"))
     assert glimpses == T
+    assert path == ((1, 2) if row.looks == "path" else None)
     start, moved = untrained().state_dict(), set[str]()
     for name, value in network.state_dict().items():
         if not torch.equal(value, start[name]):
@@ -130,7 +132,7 @@ def test_a_record_is_where_the_network_looks(rivals: Rivals) -> None:
     assert torch.equal(found.images, data.annotated(ANNOTATED, 0))
     assert found.cells.shape == (ANNOTATED, T)
     assert found.epe is found.eig is found.effective is None
-    network, _, _ = load_attention(RunDirectory(rivals.folder / "ram"), torch.device("cpu"))
+    network, _, _, _ = load_attention(RunDirectory(rivals.folder / "ram"), torch.device("cpu"))
 
     def likeliest(logits: torch.Tensor, t: int) -> torch.Tensor:
         return torch.tensor([max(range(LOCATIONS), key=row.__getitem__) for row in logits.tolist()])
@@ -145,6 +147,58 @@ def test_a_control_is_recorded_as_it_looks(rivals: Rivals, tmp_path: Path) -> No
     centre = rivals.train(str(tmp_path / "centre"), "centre", iterations=20)
     found = load_sequences(rivals.record(str(tmp_path / "recorded"), str(centre.path)))
     assert found.cells.unique().tolist() == [4]  # the middle of 3 x 3
+
+
+def test_a_path_is_recorded_as_it_was_given(rivals: Rivals, tmp_path: Path) -> None:
+    """Trained, validated and run along the one sequence, on images that had none as well."""
+    run = rivals.train(str(tmp_path / "path"), "path", iterations=20, sequences=rivals.folder / "imported")
+    found = load_sequences(rivals.record(str(tmp_path / "recorded"), str(run.path), annotate=50))
+    assert found.cells.tolist() == [[1, 2]] * 50
+
+
+def test_a_path_is_validated_along_its_cells(rivals: Rivals, tmp_path: Path) -> None:
+    """The logged loss is the cross-entropy of the last prediction after the glimpses at cells 1 and 2."""
+    run = rivals.train(str(tmp_path / "path"), "path", iterations=20, sequences=rivals.folder / "imported")
+    data = nogs.load(rivals.source)
+    network, _, _, _ = load_attention(run, torch.device("cpu"))
+    val = data.members("val")
+    seen = look(data.images, network.grid, torch.tensor([[1, 2]]).expand(len(val), -1), val)
+    with torch.inference_mode():
+        logits = network.classifier(network.remember(seen)[:, -1])
+    nll = torch.nn.functional.cross_entropy(logits, data.labels[val]).item()
+    assert run.rows()[-1]["nll_nats"] == pytest.approx(nll, abs=1e-6)
+
+
+@pytest.mark.parametrize("path", [None, [1], [1, 2, 3], [1, 9], [-1, 2], [1, 2.0], [True, 2], "12", {"0": 1}])
+def test_a_damaged_path_is_refused(rivals: Rivals, tmp_path: Path, path: object) -> None:
+    """Missing, of another length, outside the nine cells, or no whole numbers."""
+    run = rivals.train(str(tmp_path / "path"), "path", iterations=20, sequences=rivals.folder / "imported")
+    meta = {**run.load_metadata("model"), "path": path}
+    run.save_tensors("model", run.load_tensors("model"), **meta)
+    with pytest.raises(nogs.UserError, match=r"model\.safetensors is damaged: path=.* is not 2 cells from 0 to 8"):
+        load_attention(run, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "complaint"),
+    [
+        ([[1, 2], [1, 2], [1, 3]], "holds 2 different sequences, but one path serves all images: run `nogs search --p"),
+        ([[1, 9]], "is damaged: its cells are not 2 of a grid of 9"),
+        ([[-1, 2]], "is damaged: its cells are not 2 of a grid of 9"),
+        ([[1, 2, 3]], "is damaged: its cells are not 2 of a grid of 9"),
+        ([], "is damaged: its cells are not 2 of a grid of 9"),
+    ],
+)
+def test_a_path_is_one_sequence_of_cells_of_the_grid(
+    rivals: Rivals, tmp_path: Path, cells: list[list[int]], complaint: str
+) -> None:
+    given = rivals.imported(str(tmp_path / "given"))
+    known = load_sequences(given)
+    table = torch.tensor(cells) if cells else torch.empty(0, T, dtype=torch.long)
+    save_sequences(given, "sequences", Sequences(known.images[: len(cells)], table), **made_for(given))
+    with pytest.raises(nogs.UserError, match=complaint):
+        rivals.train(str(tmp_path / "out"), "path", sequences=given.path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_path: Path) -> None:

@@ -18,7 +18,14 @@ import nogs
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory, as_json, open_run
 from nogs.sequences.files import snap
-from nogs.sequences.table import Sequences, check_sequences, load_sequences, read_sequences_run, save_sequences
+from nogs.sequences.table import (
+    Sequences,
+    cells_of_another,
+    check_sequences,
+    load_sequences,
+    read_sequences_run,
+    save_sequences,
+)
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, write_npz
 
 GEOMETRY = nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)
@@ -280,3 +287,13 @@ def test_bad_text_and_bad_files(tmp_path: Path, source: nogs.Source) -> None:
         take(tmp_path, replace(source, task=None), tmp_path / "table.csv")
     with pytest.raises(nogs.UserError, match=r"give --sequences, .* or --parts"):
         nogs.import_sequences(nogs.ImportSequences(nogs.Machine(tmp_path / "out"), source, GEOMETRY))
+
+
+@pytest.mark.parametrize("n", [2, 3, 40])
+def test_every_image_takes_the_cells_of_another(n: int) -> None:
+    """A derangement: each sequence is used once, and by no image of its own."""
+    cells = torch.arange(2 * n).view(n, 2)
+    for seed in range(5):
+        taken = cells_of_another(Sequences(torch.arange(n), cells), generator=torch.Generator().manual_seed(seed))
+        assert sorted(taken.tolist()) == cells.tolist()
+        assert not (taken == cells).any()

@@ -14,11 +14,13 @@ from nogs.attention.network import HardAttention
 from nogs.attention.objectives import label_loss, reinforce_loss, supervised_loss
 from nogs.config.groups import Geometry, Machine, Supervision
 from nogs.config.stages import Train
+from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.sequences.table import Sequences
-from nogs.stages.train import Training, _reinforced
+from nogs.stages.train import Training, _label_alone, _reinforced
 
 T, K = 2, 3
+PATH = (8, 2)
 FREE = torch.tensor([7, 2, 5, 0, 9])
 
 
@@ -38,6 +40,7 @@ def training(method: str, supervision: Supervision) -> Training:
         HardAttention(grid, channels=1, classes=2, hidden=8),
         None,
         None if METHODS[method].sequences == "none" else sequences,
+        PATH if METHODS[method].looks == "path" else None,
         torch.randint(0, 256, (10, 1, 9, 9), dtype=torch.uint8, generator=chance),
         torch.randint(2, (10,), generator=chance),
     )
@@ -75,3 +78,21 @@ def test_a_step_descends_the_sum_of_its_terms(method: str, supervision: Supervis
     for name, ours, theirs in zip(parameters, *gradients, strict=True):
         assert theirs.any(), name
         torch.testing.assert_close(ours, theirs, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:
+    """Without policy: the mean cross-entropy after glimpses at PATH, on the images of the batch, and nothing else."""
+    known = training("path", "location")
+    network, labels = known.network, known.labels
+    states = network.remember(look(known.pixels, network.grid, torch.tensor(PATH).expand(len(FREE), -1), FREE))
+    logits = network.classifier(states).log_softmax(-1)
+    expected = -sum(logits[row, :, labels[image]].mean() for row, image in enumerate(FREE.tolist())) / len(FREE)
+    got = _label_alone(known, FREE, Generator().manual_seed(5))
+    torch.testing.assert_close(got, expected)
+    gradients = torch.autograd.grad(got, list(network.parameters()), allow_unused=True)
+    moved = {
+        name.split(".")[0]
+        for (name, _), gradient in zip(network.named_parameters(), gradients, strict=True)
+        if gradient is not None and gradient.any()
+    }
+    assert moved == {"embedding", "core", "classifier"}

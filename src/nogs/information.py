@@ -8,7 +8,7 @@ posterior g_n(l) = g(θ | y_1:t-1, fovea(x_n, l)) that each would give at each o
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -45,3 +45,13 @@ def information_gain_by_completion(
     mean = mixture(log_probs, weights)[..., None, :, :]
     floor = torch.finfo(log_probs.dtype).min
     return (log_probs.exp() * (log_probs.clamp_min(floor) - mean.clamp_min(floor))).sum(-1)
+
+
+def empirical_entropy(values: Int[Tensor, "n T"]) -> Float[Tensor, " T"]:
+    """Return the entropy in nats of each column's empirical distribution over its n values.
+
+    For cells that are a function of the image, this is the mutual information between image and cell
+    (the plug-in estimate, which is biased downward by about (cells - 1) / 2n).
+    """
+    shares = [column.unique(return_counts=True)[1].double() / len(values) for column in values.unbind(1)]
+    return torch.stack([entropy(share.log()) for share in shares]).float()

@@ -76,7 +76,8 @@ def run(config: Run) -> RunDirectory:
     _check(config)
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
     sequences = _searched(config)
-    jobs = [_job(config, name, seed, sequences.path) for seed in config.seeds for name in config.methods]
+    path = _searched_path(config, sequences)
+    jobs = [_job(config, name, seed, sequences.path, path) for seed in config.seeds for name in config.methods]
     _train_side_by_side(jobs, at_once=_at_once(config))
     models = tuple(job.training.machine.out for job in jobs)
     stopping = tuple(job.stopping.machine.out for job in jobs if job.stopping)
@@ -124,6 +125,26 @@ def _searched(config: Run) -> RunDirectory:
             strategy=config.strategy,
         )
     )
+
+
+def _searched_path(config: Run, sequences: RunDirectory) -> Path:
+    """Return the search whose sequences are one path: ``sequences`` itself with ``pooling=1``, else one beside it.
+
+    The second search uses the same posterior and bank. It runs only if a method needs it.
+    """
+    if config.pooling == 1 or not any(method(name).sequences == "path" for name in config.methods):
+        return sequences.path
+    how = sequences.config
+    return search(
+        Search(
+            _within(config, "path"),
+            Path(how["posterior"]),
+            Path(how["bank"]),
+            task=how["task"],
+            pooling=1.0,
+            strategy=config.strategy,
+        )
+    ).path
 
 
 def _check(config: Run) -> None:
@@ -184,11 +205,11 @@ def _at_once(config: Run) -> int:
     return (os.cpu_count() or 1) if choose_device(config.machine.device).type == "cpu" else 1
 
 
-def _job(config: Run, name: str, seed: int, searched: Path) -> Job:
+def _job(config: Run, name: str, seed: int, searched: Path, path: Path) -> Job:
     """The training of a method under a seed, from the sequences that its row asks for."""
     recorded = _within(config, "recorded", f"{TEACHER}-seed{seed}")
     teacher = _within(config, "train", f"{TEACHER}-seed{seed}").out
-    sequences = {"none": None, "search": searched, "record": recorded.out, "given": config.sequences}
+    sequences = {"none": None, "search": searched, "path": path, "record": recorded.out, "given": config.sequences}
     training = Train(
         _within(config, "train", f"{name}-seed{seed}"),
         config.source,

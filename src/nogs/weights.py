@@ -6,10 +6,13 @@ Files are safetensors, with all else to build a network (or a bank) in the metad
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
 from nogs.cnn import WholeImageCNN
 from nogs.completion.bank import Bank, Found
@@ -84,10 +87,30 @@ def load_posterior(run: RunDirectory, device: torch.device) -> LookaheadPosterio
     return posterior.to(device).eval()
 
 
+class TrainedNetwork(NamedTuple):
+    """A trained network in eval mode, its number of glimpses T, its classes, and the T cells of its path.
+
+    ``path`` is None for a method that does not look along one path.
+    """
+
+    network: HardAttention
+    glimpses: int
+    classes: tuple[str, ...]
+    path: tuple[int, ...] | None
+
+
 def save_attention(
-    run: RunDirectory, network: HardAttention, images: ImageSet, *, hidden: int, glimpses: int, method: str
+    run: RunDirectory,
+    network: HardAttention,
+    images: ImageSet,
+    *,
+    hidden: int,
+    glimpses: int,
+    method: str,
+    path: Sequence[int] | None = None,
 ) -> None:
     """Write model.safetensors of a train run: what `nogs predict` needs, and nothing else."""
+    along = {} if path is None else {"path": list(path)}
     run.save_tensors(
         "model",
         network.state_dict(),
@@ -98,17 +121,29 @@ def save_attention(
         hidden=hidden,
         glimpses=glimpses,
         classes=images.classes,
+        **along,
     )
 
 
-def load_attention(run: RunDirectory, device: torch.device) -> tuple[HardAttention, int, tuple[str, ...]]:
-    """A trained network in eval mode, its number of glimpses and its classes."""
+def load_attention(run: RunDirectory, device: torch.device) -> TrainedNetwork:
+    """Load the network of a finished train run. Raises UserError for a path that is not T cells of its grid."""
     meta = run.load_metadata("model")
     network = HardAttention(
         Grid(**meta["grid"]), channels=meta["channels"], classes=len(meta["classes"]), hidden=meta["hidden"]
     )
     network.load_state_dict(run.load_tensors("model"))
-    return network.to(device).eval(), meta["glimpses"], tuple(meta["classes"])
+    path = _path(run, meta, locations=len(network.grid)) if METHODS[meta["method"]].looks == "path" else None
+    return TrainedNetwork(network.to(device).eval(), meta["glimpses"], tuple(meta["classes"]), path)
+
+
+def _path(run: RunDirectory, meta: dict[str, Any], *, locations: int) -> tuple[int, ...]:
+    path, T = meta.get("path"), meta["glimpses"]
+    if not isinstance(path, list) or len(path) != T or not all(type(c) is int and 0 <= c < locations for c in path):
+        raise UserError(
+            f"{run.path / 'model.safetensors'} is damaged: path={path} is not {T} cells from 0 to {locations - 1}; "
+            "train the network again"
+        )
+    return tuple(path)
 
 
 def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float, ...], of: RunDirectory) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -74,8 +74,32 @@ def at(cell: int) -> Chooser:
     return choose
 
 
-def chooser(method: Method, grid: Grid, *, generator: Generator, policy: Chooser = greedy) -> Chooser:
-    """How a method looks, in training and in test: as ``policy`` says, or where its row has it look instead."""
+def along(path: Sequence[int]) -> Chooser:
+    """Look at cell ``path[t]`` of every image at step t: the control for what choosing per image is worth."""
+
+    def choose(logits: Tensor, t: int) -> Tensor:
+        return logits.new_full((len(logits),), path[t], dtype=torch.long)
+
+    return choose
+
+
+def chooser(
+    method: Method,
+    grid: Grid,
+    *,
+    generator: Generator,
+    path: Sequence[int] | None = None,
+    policy: Chooser = greedy,
+) -> Chooser:
+    """Return how ``method`` chooses cells, in training and in test.
+
+    ``path``: the T cells of a method that looks along one path, None for every other. ``policy`` turns location
+    logits into cells; methods without a policy ignore it.
+    """
+    if method.looks == "path":
+        if path is None:
+            raise ValueError("path=None: this method looks along one path; give its T cells")
+        return along(path)
     if method.looks == "random":
         return anywhere(len(grid), generator)
     if method.looks == "centre":

@@ -1,7 +1,7 @@
 """The table of methods: where the sequences come from x what moves the policy on the other images x who looks.
 
-The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5) and two controls without a policy,
-which say what the policies are worth. Whatever tells two methods apart follows from their rows.
+The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5) and three controls without a policy:
+random cells, the centre cell, and one designed path for all images. Methods differ only by their rows.
 """
 
 from __future__ import annotations
@@ -11,20 +11,21 @@ from typing import Literal, NamedTuple
 from nogs.errors import UserError
 
 Policy = Literal["reinforce", "wake-sleep", "none"]
-Looks = Literal["policy", "random", "centre"]
+Looks = Literal["policy", "random", "centre", "path"]
 
 
 class Method(NamedTuple):
     """A row of the table.
 
-    ``sequences``: found by a search, recorded from a trained ``TEACHER``, or given by the user.
+    ``sequences``: found by a search, recorded from a trained ``TEACHER``, or given by the user; ``path`` is one
+    sequence for all images, from a search with ``pooling=1``.
     ``policy``: the loss of the policy on images that run freely.
-    ``looks``: who chooses the cells, in training and in test; without a policy, uniform chance or always the
-    cell nearest to the image's centre.
+    ``looks``: how cells are chosen, in training and in test. Without a policy: uniformly at random, always the
+    cell nearest to the image's centre, or along the designed path.
     """
 
     title: str
-    sequences: Literal["none", "search", "record", "given"]
+    sequences: Literal["none", "search", "path", "record", "given"]
     policy: Policy
     looks: Looks
 
@@ -37,6 +38,7 @@ METHODS = {
     "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
     "random": Method("Random cells", sequences="none", policy="none", looks="random"),
     "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
+    "path": Method("One designed path", sequences="path", policy="none", looks="path"),
 }
 TEACHER = "ram"
 """The method whose trained networks are recorded for others to learn from."""

@@ -96,7 +96,7 @@ class Train(Bounded):
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs, or a control without a policy: random | centre"""
+    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs, or a control without a policy: random | centre | path"""
     sequences: Path | None = None
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
@@ -242,7 +242,7 @@ class Run(Bounded):
     annotate: Count = 600
     """training images that get sequences"""
     methods: Names = ("ram", "ps-nogs")
-    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random and centre"""
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random, centre and path"""
     sequences: Path | None = None
     """run directory of sequences for ps-hgs (`nogs sequences import`)"""
     posterior: Path | None = None

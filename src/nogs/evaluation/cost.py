@@ -56,24 +56,26 @@ def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) 
     return parts
 
 
-def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1) -> dict[str, int]:
+def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1, policy: bool = True) -> dict[str, int]:
     """Part → multiply-adds of one step of one image (all but ``classifier``), and of one answer (``classifier``).
 
-    A step is where to look, what is seen there, and the core; the baseline serves training alone.
+    A step is where to look, what is seen there, and the core; the baseline serves training alone. ``policy``: whether
+    the location head chooses the cells. The controls without a policy do not need it, so its cost is left out.
     """
     H = network.grid.image_px
     image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
     parts = breakdown(network, lambda: network(image, glimpses=1, choose=greedy), depth=depth)
-    del parts["baseline"]
-    return {"fovea": 0, **parts}
+    unused = {"baseline"} if policy else {"baseline", "locator"}
+    return {"fovea": 0, **{part: macs for part, macs in parts.items() if part.split(".")[0] not in unused}}
 
 
-def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int) -> list[int]:
+def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int, policy: bool = True) -> list[int]:
     """Multiply-adds of classifying one image after t = 1..T glimpses: t steps, and one answer.
 
+    ``policy`` as in `parts_of_glimpse`.
     What a rule that stops earlier spends beside it is told by `nogs.stopping.curves.macs_by_rule`.
     """
-    parts = parts_of_glimpse(network, channels=channels)
+    parts = parts_of_glimpse(network, channels=channels, policy=policy)
     answer = parts.pop("classifier")
     return [t * sum(parts.values()) + answer for t in range(1, glimpses + 1)]
 

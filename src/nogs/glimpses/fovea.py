@@ -20,6 +20,9 @@ from torch.nn import functional as F
 
 from nogs.glimpses.grid import Grid
 
+SHARE_BATCH = 64
+"""Images whose masks of read pixels are in memory at a time."""
+
 
 class Glimpses(NamedTuple):
     """What was observed of B images in T glimpses: the patches, and the grid cells where they were taken."""
@@ -120,6 +123,23 @@ def nothing_seen(images: UInt8[Tensor, "B c H H"], grid: Grid) -> Glimpses:
     """No glimpse of any of these images: T = 0."""
     cells = torch.empty(len(images), 0, dtype=torch.long, device=images.device)
     return look(images, grid, cells)
+
+
+def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid) -> Float[Tensor, " B"]:
+    """Return the share of each image's pixels that lie in at least one of its T glimpses.
+
+    With several scales the widest square counts, because its mean reads every pixel in it.
+    """
+    widen, H, g = 2 ** (grid.scales - 1), grid.image_px, grid.glimpse_px
+    span = torch.arange(g * widen, device=cells.device) - g * (widen - 1) // 2
+    shares = []
+    for batch in cells.split(SHARE_BATCH):
+        top_left_px = grid.top_left_px(batch)
+        inside = _inside(top_left_px, span, H, H)
+        index = torch.where(inside, _pixel_index(top_left_px, span, H, H), H * H).flatten(1)
+        read = torch.zeros(len(batch), H * H + 1, dtype=torch.bool, device=cells.device).scatter(1, index, True)
+        shares.append(read[:, : H * H].float().mean(1))
+    return torch.cat(shares)
 
 
 def masked_image(glimpses: Glimpses, grid: Grid) -> Float[Tensor, "B c_and_mask H H"]:

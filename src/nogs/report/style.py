@@ -53,6 +53,7 @@ LIGHT = Palette(
         "ps-hgs": "#b07d10",
         "random": "#7d8796",
         "centre": "#a23b72",
+        "path": "#4d7c0f",
     },
     rules={
         "eig": "#b5179e",
@@ -81,6 +82,7 @@ DARK = Palette(
         "ps-hgs": "#deb04d",
         "random": "#9aa5b5",
         "centre": "#dd7fb0",
+        "path": "#a3d65c",
     },
     rules={
         "eig": "#f06fdb",

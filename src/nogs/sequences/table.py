@@ -9,8 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Generator, Tensor
 
 from nogs.errors import UserError
 from nogs.runs.directory import RunDirectory, first_difference, read_run
@@ -77,3 +78,33 @@ def check_sequences(run: RunDirectory, source: dict[str, Any], geometry: dict[st
     had = {**meta["source"], **meta["geometry"], "task": meta["task"]}
     if difference := first_difference(had, {**source, **geometry}):
         raise UserError(f"--sequences {run.path} were made with another {difference}: train with the same")
+
+
+def one_path(run: RunDirectory, sequences: Sequences, *, glimpses: int, locations: int) -> tuple[int, ...]:
+    """Return the T cells that all ``sequences`` of ``run`` share.
+
+    Raises UserError if sequences differ, or are not ``glimpses`` cells of a grid of ``locations``.
+    """
+    cells = sequences.cells
+    if not cells.numel() or cells.shape[1] != glimpses or cells.min() < 0 or cells.max() >= locations:
+        raise UserError(
+            f"--sequences {run.path} is damaged: its cells are not {glimpses} of a grid of {locations}; "
+            "run `nogs search` again"
+        )
+    if (distinct := len(cells.unique(dim=0))) > 1:
+        raise UserError(
+            f"--sequences {run.path} holds {distinct} different sequences, but one path serves all images: "
+            "run `nogs search --pooling 1`"
+        )
+    return tuple(cells[0].tolist())
+
+
+def cells_of_another(sequences: Sequences, *, generator: Generator) -> Int[Tensor, "n T"]:
+    """Return for each image the cells of another image, drawn without fixed points (a single image keeps its own).
+
+    Images form one random cycle, and each takes the cells of the image before it.
+    """
+    order = torch.randperm(len(sequences.images), generator=generator)
+    cells = torch.empty_like(sequences.cells)
+    cells[order] = sequences.cells[order.roll(1)]
+    return cells

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
 from nogs.attention.choosers import chooser, sampling
@@ -29,12 +29,14 @@ from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs, states_along
 from nogs.evaluation.scores import accuracy, convergence, scores_by_glimpse, target_nll
 from nogs.evaluation.seconds import end_to_end, wall_seconds
+from nogs.glimpses.fovea import pixels_read_share
+from nogs.information import empirical_entropy
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, file_hash, finished_run, first_difference, open_run, read_run
 from nogs.runs.progress import Tick, ticking
-from nogs.sequences.table import Sequences, load_sequences
+from nogs.sequences.table import Sequences, cells_of_another, load_sequences
 from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
 from nogs.weights import load_attention, load_bank, load_posterior, load_stopping
 
@@ -139,11 +141,12 @@ def _judge_network(
 ) -> Judged:
     """Record one network on the test split, in a file of its name, and judge it by that record."""
     device, test, channels = pixels.device, data.members("test"), data.images.shape[1]
-    network, T, _ = load_attention(model, device)
+    network, T, _, path = load_attention(model, device)
     name, seed, labels = model.config["method"], model.config["optimisation"]["seed"], data.labels[test]
-    macs = macs_by_glimpse(network, channels=channels, glimpses=T)
+    has_policy = method(name).policy != "none"
+    macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)
     draws = chance(seed, 7, device=device)
-    looks = partial(chooser, method(name), network.grid, generator=draws)
+    looks = partial(chooser, method(name), network.grid, generator=draws, path=path)
     record = partial(look_at_all, network, pixels, test.to(device), glimpses=T)
     seen = record(choose=looks())
     log_probs = seen.class_logits.log_softmax(-1).cpu()
@@ -172,9 +175,17 @@ def _judge_network(
         **scores_by_glimpse(log_probs, labels),
         "sampled_test_accuracy": accuracy(drawn, labels),
         "macs_by_glimpse": macs,
-        "macs_by_part": parts_of_glimpse(network, channels=channels),
+        "adaptivity_nats_by_glimpse": _adaptivity(name, seen.cells),
+        "pixels_read_share": pixels_read_share(seen.cells, network.grid).mean().item(),
+        "macs_by_part": parts_of_glimpse(network, channels=channels, policy=has_policy),
     }
     return Judged(row, model.rows(), _came_before(model), stopped)
+
+
+def _adaptivity(name: str, cells: Int[Tensor, "n T"]) -> list[float]:
+    """Mutual information in nats between test image and cell, by glimpse; 0 for cells drawn apart from the image."""
+    T = cells.shape[1]
+    return [0.0] * T if method(name).looks == "random" else empirical_entropy(cells).tolist()
 
 
 def _stopping_figures(stopped: list[Stopped]) -> dict[str, Any]:
@@ -248,9 +259,10 @@ def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict
 def _judge_posterior(
     posterior: Posterior, data: ImageSet, sequences: Sequences, label: int | None, device: torch.device
 ) -> dict[str, dict[str, list[float]]]:
-    """The posterior on random locations (test split), and along sequences against random ones (their images).
+    """The posterior on random locations (test split), and along sequences (their images).
 
-    Images with sequences are training images that the posterior was not fitted to.
+    Sequences are compared with the sequence of another image and with random locations. Images with sequences are
+    training images that the posterior was not fitted to.
     """
     from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -258,6 +270,7 @@ def _judge_posterior(
     places = {
         "random": (test, torch.randint(L, (len(test), T), generator=chance(8))),
         "designed": (sequences.images, sequences.cells),
+        "shuffled": (sequences.images, cells_of_another(sequences, generator=chance(17))),
         "designed_random": (sequences.images, torch.randint(L, tuple(sequences.cells.shape), generator=chance(9))),
     }
     judged: dict[str, dict[str, list[float]]] = {}
@@ -283,15 +296,15 @@ def _design_figures(
 ) -> dict[str, Any]:
     """The parts of results.json on the posterior and on the sequences."""
     assert sequences.effective is not None  # a search leaves its maps
-    designed, drawn = places["designed"], places["designed_random"]
     return {
         "posterior": {"seconds": fitted.rows()[-1]["wall_seconds"], **places["random"]},
         "sequences": {
             "count": len(sequences.images),
             "seconds": sum(row["seconds"] for row in searched.rows()),
             "posterior_evaluations": sum(row["posterior_evaluations"] for row in searched.rows()),
-            **designed,
-            **{f"random_{key}": figures for key, figures in drawn.items()},
+            **places["designed"],
+            **{f"shuffled_{key}": figures for key, figures in places["shuffled"].items()},
+            **{f"random_{key}": figures for key, figures in places["designed_random"].items()},
             "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
         },
     }

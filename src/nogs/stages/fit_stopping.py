@@ -59,13 +59,14 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
         return finished
     device, o = choose_device(config.machine.device), config.optimisation
     data = load(Source(**trained.config["source"]))
-    network, T, _ = load_attention(trained, device)
+    network, T, _, path = load_attention(trained, device)
     if T < 2:
         raise UserError(f"--model {config.model} looks once: train it with --glimpses 2 or more to stop it earlier")
     fitted, held = _halves(data, o.seed)
     run = open_run(config.machine.out, "fit-stopping", config, resume=config.machine.resume)
     draws = chance(o.seed, 13, device=device)
-    looks = partial(chooser, method(trained.config["method"]), network.grid, generator=draws)
+    row = method(trained.config["method"])
+    looks = partial(chooser, row, network.grid, generator=draws, path=path)
     record = partial(_record, network, data, T=T)
     greedy, sampled = record(fitted, choose=looks()), record(fitted, choose=looks(policy=sampling(draws)))
     known = Record(*(torch.cat(both) for both in zip(greedy, sampled, strict=True)))
@@ -78,7 +79,7 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
             _fit_head(name, heads, known, unknown, config=config, device=device, tick=done)
     save_stopping(run, heads, costs=config.costs, of=trained)
     macs = macs_by_rule(
-        macs_by_glimpse(network, channels=data.images.shape[1], glimpses=T),
+        macs_by_glimpse(network, channels=data.images.shape[1], glimpses=T, policy=row.policy != "none"),
         answer_macs=network.classifier.weight.numel(),
         head_macs=heads.macs,
     )

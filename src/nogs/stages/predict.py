@@ -35,10 +35,11 @@ def predict(config: Predict) -> None:
         raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
-    network, T, classes = load_attention(run, device)
+    network, T, classes, path = load_attention(run, device)
+    row = method(run.config["method"])
     channels = run.load_metadata("model")["channels"]
-    choose = chooser(method(run.config["method"]), network.grid, generator=chance(0, device=device))
-    macs = macs_by_glimpse(network, channels=channels, glimpses=T)
+    choose = chooser(row, network.grid, generator=chance(0, device=device), path=path)
+    macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=row.policy != "none")
     stop: Stop = never
     if config.stopping is not None and config.threshold is not None:
         heads = load_stopping(read_run(config.stopping, "fit-stopping"), device, of=run)

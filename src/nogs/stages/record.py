@@ -29,10 +29,13 @@ def record(config: Record, tick: Tick | None = None) -> RunDirectory:
     source = Source(**how["source"])
     data = load(source)
     run = open_run(config.machine.out, "record", config, resume=config.machine.resume)
-    network, T, _ = load_attention(trained, device)
+    network, T, _, path = load_attention(trained, device)
     pixels, images = data.images.to(device), data.annotated(config.annotate, source.split_seed)
     choose = chooser(
-        method(how["method"]), network.grid, generator=chance(how["optimisation"]["seed"], 11, device=device)
+        method(how["method"]),
+        network.grid,
+        generator=chance(how["optimisation"]["seed"], 11, device=device),
+        path=path,
     )
     with ticking("recording", len(images), tick) as report:
         seen = look_at_all(network, pixels, images.to(device), glimpses=T, choose=choose)

@@ -27,7 +27,7 @@ from nogs.glimpses.fovea import look
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run
 from nogs.runs.progress import Tick, ticking
-from nogs.sequences.table import Sequences, check_sequences, load_sequences, read_sequences_run
+from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
 from nogs.training.loop import fit
 from nogs.weights import grid_of, save_attention
 
@@ -40,6 +40,8 @@ class Training(NamedTuple):
     network: HardAttention
     inference: InferenceNetwork | None
     sequences: Sequences | None
+    path: tuple[int, ...] | None
+    """The cells that every image is looked at, for a method that looks along one path."""
     pixels: UInt8[Tensor, "N c H H"]
     labels: Int[Tensor, " N"]
 
@@ -55,6 +57,9 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     if data.multilabel:
         raise UserError(f"a network is trained for one label: choose --task among {', '.join(data.classes)}")
     grid, T, o = grid_of(config.geometry, data), config.geometry.glimpses, config.optimisation
+    path = None
+    if row.looks == "path" and sequences and config.sequences:
+        path = one_path(RunDirectory(config.sequences), sequences, glimpses=T, locations=len(grid))
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)
     channels, C = data.images.shape[1], len(data.classes)
@@ -63,11 +68,11 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     if row.policy == "wake-sleep":
         inference = InferenceNetwork(grid, channels=channels, classes=C, hidden=config.hidden).to(device)
     pixels, labels = data.images.to(device), data.labels.to(device)
-    training = Training(config, row, network, inference, sequences, pixels, labels)
+    training = Training(config, row, network, inference, sequences, path, pixels, labels)
     members, val = data.members("train").to(device), data.members("val").to(device)
 
     def validate() -> dict[str, float]:
-        choose = chooser(row, grid, generator=chance(o.seed, 12, device=device))
+        choose = chooser(row, grid, generator=chance(o.seed, 12, device=device), path=path)
         logits = look_at_all(network, pixels, val, glimpses=T, choose=choose).class_logits[:, -1]
         hits = logits.argmax(-1) == labels[val]
         return {"nll_nats": F.cross_entropy(logits, labels[val]).item(), "accuracy": hits.float().mean().item()}
@@ -83,7 +88,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             device=device,
             tick=report,
         )
-    save_attention(run, network, data, hidden=config.hidden, glimpses=T, method=config.method)
+    save_attention(run, network, data, hidden=config.hidden, glimpses=T, method=config.method, path=path)
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = file_hash(config.sequences / "sequences.safetensors")
@@ -137,7 +142,7 @@ def _wake_sleep(training: Training, free: Int[Tensor, " b"], generator: Generato
 
 def _label_alone(training: Training, free: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
     """A control: nobody chooses, so there is no policy to be taught."""
-    choose = chooser(training.method, training.network.grid, generator=generator)
+    choose = chooser(training.method, training.network.grid, generator=generator, path=training.path)
     rollout = training.network(training.pixels, free, glimpses=training.config.geometry.glimpses, choose=choose)
     return label_loss(rollout, training.labels[free]).mean()
 

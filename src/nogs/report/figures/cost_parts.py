@@ -14,9 +14,12 @@ from nogs.report.style import WIDTH, Palette
 
 
 def parts_of_a_glimpse(material: Material) -> dict[str, int]:
-    """Part of the network → multiply-adds of one step and one answer; the same network serves every method."""
-    found = (scores["macs_by_part"] for scores in material.methods.values() if "macs_by_part" in scores)
-    return {part: macs for part, macs in next(found, {}).items() if macs}
+    """Part of the network → multiply-adds of one step and one answer.
+
+    All methods use the same network; those with a policy also run its location head, so the costliest is shown.
+    """
+    found = [scores["macs_by_part"] for scores in material.methods.values() if "macs_by_part" in scores]
+    return {part: macs for part, macs in max(found, key=lambda parts: sum(parts.values()), default={}).items() if macs}
 
 
 def where_cost_goes(parts: Mapping[str, int], palette: Palette) -> Figure:
