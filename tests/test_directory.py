@@ -18,7 +18,9 @@ import torch
 
 from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.files import file_hash
+from nogs.runs.identity import as_json
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 import nogs
 from nogs.attention.methods import METHODS as ALL
 from nogs.pipeline import _searched_path
-from nogs.runs.directory import RunDirectory, as_json, open_run
+from nogs.runs.directory import RunDirectory, open_run
+from nogs.runs.identity import as_json
 from nogs.sequences.table import Sequences, save_sequences
 from staged import Stages
 from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz

@@ -14,7 +14,8 @@ from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
-from nogs.runs.directory import RunDirectory, as_json, open_run
+from nogs.runs.directory import RunDirectory, open_run
+from nogs.runs.identity import as_json
 from nogs.sequences.table import Sequences, load_sequences, made_for, save_sequences
 from nogs.weights import load_attention
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz

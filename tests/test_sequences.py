@@ -16,7 +16,8 @@ from PIL import Image
 
 import nogs
 from nogs.glimpses.grid import Grid
-from nogs.runs.directory import RunDirectory, as_json, open_run
+from nogs.runs.directory import RunDirectory, open_run
+from nogs.runs.identity import as_json
 from nogs.sequences.files import snap
 from nogs.sequences.table import (
     Sequences,

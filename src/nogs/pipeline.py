@@ -37,7 +37,8 @@ from nogs.config.stages import (
 from nogs.data import load
 from nogs.errors import RunError, UserError
 from nogs.runs.device import choose_device
-from nogs.runs.directory import RunDirectory, as_json, extend_run, finished_run, first_difference, open_run, read_run
+from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run, read_run
+from nogs.runs.identity import as_json, first_difference
 from nogs.runs.progress import progress_bars
 from nogs.sequences.table import check_sequences
 from nogs.stages.baselines import fit_baselines

@@ -23,7 +23,8 @@ from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
-from nogs.runs.directory import RunDirectory, file_hash
+from nogs.runs.directory import RunDirectory
+from nogs.runs.files import file_hash
 from nogs.stopping.heads import StoppingHeads
 
 

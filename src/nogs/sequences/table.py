@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from nogs.errors import UserError
-from nogs.runs.directory import RunDirectory, first_difference, read_run
+from nogs.runs.directory import RunDirectory, read_run
+from nogs.runs.identity import first_difference
 
 ORIGINS = ("search", "record", "import")
 """Stages whose run directories hold sequences."""

@@ -24,7 +24,8 @@ from nogs.data.decode import Frame, decode, survey
 from nogs.data.listing import Faults
 from nogs.errors import UserError
 from nogs.runs.device import chance
-from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, ticking
 
 CHUNK = 512

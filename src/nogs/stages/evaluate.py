@@ -34,7 +34,9 @@ from nogs.information import empirical_entropy
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, file_hash, finished_run, first_difference, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.files import file_hash
+from nogs.runs.identity import first_difference
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
 from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary

@@ -31,7 +31,8 @@ from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.information import entropy
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, after, ticking
 from nogs.stopping.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
 from nogs.stopping.heads import StoppingHeads

@@ -22,7 +22,9 @@ from nogs.data.sources.celeba import names_by_index
 from nogs.data.sources.cub import cub_parts
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
-from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.files import file_hash
+from nogs.runs.identity import as_json
 from nogs.sequences.files import (
     PUBLISHED_GLIMPSE_PX,
     PUBLISHED_IMAGE_PX,

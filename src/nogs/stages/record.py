@@ -13,7 +13,8 @@ from nogs.config.groups import Source
 from nogs.config.stages import Record
 from nogs.data import load
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
 from nogs.weights import load_attention

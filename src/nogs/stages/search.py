@@ -27,7 +27,8 @@ from nogs.design.race import race_next
 from nogs.errors import UserError
 from nogs.glimpses.fovea import Glimpses, look, nothing_seen
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, file_hash, finished_run, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
 from nogs.weights import load_bank, load_posterior

@@ -25,7 +25,9 @@ from nogs.data import fingerprint, load
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, as_json, file_hash, finished_run, open_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.files import file_hash
+from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
 from nogs.training.loop import fit
