@@ -38,10 +38,10 @@ two_at_a_time 128 "${at_128[@]}"
 poster() { # pixels, tasks; photographs may not be published: maps are drawn over the mean image
   local px=$1 runs=()
   for task in "${@:2}"; do
-    uv run nogs report --run "$out/$task-$px" --publishable
+    uv run nogs report --run "$out/$task-$px" --publishable --figures png,pdf
     runs+=("$out/$task-$px")
   done
-  uv run nogs report --runs "$(IFS=, && echo "${runs[*]}")" --out "$out/poster-$px"
+  uv run nogs report --runs "$(IFS=, && echo "${runs[*]}")" --out "$out/poster-$px" --figures png,pdf
 }
 
 poster 64 "${at_64[@]}"

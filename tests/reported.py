@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from torch import Tensor
 from nogs.config.groups import Geometry, Machine, Optimisation
 from nogs.config.stages import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Run, Search, Train
 from nogs.glimpses.grid import Grid
+from nogs.report.sections import Section
+from nogs.report.style import DARK, LIGHT, darkened, drawn_in
 from nogs.runs.directory import open_run
 from nogs.sequences.table import Sequences, save_sequences
 
@@ -268,3 +272,19 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
     evaluation.save_json("results.json", results_of(methods, seeds))
     evaluation.finish(device="cpu")
     return path
+
+
+def recolours(section: Section) -> bool:
+    """Whether `darkened` makes of all its figures what the dark palette does.
+
+    But for the names that matplotlib gives to markers and clips, which are hashes of what they draw.
+    """
+    names = re.compile(rb"\b[mp][0-9a-f]{10}\b")
+    same = []
+    for _, draw in section.draws:
+        light, dark = (io.BytesIO(), io.BytesIO())
+        for palette, file in ((LIGHT, light), (DARK, dark)):
+            with drawn_in(palette):
+                draw(palette).savefig(file, format="svg", metadata={"Date": None})
+        same.append(names.sub(b"", darkened(light.getvalue())) == names.sub(b"", dark.getvalue()))
+    return all(same)

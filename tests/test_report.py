@@ -21,11 +21,12 @@ from nogs.glimpses.grid import Grid
 from nogs.report import captions
 from nogs.report.figures import maps
 from nogs.report.read import Material, Step, gather
+from nogs.report.sections import sections_of
 from nogs.report.style import LIGHT, drawn_in
 from nogs.report.tables import print_results, ratio, results_table, time_breakdown
 from nogs.runs.directory import RunDirectory
 from nogs.stages.report import report
-from reported import GRID, chance, examples_of, make_run, results_of
+from reported import GRID, chance, examples_of, make_run, recolours, results_of
 
 ALWAYS = ("title", "results", "time", "network", "information-gain", "where-they-look", "validation-loss")
 ALWAYS += ("iterations", "accuracy")
@@ -57,7 +58,7 @@ class Reading(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_run(tmp_path_factory.mktemp("report") / "run")
-    report(Report(path))
+    report(Report(path, figures=("png", "pdf")))
     return path
 
 
@@ -75,6 +76,11 @@ def test_every_section_and_figure_is_there_and_needs_no_network(run: Path) -> No
     for name in FIGURES:
         assert (run / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (run / "figures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_recoloured_figure_is_that_drawn_in_the_dark_palette(run: Path) -> None:
+    for section in sections_of(gather(run), publishable=False):
+        assert recolours(section) is not section.coloured_pixels, section.id
 
 
 def test_the_numbers_are_those_of_results_json(run: Path) -> None:
@@ -224,6 +230,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
         del scores["test_auroc"], scores["macs_by_part"]
     RunDirectory(path / "evaluation").save_json("results.json", results)
     found = Reading(report(Report(path)).read_text())
+    assert not (path / "figures").exists()  # written on request alone
     assert set(found.ids) == set(ALWAYS)
     assert "ROC" not in found.text
     assert "Not drawn" in found.text
@@ -244,7 +251,9 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> N
     photographs = {"pixels": noise, "completions": completions}
     evaluation.save_tensors("examples", {**examples_of(3), **photographs}, grid=dataclasses.asdict(GRID))
     photographed = (run / "report.html").read_bytes()
-    page, others = (report(Report(path, publishable=True)).read_bytes() for path in (run, other))
+    page, others = (
+        report(Report(path, publishable=True, figures=("png", "pdf"))).read_bytes() for path in (run, other)
+    )
     assert page == others
     assert page != photographed
     assert b"photographs are not shown" in page

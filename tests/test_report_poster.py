@@ -9,11 +9,12 @@ import pytest
 from nogs.config.stages import Report
 from nogs.errors import UserError
 from nogs.report.figures import labels as poster
+from nogs.report.poster_page import _sections as poster_sections
 from nogs.report.poster_page import lead
 from nogs.report.read import gather
 from nogs.report.style import LIGHT
 from nogs.stages.report import report
-from reported import make_run
+from reported import make_run, recolours
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path: Path) -> None:
-    page = report(Report(runs=runs, out=tmp_path / "poster"))
+    page = report(Report(runs=runs, out=tmp_path / "poster", figures=("png", "pdf")))
     assert page == tmp_path / "poster" / "poster.html"
     html = page.read_text()
     assert "http" not in html
@@ -37,6 +38,11 @@ def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path:
     written = {file.stem for file in (page.parent / "figures").glob("*.pdf")}
     assert written == {"races", "accuracies", "stopping", "stopping-together", "cost", *looks}
     assert written == {file.stem for file in (page.parent / "figures").glob("*.png")}
+
+
+def test_a_recoloured_figure_is_that_drawn_in_the_dark_palette(runs: tuple[Path, ...]) -> None:
+    for section in poster_sections({path.name: gather(path) for path in runs}):
+        assert recolours(section) is not section.coloured_pixels, section.id
 
 
 def test_the_lead_is_a_geometric_mean_over_labels_that_have_both(runs: tuple[Path, ...]) -> None:
@@ -68,6 +74,7 @@ def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
         (Report(runs=(Path("a"),)), "--runs: give --out"),
         (Report(Path("a"), runs=(Path("b"),), out=Path("c")), "--runs: give --out"),
         (Report(runs=(Path("a"), Path("a")), out=Path("c")), "--runs a,a: give each once"),
+        (Report(Path("a"), figures=("png", "jpg")), "--figures jpg: choose among png, pdf, svg"),
         (Report(runs=(Path("nowhere"),), out=Path("c")), "--runs nowhere holds no evaluation"),
     ],
 )

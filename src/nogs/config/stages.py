@@ -230,6 +230,8 @@ class Report:
     """directory of the poster of --runs"""
     publishable: bool = False
     """draw maps over the mean image, where photographs may not be published"""
+    figures: Names = ()
+    """also write each figure to figures/ as png, pdf or svg (or several: png,pdf)"""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """The page: sections, figures and captions put together as one HTML file that needs no network.
 
-Every figure is drawn twice, for light and for dark screens, and sits in the page as SVG. For print it is
-also given as PNG and PDF, in the light palette.
+Every figure is embedded as SVG in two palettes, for light and for dark screens. It is drawn once and recoloured,
+unless its pixels hold colours of the palette. `image_file` gives it as a file for print.
 """
 
 from __future__ import annotations
 
 import base64
 import io
-import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,9 +18,11 @@ from nogs.report import captions
 from nogs.report.notation import seconds
 from nogs.report.read import Material
 from nogs.report.sections import Draw, Section, sections_of
-from nogs.report.style import DARK, LIGHT, drawn_in, title_of
+from nogs.report.style import DARK, LIGHT, darkened, drawn_in, title_of
 from nogs.report.tables import results_table, time_breakdown
 
+FORMATS = ("png", "pdf", "svg")
+"""Formats of files of figures."""
 DPI = 200
 PX_PER_INCH = 104
 """How large figures are shown at most: their 10 pt letters are then about as large as the captions."""
@@ -31,14 +32,13 @@ WIDE_PX = 800
 
 
 class Drawn(NamedTuple):
-    """A figure as it is written: SVG for the page in both palettes, PNG and PDF for print."""
+    """A figure, drawn in the light palette, and its SVG in both palettes, in base64."""
 
     name: str
     alt: str
     light: str
     dark: str
-    png: bytes
-    pdf: bytes
+    figure: Figure
     width_px: int
 
 
@@ -75,7 +75,7 @@ def draw_page(
     for section in sections:
         several = len(section.draws) > 1
         of_section = [
-            _drawn(f"{section.id}-{number}" if several else section.id, alt, draw)
+            _drawn(f"{section.id}-{number}" if several else section.id, alt, draw, redraw=section.coloured_pixels)
             for number, (alt, draw) in enumerate(section.draws, 1)
         ]
         drawn += of_section
@@ -109,17 +109,22 @@ def draw_page(
     return Page(html, drawn)
 
 
-def _drawn(name: str, alt: str, draw: Draw) -> Drawn:
-    with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes: no reason to fail or to complain.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+def image_file(drawn: Drawn, kind: str) -> bytes:
+    """Return the figure as a file of ``kind``, one of `FORMATS`, in the light palette."""
+    with drawn_in(LIGHT):
+        return _saved(drawn.figure, kind)
+
+
+def _drawn(name: str, alt: str, draw: Draw, *, redraw: bool) -> Drawn:
+    with drawn_in(LIGHT):
+        figure = draw(LIGHT)
+        light = _saved(figure, "svg")
+    dark = darkened(light)
+    if redraw:
         with drawn_in(DARK):
             dark = _saved(draw(DARK), "svg")
-        with drawn_in(LIGHT):
-            figure = draw(LIGHT)
-            light, png, pdf = (_saved(figure, kind) for kind in ("svg", "png", "pdf"))
     svg, svg_dark = (base64.b64encode(file).decode() for file in (light, dark))
-    return Drawn(name, alt, svg, svg_dark, png, pdf, round(figure.get_figwidth() * PX_PER_INCH))
+    return Drawn(name, alt, svg, svg_dark, figure, round(figure.get_figwidth() * PX_PER_INCH))
 
 
 def _saved(figure: Figure, kind: str) -> bytes:

@@ -106,7 +106,9 @@ def _sections(labels: poster.Labels) -> list[Section]:
     if looks:
         caption = "Share of test images whose glimpse covers a pixel, over the mean image; a row a method, a column a "
         caption += f"glimpse. In turn: {captions.listed(shown)}."
-        sections.append(Section("where-they-look", "Where each method looks", caption, tuple(looks)))
+        sections.append(
+            Section("where-they-look", "Where each method looks", caption, tuple(looks), coloured_pixels=True)
+        )
     if any(material.results.get("stopping") for material in labels.values()):
         caption = "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better."
         draws = (("accuracy over mean glimpses, a panel a label", lambda p: poster.stopping(labels, p)),)

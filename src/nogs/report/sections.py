@@ -27,6 +27,8 @@ class Section:
     draws: tuple[tuple[str, Draw], ...]
     """(what it shows, for those who cannot see it; how it is drawn)"""
     table: Numbers | None = None
+    coloured_pixels: bool = False
+    """whether pixels of its figures hold colours of the palette, so that they are drawn for each"""
 
 
 def sections_of(material: Material, *, publishable: bool) -> list[Section]:
@@ -72,6 +74,7 @@ def sections_of(material: Material, *, publishable: bool) -> list[Section]:
             "Where each method looks",
             captions.where_they_look(material) if looks else missing,
             looks,
+            coloured_pixels=True,
         ),
         Section(
             "validation-loss",
@@ -173,7 +176,15 @@ def _states(material: Material) -> list[Section]:
             lambda p: states.posterior_states(hidden, labels, classes, p),
         ),
     )
-    return [Section("states", "What the posterior has made of it", captions.posterior_states(len(hidden)), draws)]
+    return [
+        Section(
+            "states",
+            "What the posterior has made of it",
+            captions.posterior_states(len(hidden)),
+            draws,
+            coloured_pixels=True,
+        )
+    ]
 
 
 def _costs(material: Material) -> list[Section]:

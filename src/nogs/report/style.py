@@ -5,9 +5,11 @@ Text that comes from users (class and data names) is never read as mathematics, 
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import matplotlib as mpl
@@ -35,6 +37,11 @@ class Palette:
 
     def method(self, name: str) -> str:
         return self.methods.get(name) or self.others[sum(map(ord, name)) % len(self.others)]
+
+
+def _colours(palette: Palette, name: str) -> list[str]:
+    colours: str | dict[str, str] | tuple[str, ...] = getattr(palette, name)
+    return [colours] if isinstance(colours, str) else list(colours.values() if isinstance(colours, dict) else colours)
 
 
 LIGHT = Palette(
@@ -95,6 +102,12 @@ DARK = Palette(
     },
     others=("#a5b1c6", "#f5ab61", "#9fc768", "#f06fdb", "#4cc3cf", "#c99b78", "#ff8787", "#a18bf0"),
 )
+DARK_OF = {
+    light.encode(): dark.encode()
+    for field in fields(Palette)
+    for light, dark in zip(_colours(LIGHT, field.name), _colours(DARK, field.name), strict=True)
+}
+"""Each colour of the light palette → the same of the dark one."""
 RULES = {
     "eig": "Entropy gain",
     "accuracy": "Accuracy gain",
@@ -145,8 +158,15 @@ def drawn_in(palette: Palette) -> Iterator[None]:
         "svg.hashsalt": "nogs",
         "pdf.fonttype": 42,
     }
-    with mpl.rc_context(settings):
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes: no reason to fail or to complain.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
+
+
+def darkened(svg: bytes) -> bytes:
+    """Replace the colours of the light palette in an SVG by those of the dark one."""
+    return re.sub(rb"#[0-9a-f]{6}\b", lambda colour: DARK_OF.get(colour[0], colour[0]), svg)
 
 
 def share_ticks() -> FuncFormatter:

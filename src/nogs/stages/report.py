@@ -7,21 +7,25 @@ from pathlib import Path
 
 from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.report.page import Page, build
+from nogs.report.page import FORMATS, Page, build, image_file
 from nogs.report.poster_page import build_poster
 from nogs.report.read import gather
 from nogs.runs.directory import RunDirectory
 
 
 def report(config: Report) -> Path:
-    """Write figures/*.png and *.pdf, then the page, to the run's directory or that of the poster; return its path."""
+    """Write the page, and figures in files if asked for, to the directory of the run or poster; return its path."""
+    for kind in config.figures:
+        if kind not in FORMATS:
+            raise UserError(f"--figures {kind}: choose among {', '.join(FORMATS)}")
     if config.runs:
         if config.run is not None or config.out is None:
             raise UserError("--runs: give --out, the directory of the poster, and not --run")
-        return _written(_poster(config.runs), config.out, "poster.html")
+        return _written(_poster(config.runs), config.out, "poster.html", config.figures)
     if config.run is None or config.out is not None:
         raise UserError("give --run, the directory of a `nogs run`; or --runs A,B,C and --out, for a poster of several")
-    return _written(build(gather(config.run), publishable=config.publishable), config.run, "report.html")
+    page = build(gather(config.run), publishable=config.publishable)
+    return _written(page, config.run, "report.html", config.figures)
 
 
 def _poster(runs: Sequence[Path]) -> Page:
@@ -30,13 +34,13 @@ def _poster(runs: Sequence[Path]) -> Page:
     return build_poster(runs)
 
 
-def _written(page: Page, out: Path, name: str) -> Path:
-    folder = out / "figures"
+def _written(page: Page, out: Path, name: str, formats: Sequence[str]) -> Path:
+    folder = out / "figures" if formats else out
     folder.mkdir(parents=True, exist_ok=True)
     for figure in page.figures:
-        for kind, content in (("png", figure.png), ("pdf", figure.pdf)):
+        for kind in formats:
             partial = folder / f"{figure.name}.{kind}.partial"
-            partial.write_bytes(content)
+            partial.write_bytes(image_file(figure, kind))
             partial.replace(folder / f"{figure.name}.{kind}")
     RunDirectory(out).save_text(name, page.html)
     return out / name
