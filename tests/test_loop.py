@@ -22,7 +22,7 @@ from nogs.attention.objectives import partially_supervised_loss
 from nogs.config.groups import Optimisation
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory
-from nogs.training.loop import Batches, fit
+from nogs.training.loop import BEST, Batches, fit
 
 CPU = torch.device("cpu")
 LABELS = torch.arange(8) % 2
@@ -224,14 +224,17 @@ def test_chance_is_new_at_every_iteration_and_another_for_another_seed(tmp_path:
     assert len({*drawn[0], *drawn[1]}) == 40
 
 
-def scripted(run: RunDirectory, losses: list[float], *, patience: int, done: list[int]) -> nn.Linear:
-    """Validation losses as in a script; the network's weight is the number of steps taken."""
-    network, told = nn.Linear(1, 1, bias=False), iter(losses)
+def scripted(
+    run: RunDirectory, losses: list[float], *, patience: int, done: list[int], others: list[float] | None = None
+) -> nn.Linear:
+    """Validation losses as in a script, and another figure too; the network's weight is the number of steps taken."""
+    network, script, other_script = nn.Linear(1, 1, bias=False), iter(losses), iter(others or ())
     nn.init.zeros_(network.weight)
 
     def validate() -> dict[str, float]:
         done.append(round(network.weight.item()))
-        return {"nll_nats": next(told)}
+        figures = {"nll_nats": next(script)}
+        return figures if others is None else {**figures, "other_nats": next(other_script)}
 
     # Adam's first steps along a constant slope are each as long as the learning rate.
     fit(
@@ -245,6 +248,7 @@ def scripted(run: RunDirectory, losses: list[float], *, patience: int, done: lis
         ),
         device=CPU,
         tick=quietly,
+        keep=BEST if others is None else {**BEST, "best-other": "other_nats"},
     )
     return network
 
@@ -271,6 +275,28 @@ def test_patience_is_remembered_across_a_resume(tmp_path: Path, monkeypatch: pyt
     network = scripted(run, [0.6, 0.6, 0.1], patience=30, done=done)
     assert done == [10, 20, 30, 40, 40, 50]
     assert network.weight.item() == pytest.approx(20, abs=0.01)
+
+
+def test_patience_of_zero_never_stops(tmp_path: Path) -> None:
+    run, done = new_run(tmp_path / "run"), list[int]()
+    scripted(run, [0.1, *(0.5 for _ in range(9))], patience=0, done=done)
+    assert done == list(range(10, 101, 10))
+
+
+def test_each_kept_figure_has_weights_of_its_own_and_patience_waits_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``nll_nats`` is least at 20, the other at 40: patience of 20 ends at 60, across a resumption too."""
+    monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0)
+    losses, others = [0.9, 0.5, 0.7, 0.8, 0.9, 0.9], [0.9, 0.8, 0.7, 0.3, 0.4, 0.5]
+    run, done = new_run(tmp_path / "run"), list[int]()
+    with pytest.raises(StopIteration):
+        scripted(run, losses[:3], patience=20, done=done, others=others)
+    network = scripted(run, [*losses[3:], 0.0], patience=20, done=done, others=others[3:])
+    assert done == [10, 20, 30, 40, 40, 50, 60]
+    assert network.weight.item() == pytest.approx(20, abs=0.01)
+    assert run.load_tensors("best")["weight"].item() == pytest.approx(20, abs=0.01)
+    assert run.load_tensors("best-other")["weight"].item() == pytest.approx(40, abs=0.01)
 
 
 def test_rows_hold_the_mean_loss_since_the_last(tmp_path: Path) -> None:
@@ -339,7 +365,7 @@ def test_seconds_are_of_training_alone_and_wall_seconds_of_everything_across_a_r
 AGAIN = """
 import resource
 import torch
-from nogs.training.loop import keep_freed_memory
+from nogs.training.loop import BEST, keep_freed_memory
 
 torch.set_num_threads(1)
 keep_freed_memory()

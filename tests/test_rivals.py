@@ -10,10 +10,13 @@ import pytest
 import torch
 
 import nogs
+from nogs.attention.choosers import greedy, sampling
+from nogs.attention.classify import look_at_all
 from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
+from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json
 from nogs.sequences.table import Sequences, load_sequences, made_for, save_sequences
@@ -118,6 +121,30 @@ def test_the_same_command_gives_the_same_bits(rivals: Rivals, tmp_path: Path, me
     for name in ("model.safetensors", "best.safetensors"):
         assert (once.path / name).read_bytes() == (again.path / name).read_bytes()
     assert [row["nll_nats"] for row in once.rows()] == [row["nll_nats"] for row in again.rows()]
+
+
+@pytest.mark.parametrize("method", ["ram", "random"])
+def test_a_policy_is_validated_greedy_and_sampled_and_each_keeps_its_best(
+    rivals: Rivals, tmp_path: Path, method: str
+) -> None:
+    """The logged losses are those of the saved weights; a control has no second policy and no second file."""
+    run = rivals.train(str(tmp_path / "out"), method, iterations=100)
+    rows, data = run.rows(), nogs.load(rivals.source)
+    sampled = {"sampled_nll_nats", "sampled_accuracy"}
+    if method == "random":
+        assert not sampled & rows[0].keys()
+        assert not run.has("model-sampled")
+        return
+    val = data.members("val")
+    for name, figure, choose in (
+        ("model", "nll_nats", greedy),
+        ("model-sampled", "sampled_nll_nats", sampling(chance(0, 17))),
+    ):
+        network, *_ = load_attention(run, torch.device("cpu"), name=name)
+        seen = look_at_all(network, data.images, val, glimpses=T, choose=choose)
+        nll = torch.nn.functional.cross_entropy(seen.class_logits[:, -1], data.labels[val]).item()
+        assert nll == pytest.approx(min(row[figure] for row in rows), abs=1e-5)
+    assert run.load_metadata("model-sampled") == run.load_metadata("model")
 
 
 @pytest.mark.parametrize("samples", [1, 3])

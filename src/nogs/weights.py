@@ -109,11 +109,12 @@ def save_attention(
     glimpses: int,
     method: str,
     path: Sequence[int] | None = None,
+    name: str = "model",
 ) -> None:
-    """Write model.safetensors of a train run: what `nogs predict` needs, and nothing else."""
+    """Write ``name``.safetensors of a train run: what `nogs predict` needs, and nothing else."""
     along = {} if path is None else {"path": list(path)}
     run.save_tensors(
-        "model",
+        name,
         network.state_dict(),
         kind="attention",
         method=method,
@@ -126,13 +127,16 @@ def save_attention(
     )
 
 
-def load_attention(run: RunDirectory, device: torch.device) -> TrainedNetwork:
-    """Load the network of a finished train run. Raises UserError for a path that is not T cells of its grid."""
-    meta = run.load_metadata("model")
+def load_attention(run: RunDirectory, device: torch.device, *, name: str = "model") -> TrainedNetwork:
+    """Load a network of a finished train run from ``name``.safetensors.
+
+    Raises UserError for a path that is not T cells of its grid.
+    """
+    meta = run.load_metadata(name)
     network = HardAttention(
         Grid(**meta["grid"]), channels=meta["channels"], classes=len(meta["classes"]), hidden=meta["hidden"]
     )
-    network.load_state_dict(run.load_tensors("model"))
+    network.load_state_dict(run.load_tensors(name))
     path = _path(run, meta, locations=len(network.grid)) if METHODS[meta["method"]].looks == "path" else None
     return TrainedNetwork(network.to(device).eval(), meta["glimpses"], tuple(meta["classes"]), path)
 

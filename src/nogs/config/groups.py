@@ -130,6 +130,6 @@ class Optimisation(Bounded):
     learning_rate: Rate = 1e-3
     validate_every: Count = 100
     """iterations between validations"""
-    patience: Count = 3000
-    """stop after so many iterations without a better validation loss"""
+    patience: Natural = 3000
+    """stop after so many iterations without a better validation loss, greedy or sampled; 0: never"""
     seed: Natural = 0

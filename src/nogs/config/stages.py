@@ -200,8 +200,8 @@ class Baselines(Bounded):
     batch_size: Count = 128
     validate_every: Count = 100
     """iterations between validations"""
-    patience: Count = 600
-    """stop a training after so many iterations without a better validation loss"""
+    patience: Natural = 600
+    """stop a training after so many iterations without a better validation loss; 0: never"""
     upper_bound: bool = True
     """also train the large network, which sees whole images at full size"""
 
@@ -258,8 +258,8 @@ class Run(Bounded):
     learning_rate: Rate = 1e-3
     validate_every: Count = 100
     """iterations between validations"""
-    patience: Count = 3000
-    """stop a training after so many iterations without a better validation loss"""
+    patience: Natural = 3000
+    """stop a training after so many iterations without a better validation loss, greedy or sampled; 0: never"""
     posterior_iterations: Count = 3000
     mirror: bool = True
     """complete with mirror images too (not for digits or text)"""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int, UInt8
-from torch import Tensor
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from nogs.attention.choosers import chooser, sampling
 from nogs.attention.classify import look_at_all
@@ -27,7 +27,7 @@ from nogs.data import ImageSet, load
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs, states_along
-from nogs.evaluation.scores import accuracy, convergence, scores_by_glimpse, target_nll
+from nogs.evaluation.scores import accuracy, convergence, scores, scores_by_glimpse, target_nll
 from nogs.evaluation.seconds import end_to_end, wall_seconds
 from nogs.glimpses.fovea import pixels_read_share
 from nogs.information import empirical_entropy
@@ -148,9 +148,8 @@ def _judge_network(
     has_policy = method(name).policy != "none"
     macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)
     draws = chance(seed, 7, device=device)
-    looks = partial(chooser, method(name), network.grid, generator=draws, path=path)
-    record = partial(look_at_all, network, pixels, test.to(device), glimpses=T)
-    seen = record(choose=looks())
+    choose = chooser(method(name), network.grid, generator=draws, path=path)
+    seen = look_at_all(network, pixels, test.to(device), glimpses=T, choose=choose)
     log_probs = seen.class_logits.log_softmax(-1).cpu()
     kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
     if stopping:
@@ -171,11 +170,10 @@ def _judge_network(
             [row[2] for row in held_out["fixed"]],
         )
     run.save_tensors(f"{name}-seed{seed}", kept)
-    drawn = record(choose=looks(policy=sampling(draws))).class_logits[:, -1].log_softmax(-1).cpu()
     row = {
         "seeds": seed,
         **scores_by_glimpse(log_probs, labels),
-        "sampled_test_accuracy": accuracy(drawn, labels),
+        **(_sampled_scores(model, pixels, test, labels, draws) if model.has("model-sampled") else {}),
         "macs_by_glimpse": macs,
         "adaptivity_nats_by_glimpse": _adaptivity(name, seen.cells),
         "pixels_read_share": pixels_read_share(seen.cells, network.grid).mean().item(),
@@ -188,6 +186,24 @@ def _adaptivity(name: str, cells: Int[Tensor, "n T"]) -> list[float]:
     """Mutual information in nats between test image and cell, by glimpse; 0 for cells drawn apart from the image."""
     T = cells.shape[1]
     return [0.0] * T if method(name).looks == "random" else empirical_entropy(cells).tolist()
+
+
+def _sampled_scores(
+    model: RunDirectory,
+    pixels: UInt8[Tensor, "N c H H"],
+    test: Int[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    generator: Generator,
+) -> dict[str, float]:
+    """Return the scores of the sampled policy, on the weights that were best for it in validation."""
+    network, T, *_ = load_attention(model, pixels.device, name="model-sampled")
+    seen = look_at_all(network, pixels, test.to(pixels.device), glimpses=T, choose=sampling(generator))
+    log_probs = seen.class_logits[:, -1].log_softmax(-1).cpu()
+    return {
+        "sampled_test_accuracy": accuracy(log_probs, labels),
+        "sampled_test_balanced_accuracy": scores(log_probs, labels)["test_balanced_accuracy"],
+        "sampled_test_nll_nats": F.nll_loss(log_probs, labels).item(),
+    }
 
 
 def _stopping_figures(stopped: list[Stopped]) -> dict[str, Any]:

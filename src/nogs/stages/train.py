@@ -7,6 +7,7 @@ for a control without a policy the label's loss alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.attention.choosers import chooser, sampling
+from nogs.attention.choosers import Chooser, chooser, sampling
 from nogs.attention.classify import look_at_all
 from nogs.attention.methods import Method, Policy, method
 from nogs.attention.network import HardAttention
@@ -30,8 +31,11 @@ from nogs.runs.files import file_hash
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
-from nogs.training.loop import fit
+from nogs.training.loop import BEST, fit
 from nogs.weights import grid_of, save_attention
+
+BEST_GREEDY_AND_SAMPLED = {**BEST, "best-sampled": "sampled_nll_nats"}
+"""Each policy is evaluated on the weights of its own best validation loss, so that neither is favoured."""
 
 
 class Training(NamedTuple):
@@ -49,7 +53,11 @@ class Training(NamedTuple):
 
 
 def train(config: Train, tick: Tick | None = None) -> RunDirectory:
-    """Train the network of ``config`` and write model.safetensors to its run directory."""
+    """Train the network of ``config`` and write its weights to its run directory.
+
+    ``model.safetensors`` holds the weights of the least validation loss of the greedy policy, and
+    ``model-sampled.safetensors`` those of the sampled policy. A method without a policy has the first alone.
+    """
     row = method(config.method, flag="--method")
     sequences = _sequences(config) if row.sequences != "none" else None
     if finished := finished_run(config.machine.out, "train", config, resume=config.machine.resume):
@@ -72,16 +80,24 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     pixels, labels = data.images.to(device), data.labels.to(device)
     training = Training(config, row, network, inference, sequences, path, pixels, labels)
     members, val = data.members("train").to(device), data.members("val").to(device)
+    trained = network if inference is None else nn.ModuleDict({"network": network, "inference": inference})
+    has_policy = row.looks == "policy"
 
-    def validate() -> dict[str, float]:
-        choose = chooser(row, grid, generator=chance(o.seed, 12, device=device), path=path)
+    def scores(choose: Chooser) -> dict[str, float]:
         logits = look_at_all(network, pixels, val, glimpses=T, choose=choose).class_logits[:, -1]
         hits = logits.argmax(-1) == labels[val]
         return {"nll_nats": F.cross_entropy(logits, labels[val]).item(), "accuracy": hits.float().mean().item()}
 
+    def validate() -> dict[str, float]:
+        figures = scores(chooser(row, grid, generator=chance(o.seed, 12, device=device), path=path))
+        if has_policy:
+            sampled = scores(sampling(chance(o.seed, 17, device=device)))
+            figures |= {f"sampled_{name}": value for name, value in sampled.items()}
+        return figures
+
     with ticking(f"{config.method} seed {o.seed}", o.iterations, tick) as report:
         fit(
-            network if inference is None else nn.ModuleDict({"network": network, "inference": inference}),
+            trained,
             run,
             loss=lambda batch, generator: LOSSES[row.policy](training, members[batch], generator),
             validate=validate,
@@ -89,8 +105,15 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             optimisation=o,
             device=device,
             tick=report,
+            keep=BEST_GREEDY_AND_SAMPLED if has_policy else BEST,
         )
-    save_attention(run, network, data, hidden=config.hidden, glimpses=T, method=config.method, path=path)
+    save = partial(
+        save_attention, run, network, data, hidden=config.hidden, glimpses=T, method=config.method, path=path
+    )
+    save(name="model")
+    if has_policy:
+        trained.load_state_dict(run.load_tensors("best-sampled"))
+        save(name="model-sampled")
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = file_hash(config.sequences / "sequences.safetensors")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -29,6 +29,8 @@ Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
 Validation = Callable[[], dict[str, float]]
 """Figures on the validation split; ``nll_nats`` is the one that counts."""
 
+BEST = {"best": "nll_nats"}
+"""File name → the validation figure whose least value it holds the weights of."""
 CHECKPOINT_SECONDS = 20.0
 MALLOC_OPTIONS = (-1, 1 << 30), (-2, 64 << 20), (-3, 32 << 20)
 """M_TRIM_THRESHOLD, M_TOP_PAD and M_MMAP_THRESHOLD of glibc's malloc.h, in bytes; the last is the most it takes."""
@@ -44,15 +46,17 @@ def fit(
     optimisation: Optimisation,
     device: torch.device,
     tick: Tick,
+    keep: Mapping[str, str] = BEST,
     begin: Callable[[], None] | None = None,
 ) -> None:
     """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
 
+    ``keep``: file name → the validation figure whose least value it holds the weights of; ``best`` is among them.
     ``begin`` is called before the first iteration, on the clock, and not again at a resumption.
 
     A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
     checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
-    neither. Stops after ``patience`` iterations without a better nll_nats.
+    neither. Stops after ``patience`` iterations without a better value of any figure of ``keep``; never if it is 0.
     """
     o = optimisation
     if device.type == "cpu":
@@ -69,10 +73,10 @@ def fit(
         run.rewind_log(-1)
         if begin:
             begin()
-    best = min(rows, key=lambda row: row["nll_nats"], default=None)
+    best = {name: min(rows, key=lambda row: row[figure]) for name, figure in keep.items()} if rows else {}
     saved = time.monotonic()
     total, since = torch.zeros((), device=device), 0
-    while iteration < o.iterations and (best is None or iteration - best["iteration"] < o.patience):
+    while iteration < o.iterations and not _given_up(iteration, best, o.patience):
         started = time.perf_counter()
         network.train()
         adam.zero_grad()
@@ -87,7 +91,7 @@ def fit(
             network.eval()
             with torch.inference_mode():
                 figures = validate()
-            if not math.isfinite(figures["nll_nats"]):
+            if not all(math.isfinite(figures[figure]) for figure in keep.values()):
                 raise UserError(f"the validation loss is not finite at iteration {iteration}: lower the learning rate")
             row = {
                 "iteration": iteration,
@@ -97,11 +101,13 @@ def fit(
                 **figures,
             }
             total, since = torch.zeros_like(total), 0
-            if best is None or row["nll_nats"] < best["nll_nats"]:
-                best = row
-                run.save_tensors("best", network.state_dict(), iteration=iteration)
+            for name, figure in keep.items():
+                if name not in best or row[figure] < best[name][figure]:
+                    best[name] = row
+                    run.save_tensors(name, network.state_dict(), iteration=iteration)
             run.log(**row)
-            tick(iteration, f"val {row['nll_nats']:.3f} (best {best['nll_nats']:.3f} at {best['iteration']})")
+            least = best["best"]
+            tick(iteration, f"val {row['nll_nats']:.3f} (best {least['nll_nats']:.3f} at {least['iteration']})")
         # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
         if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(run, network, adam, Progress(iteration, seconds, time.perf_counter() - began))
@@ -109,6 +115,13 @@ def fit(
     if run.has("best"):
         network.load_state_dict(run.load_tensors("best"))
     network.eval()
+
+
+def _given_up(iteration: int, best: Mapping[str, Mapping[str, Any]], patience: int) -> bool:
+    """Return whether no kept figure has improved in the last ``patience`` iterations; never for patience=0."""
+    if not best or patience == 0:
+        return False
+    return iteration - max(row["iteration"] for row in best.values()) >= patience
 
 
 def keep_freed_memory() -> None:
