@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from typed import QUICK, good, refused, save, typed
 
 COMMANDS = (
     *("demo", "run", "fit-posterior", "build-bank", "search", "record", "train", "fit-stopping", "baselines"),
-    *("evaluate", "report", "predict"),
+    *("sequences import", "sequences export", "evaluate", "report", "predict"),
 )
 
 
@@ -28,7 +29,7 @@ def test_help_needs_no_torch() -> None:
     script = f"""
 import sys
 from nogs.cli import main
-for command in ([], *([name] for name in {COMMANDS})):
+for command in ([], *(name.split() for name in {COMMANDS})):
     try:
         main([*command, "--help"])
     except SystemExit as end:
@@ -56,7 +57,8 @@ def test_help_of_the_installed_command() -> None:
 @pytest.mark.parametrize(
     ("args", "culprit"),
     [
-        ((), "subcommand"),
+        ((), "command"),
+        (("sequences",), "sequences import"),
         (("frobnicate",), "frobnicate"),
         (("run",), "--out"),
         (("run", "--out", "x", "--frobnicate"), "--frobnicate"),
@@ -105,6 +107,56 @@ def test_what_the_parser_says_is_one_line_with_the_fix(
     assert said.out == ""
     assert re.fullmatch(line + r"\n", said.err)
     assert not re.search(r"[│─╭╯\x1b]", said.err)
+
+
+def test_version_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """`nogs --version`, `nogs.__version__` and the installed distribution have one version."""
+    assert nogs.cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"nogs {nogs.__version__}\n"
+    assert nogs.__version__ == version("nogs")
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("glimpse_px=40 exceeds image_px=32", "--glimpse-size 40 exceeds --image-size 32"),
+        ("stride_px=0: must be at least 1", "--stride 0: must be at least 1"),
+        ("seeds=0,1,0: give each once", "--seeds 0,1,0: give each once"),
+        ("add resume=True", "add --resume"),
+        ("or mirror=False.", "or --no-mirror."),
+        ("give `sequences`, a run of `nogs search`", "give --sequences, a run of `nogs search`"),
+        ("(split_seed=3, `task`)", "(--split-seed 3, --task)"),
+        ("data=folder:/images/seed=3/out=4: no image", "--data folder:/images/seed=3/out=4: no image"),
+        ("focus=2.0 is no option of this command", "focus=2.0 is no option of this command"),
+        ("`focus` neither, nor is seed =3", "`focus` neither, nor is seed =3"),
+    ],
+)
+def test_arguments_become_flags(message: str, line: str) -> None:
+    assert nogs.cli.in_flags(message, "run") == line
+
+
+def test_positional_arguments_become_their_words() -> None:
+    assert nogs.cli.in_flags("model=runs/x is unfinished; see `images`", "predict") == (
+        "MODEL runs/x is unfinished; see IMAGE"
+    )
+
+
+@pytest.mark.parametrize("edges", ["╭─ ─╮│╰╯", "+- -+|++"])
+@pytest.mark.parametrize("colour", ["", "\x1b[31m"])
+def test_the_box_of_the_parser_is_undone(edges: str, colour: str) -> None:
+    left, right, side, low_left, low_right = edges[0], edges[-4], edges[-3], edges[-2], edges[-1]
+    line = edges[1]
+    box = "\n".join(
+        (
+            f"{colour}{left}{line} Value error {line * 9}{right}",
+            f"{colour}{side} 'x' is not     {side}",
+            f"{side} a number.      {side}",
+            f"{side} {line * 14} {side}",
+            f"{side} --help | more  {side}",
+            f"{low_left}{line * 16}{low_right}",
+        )
+    )
+    assert nogs.cli._without_box(box) == "Value error: 'x' is not a number; --help | more"
 
 
 def test_help_names_the_positional_arguments() -> None:

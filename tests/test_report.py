@@ -25,7 +25,7 @@ from nogs.report.sections import sections_of
 from nogs.report.style import LIGHT, drawn_in
 from nogs.report.tables import print_results, ratio, results_table, time_breakdown
 from nogs.runs.directory import RunDirectory
-from nogs.stages.report import report
+from nogs.stages.report import draw_report
 from reported import GRID, chance, examples_of, make_run, recolours, results_of
 
 ALWAYS = ("title", "results", "time", "network", "information-gain", "where-they-look", "validation-loss")
@@ -58,7 +58,7 @@ class Reading(HTMLParser):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_run(tmp_path_factory.mktemp("report") / "run")
-    report(Report(path, figures=("png", "pdf")))
+    draw_report(Report(path, figures=("png", "pdf")))
     return path
 
 
@@ -193,7 +193,7 @@ def examples_with_steps(material: Material) -> list[Step]:
 
 def test_a_method_without_ram_has_no_target(tmp_path: Path) -> None:
     path = make_run(tmp_path / "run", methods=("ps-nogs",), seeds=(0,))
-    text = Reading(report(Report(path)).read_text()).text
+    text = Reading(draw_report(Report(path)).read_text()).text
     assert "RAM ÷ method" not in text
     assert "There is no target" in text
     assert "never" not in text
@@ -229,7 +229,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     for scores in results["methods"].values():
         del scores["test_auroc"], scores["macs_by_part"]
     RunDirectory(path / "evaluation").save_json("results.json", results)
-    found = Reading(report(Report(path)).read_text())
+    found = Reading(draw_report(Report(path)).read_text())
     assert not (path / "figures").exists()  # written on request alone
     assert set(found.ids) == set(ALWAYS)
     assert "ROC" not in found.text
@@ -239,7 +239,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--run .* holds no evaluation"):
-        report(Report(tmp_path))
+        draw_report(Report(tmp_path))
 
 
 def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> N
     evaluation.save_tensors("examples", {**examples_of(3), **photographs}, grid=dataclasses.asdict(GRID))
     photographed = (run / "report.html").read_bytes()
     page, others = (
-        report(Report(path, publishable=True, figures=("png", "pdf"))).read_bytes() for path in (run, other)
+        draw_report(Report(path, publishable=True, figures=("png", "pdf"))).read_bytes() for path in (run, other)
     )
     assert page == others
     assert page != photographed

@@ -13,7 +13,7 @@ from nogs.report.poster_page import _sections as poster_sections
 from nogs.report.poster_page import lead
 from nogs.report.read import gather
 from nogs.report.style import LIGHT
-from nogs.stages.report import report
+from nogs.stages.report import draw_report
 from reported import make_run, recolours
 
 
@@ -28,7 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
 
 
 def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path: Path) -> None:
-    page = report(Report(runs=runs, out=tmp_path / "poster", figures=("png", "pdf")))
+    page = draw_report(Report(runs=runs, out=tmp_path / "poster", figures=("png", "pdf")))
     assert page == tmp_path / "poster" / "poster.html"
     html = page.read_text()
     assert "http" not in html
@@ -80,4 +80,4 @@ def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
 )
 def test_mistakes_are_told_in_a_line(config: Report, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        report(config)
+        draw_report(config)

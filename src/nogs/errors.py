@@ -1,9 +1,13 @@
-"""The errors that are told in one line: the user's to mend, and what went wrong through nobody's mistake."""
+"""One-line errors: `UserError` (exit code 2) and `RunError` (exit code 1).
+
+A message names an argument as ``name=value``, or as `` `name` `` without a value: ``glimpse_px=40 exceeds
+image_px=32: choose at most 32``. The command line rewrites both as flags (`nogs.cli.in_flags`).
+"""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: it names the file, row or flag, the value and the fix. Exit code 2."""
+    """Invalid input. The message names the file, row or argument, the value and the fix. Exit code 2."""
 
 
 class RunError(Exception):
-    """A run that something outside of it ended; it says how to go on. Exit code 1."""
+    """A run that was ended from outside. The message names the cause and how to continue. Exit code 1."""

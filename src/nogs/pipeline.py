@@ -34,6 +34,7 @@ from nogs.config.stages import (
     Search,
     Train,
 )
+from nogs.config.table import stage_of
 from nogs.data import load
 from nogs.errors import RunError, UserError
 from nogs.runs.device import choose_device
@@ -47,7 +48,7 @@ from nogs.stages.evaluate import evaluate
 from nogs.stages.fit_posterior import fit_posterior
 from nogs.stages.fit_stopping import fit_stopping
 from nogs.stages.record import record
-from nogs.stages.report import report
+from nogs.stages.report import draw_report
 from nogs.stages.search import search
 from nogs.stages.train import train
 from nogs.weights import grid_of
@@ -71,7 +72,8 @@ def run(config: Run) -> RunDirectory:
     Resumed with more methods or seeds, or with CNNs, it trains those that are not there yet.
     """
     if config.machine.resume:
-        extend_run(config.machine.out, "run", config, by=("methods", "seeds", "cnns"), outdated=("evaluation",))
+        outdated = (stage_of(Evaluate).directory,)
+        extend_run(config.machine.out, "run", config, by=("methods", "seeds", "cnns"), outdated=outdated)
     if finished := finished_run(config.machine.out, "run", config, resume=config.machine.resume):
         return finished
     _check(config)
@@ -82,13 +84,13 @@ def run(config: Run) -> RunDirectory:
     _train_side_by_side(jobs, at_once=_at_once(config))
     models = tuple(job.training.machine.out for job in jobs)
     stopping = tuple(job.stopping.machine.out for job in jobs if job.stopping)
-    evaluation = evaluate(Evaluate(_within(config, "evaluation"), models, sequences.path, stopping=stopping))
+    evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
     results = json.loads((evaluation.path / "results.json").read_text())
     if config.cnns:
-        cnns = fit_baselines(Baselines(_within(config, "baselines"), config.source))
+        cnns = fit_baselines(Baselines(_within(config, Baselines), config.source))
         results |= json.loads((cnns.path / "results.json").read_text())
     directory.save_json("results.json", results)
-    report(Report(directory.path))
+    draw_report(Report(directory.path))
     directory.finish()
     return directory
 
@@ -100,7 +102,7 @@ def _searched(config: Run) -> RunDirectory:
     else:
         posterior = fit_posterior(
             FitPosterior(
-                _within(config, "posterior"),
+                _within(config, FitPosterior),
                 config.source,
                 config.geometry,
                 optimisation=Optimisation(
@@ -115,10 +117,10 @@ def _searched(config: Run) -> RunDirectory:
     if config.bank:
         bank = read_run(config.bank, "build-bank")
     else:
-        bank = build_bank(BuildBank(_within(config, "bank"), config.source, mirror=config.mirror))
+        bank = build_bank(BuildBank(_within(config, BuildBank), config.source, mirror=config.mirror))
     return search(
         Search(
-            _within(config, "sequences"),
+            _within(config, Search),
             posterior.path,
             bank.path,
             task=config.source.task if posterior.load_metadata("model")["multilabel"] else None,
@@ -196,8 +198,10 @@ def _check_sequences(config: Run) -> None:
     check_sequences(read_run(config.sequences, "import"), as_json(config.source), as_json(config.geometry))
 
 
-def _within(config: Run, *parts: str) -> Machine:
-    return replace(config.machine, out=config.machine.out.joinpath(*parts), resume=True)
+def _within(config: Run, place: type | str, *parts: str) -> Machine:
+    """Return the machine of a stage: in the directory of its configuration class, or in one of another name."""
+    directory = place if isinstance(place, str) else stage_of(place).directory
+    return replace(config.machine, out=config.machine.out.joinpath(directory, *parts), resume=True)
 
 
 def _at_once(config: Run) -> int:
@@ -208,11 +212,11 @@ def _at_once(config: Run) -> int:
 
 def _job(config: Run, name: str, seed: int, searched: Path, path: Path) -> Job:
     """The training of a method under a seed, from the sequences that its row asks for."""
-    recorded = _within(config, "recorded", f"{TEACHER}-seed{seed}")
-    teacher = _within(config, "train", f"{TEACHER}-seed{seed}").out
+    recorded = _within(config, Record, f"{TEACHER}-seed{seed}")
+    teacher = _within(config, Train, f"{TEACHER}-seed{seed}").out
     sequences = {"none": None, "search": searched, "path": path, "record": recorded.out, "given": config.sequences}
     training = Train(
-        _within(config, "train", f"{name}-seed{seed}"),
+        _within(config, Train, f"{name}-seed{seed}"),
         config.source,
         config.geometry,
         Optimisation(
@@ -228,7 +232,7 @@ def _job(config: Run, name: str, seed: int, searched: Path, path: Path) -> Job:
         supervision=config.supervision,
     )
     records = method(name).sequences == "record"
-    stops = FitStopping(_within(config, "stopping", f"{name}-seed{seed}"), training.machine.out)
+    stops = FitStopping(_within(config, FitStopping, f"{name}-seed{seed}"), training.machine.out)
     return Job(
         training,
         Record(recorded, teacher, annotate=config.annotate) if records else None,

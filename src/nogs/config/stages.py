@@ -33,7 +33,7 @@ from nogs.config.groups import (
 
 @dataclass(frozen=True)
 class FitPosterior(Bounded):
-    """Fit the posterior over the label given any set of glimpses (`nogs fit-posterior`)."""
+    """Fit the posterior over the label given any set of glimpses."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -48,7 +48,7 @@ class FitPosterior(Bounded):
 
 @dataclass(frozen=True)
 class BuildBank(Bounded):
-    """Index images for retrieval by PCA: the training images, or a bank of others (`nogs build-bank`)."""
+    """Index images for retrieval by PCA: the training images, or a bank of others."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -63,7 +63,7 @@ class BuildBank(Bounded):
 
 @dataclass(frozen=True)
 class Search(Bounded):
-    """Find near-optimal glimpse sequences (`nogs search`)."""
+    """Find near-optimal glimpse sequences."""
 
     machine: Machine
     posterior: Path
@@ -89,7 +89,7 @@ class Search(Bounded):
 
 @dataclass(frozen=True)
 class Train(Bounded):
-    """Train a hard attention network by one of the methods (`nogs train`)."""
+    """Train a hard attention network by one of the methods."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -112,7 +112,7 @@ class Train(Bounded):
 
 @dataclass(frozen=True)
 class Record(Bounded):
-    """Record where a trained network looks, as sequences for others to learn from (`nogs record`)."""
+    """Record where a trained network looks, as sequences for others to learn from."""
 
     machine: Machine
     model: Path
@@ -123,7 +123,7 @@ class Record(Bounded):
 
 @dataclass(frozen=True)
 class FitStopping(Bounded):
-    """Fit heads that say when a trained network has looked enough (`nogs fit-stopping`)."""
+    """Fit heads that say when a trained network has looked enough."""
 
     machine: Machine
     model: Path
@@ -137,7 +137,7 @@ class FitStopping(Bounded):
 
 @dataclass(frozen=True)
 class ImportSequences(Bounded):
-    """Take glimpse sequences that were made elsewhere (`nogs sequences import`)."""
+    """Take glimpse sequences that were made elsewhere."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -156,7 +156,7 @@ class ImportSequences(Bounded):
 
 @dataclass(frozen=True)
 class ExportSequences:
-    """Write glimpse sequences for others, as top-left pixels (`nogs sequences export`)."""
+    """Write glimpse sequences for others, as top-left pixels."""
 
     sequences: Path
     """run directory of search, record or sequences import"""
@@ -168,7 +168,7 @@ class ExportSequences:
 
 @dataclass(frozen=True)
 class Evaluate(Bounded):
-    """Record what each trained network sees and says of every test image, and sum it up (`nogs evaluate`)."""
+    """Record what each trained network sees and says of every test image, and sum it up."""
 
     machine: Machine
     models: tuple[Path, ...]
@@ -183,7 +183,7 @@ class Evaluate(Bounded):
 
 @dataclass(frozen=True)
 class Baselines(Bounded):
-    """Train small whole-image CNNs of many costs, and a large one as the upper bound (`nogs baselines`)."""
+    """Train small whole-image CNNs of many costs, and a large one as the upper bound."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -220,7 +220,7 @@ class FitCNN(Bounded):
 
 @dataclass(frozen=True)
 class Report:
-    """Draw report.html of one run, or poster.html of several (`nogs report`); computes nothing new."""
+    """Draw report.html of one run, or poster.html of several; computes nothing new."""
 
     run: Path | None = None
     """directory of `nogs run` or `nogs demo`; its report is written there"""
@@ -236,7 +236,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Run(Bounded):
-    """The whole pipeline on your images: posterior, bank, search, training, report (`nogs run`)."""
+    """The whole pipeline on your images: posterior, bank, search, training, report."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -246,7 +246,7 @@ class Run(Bounded):
     methods: Names = ("ram", "ps-nogs")
     """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random, centre and path"""
     sequences: Path | None = None
-    """run directory of sequences for ps-hgs (`nogs sequences import`)"""
+    """run directory of sequences for ps-hgs"""
     posterior: Path | None = None
     """run directory of fit-posterior to use instead of fitting one; one of many labels serves each --task"""
     bank: Path | None = None
@@ -277,7 +277,7 @@ class Run(Bounded):
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify images with a trained model (`nogs predict`)."""
+    """Classify images with a trained model."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
     """run directory of train"""

@@ -15,6 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from safetensors import safe_open
 from torch import Tensor
 
+from nogs.config.stages import Baselines, Evaluate, Search, Train
+from nogs.config.table import stage_of
 from nogs.errors import UserError
 from nogs.evaluation.uncertainty import McNemar
 from nogs.glimpses.grid import Grid
@@ -97,16 +99,16 @@ class Material:
 
 def gather(path: Path, *, flag: str = "--run") -> Material:
     """Read the run in ``path``. Raises UserError, in the name of ``flag``, if it holds no finished evaluation."""
-    if not (path / "evaluation").is_dir():
+    if not (path / stage_of(Evaluate).directory).is_dir():
         raise UserError(f"{flag} {path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
-    evaluation = read_run(path / "evaluation", "evaluate")
+    evaluation = read_run(path / stage_of(Evaluate).directory, "evaluate")
     results = json.loads((evaluation.path / "results.json").read_text())
     runs = {
-        name: [_finished(path / "train" / f"{name}-seed{seed}") for seed in scores["seeds"]]
+        name: [_finished(path / stage_of(Train).directory / f"{name}-seed{seed}") for seed in scores["seeds"]]
         for name, scores in results["methods"].items()
     }
     trained = [run for of_method in runs.values() for run in of_method if run is not None]
-    searched = _finished(path / "sequences")
+    searched = _finished(path / stage_of(Search).directory)
     examples, grid, mean_image = _examples(evaluation)
     stopping_method = stopping_method_of(evaluation)
     locations = len(grid) if grid is not None else 0
@@ -141,7 +143,7 @@ def _provenance(path: Path) -> dict[str, Any]:
 
 def _cnns(path: Path, results: dict[str, Any]) -> dict[str, Any]:
     """What `nogs baselines` found, if it is part of this run."""
-    baselines = _finished(path / "baselines")
+    baselines = _finished(path / stage_of(Baselines).directory)
     return json.loads((baselines.path / "results.json").read_text()) if baselines else results
 
 

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nogs.config.table import command_of
 from nogs.errors import UserError
 from nogs.runs.files import whole_lines, write_whole
 from nogs.runs.identity import as_json, first_difference
@@ -169,7 +170,7 @@ def read_run(path: Path, stage: str) -> RunDirectory:
 
 def _command(stage: str) -> str:
     """Return the command of a stage, for error texts."""
-    return "`nogs sequences import`" if stage == "import" else f"`nogs {stage}`"
+    return f"`nogs {command_of(stage)}`"
 
 
 def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -> None:

@@ -13,7 +13,7 @@ from nogs.report.read import gather
 from nogs.runs.directory import RunDirectory
 
 
-def report(config: Report) -> Path:
+def draw_report(config: Report) -> Path:
     """Write the page, and figures in files if asked for, to the directory of the run or poster; return its path."""
     for kind in config.figures:
         if kind not in FORMATS:

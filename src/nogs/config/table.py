@@ -1,0 +1,82 @@
+"""The table of stages: one row a stage. The command line, `import nogs` and the pipeline's directories follow it.
+
+To add a stage, write its configuration (`nogs.config.stages`), its function (a file in `nogs.stages`) and a row.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from nogs.config.stages import (
+    Baselines,
+    BuildBank,
+    Evaluate,
+    ExportSequences,
+    FitPosterior,
+    FitStopping,
+    ImportSequences,
+    Predict,
+    Record,
+    Report,
+    Run,
+    Search,
+    Train,
+)
+
+
+class Stage(NamedTuple):
+    """A row of the table.
+
+    ``name``: the stage in config.json and, after its ``group``, on the command line.
+    ``config``: its configuration; the first line of the docstring describes the stage.
+    ``verb``: its function, as "module:function", imported when the stage runs.
+    ``directory``: where the pipeline puts its runs, below the pipeline's own directory; empty if it has none there.
+    """
+
+    name: str
+    config: type
+    verb: str
+    directory: str = ""
+    group: str = ""
+
+    @property
+    def command(self) -> str:
+        """What is typed after ``nogs``: "train", "sequences import"."""
+        return f"{self.group} {self.name}".lstrip()
+
+    @property
+    def function(self) -> str:
+        """The name of the function in Python: "fit_posterior"."""
+        return self.verb.partition(":")[2]
+
+    @property
+    def description(self) -> str:
+        """One line, without a full stop."""
+        return (self.config.__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+STAGES = (
+    Stage("run", Run, "nogs.pipeline:run"),
+    Stage("fit-posterior", FitPosterior, "nogs.stages.fit_posterior:fit_posterior", "posterior"),
+    Stage("build-bank", BuildBank, "nogs.stages.build_bank:build_bank", "bank"),
+    Stage("search", Search, "nogs.stages.search:search", "sequences"),
+    Stage("train", Train, "nogs.stages.train:train", "train"),
+    Stage("record", Record, "nogs.stages.record:record", "recorded"),
+    Stage("fit-stopping", FitStopping, "nogs.stages.fit_stopping:fit_stopping", "stopping"),
+    Stage("import", ImportSequences, "nogs.stages.import_sequences:import_sequences", group="sequences"),
+    Stage("export", ExportSequences, "nogs.stages.export_sequences:export_sequences", group="sequences"),
+    Stage("evaluate", Evaluate, "nogs.stages.evaluate:evaluate", "evaluation"),
+    Stage("baselines", Baselines, "nogs.stages.baselines:fit_baselines", "baselines"),
+    Stage("report", Report, "nogs.stages.report:draw_report"),
+    Stage("predict", Predict, "nogs.stages.predict:predict"),
+)
+
+
+def stage_of(config: type) -> Stage:
+    """Return the stage that a configuration class belongs to."""
+    return next(stage for stage in STAGES if stage.config is config)
+
+
+def command_of(name: str) -> str:
+    """Return the command of the stage ``name`` of a config.json, or ``name`` itself where it has none."""
+    return next((stage.command for stage in STAGES if stage.name == name), name)
