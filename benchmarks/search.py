@@ -37,14 +37,15 @@ from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RaceOptions, RetrievalOptions, Source
 from nogs.config.stages import BuildBank, FitPosterior
 from nogs.data import ImageSet, load
-from nogs.design.gain_maps import Maps, map_next
+from nogs.design.gain_maps import Maps, exhaustive
 from nogs.design.greedy import choose, regret
-from nogs.design.race import race_next
+from nogs.design.race import Race
 from nogs.evaluation.cost import count_macs
 from nogs.evaluation.examples import posterior_log_probs
 from nogs.glimpses.fovea import Glimpses, look
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
+from nogs.posterior.protocol import Candidates
 from nogs.runs.device import chance, choose_device, design_dtype
 from nogs.stages.build_bank import build_bank
 from nogs.stages.fit_posterior import fit_posterior
@@ -103,7 +104,7 @@ def main(config: Benchmark) -> None:
             seen = look(data.images, ours.grid, cells, rows)
             completed = retrieval(seen, groups=data.groups[rows], generator=chance(0, 6, 0, t))
             figures += _compare(config, avp, ours, seen, completed, t=t, ceiling=ceiling)
-            gain = map_next(ours, seen, completed).eig
+            gain = exhaustive(ours, seen, completed, generator=chance(0)).eig
             cells = torch.cat((cells, choose(gain, cells)[:, None]), dim=1)
     if config.out:
         config.out.write_text(json.dumps(figures, indent=1))
@@ -126,14 +127,14 @@ def _accuracies(
     for t in range(1, T):
         seen = look(data.images, ours.grid, designed, rows)
         completed = retrieval(seen, groups=data.groups[rows], generator=chance(0, 9, t))
-        maps = race_next(ours, seen, completed, options=config.race, criterion="eig", generator=chance(0, 9, 0, t))
+        maps = Race(config.race, "eig")(ours, seen, completed, generator=chance(0, 9, 0, t))
         designed = torch.cat((designed, choose(maps.eig, designed)[:, None]), dim=1)
     anywhere = torch.randint(len(ours.grid), designed.shape, generator=chance(0, 9))
     figures = []
     print(f"\nnats of the label, t = 1..{T}, {len(rows)} validation images")
     for name, posterior in (("AVP-CNN", avp), ("lookahead", ours)):
         for places, cells in (("designed", designed), ("random", anywhere)):
-            log_probs = posterior_log_probs(posterior, data, rows, cells, None, posterior.focus.device)
+            log_probs = posterior_log_probs(posterior, data, rows, cells)
             labels = data.labels[rows, None, None].expand(-1, T, 1)
             nll = [round(value, 3) for value in (-log_probs.gather(-1, labels)[..., 0]).mean(0).tolist()]
             figures.append({"posterior": name, "places": places, "nll_nats_by_glimpse": nll})
@@ -144,7 +145,8 @@ def _accuracies(
 def _first(posterior: Either, retrieval: Retrieval, images: int) -> Tensor:
     draws = retrieval.unconditional(256, generator=chance(0, 5))
     nothing = look(draws.images[:1], posterior.grid, torch.empty(1, 0, dtype=torch.long))
-    return choose(map_next(posterior, nothing, draws).eig, torch.empty(1, 0, dtype=torch.long)).expand(images)[:, None]
+    gain = exhaustive(posterior, nothing, draws, generator=chance(0)).eig
+    return choose(gain, torch.empty(1, 0, dtype=torch.long)).expand(images)[:, None]
 
 
 def _compare(
@@ -153,22 +155,22 @@ def _compare(
     """A line a search, and its figures; the first is the yardstick of the others."""
     B, L = len(seen.cells), len(avp.grid)
     whole = len(completed.owners) * L
-    device = avp.focus.device
+    device = avp.device
     there = seen.to(device), completed.to(device)
     each = _seconds_each(avp, *there)
     exact: Maps | None = None
     if each * whole / B <= config.patience:
-        exact, seconds = _timed(lambda: map_next(avp, seen, completed))
+        exact, seconds = _timed(lambda: exhaustive(avp, seen, completed, generator=chance(0)))
     else:
         seconds = each * whole
     lines = [("AVP-CNN, exhaustive" + (" (extrapolated)" if exact is None else ""), avp, seconds, whole, exact)]
 
     def raced(posterior: Either) -> Maps:
-        return race_next(posterior, seen, completed, options=config.race, criterion="eig", generator=chance(0, 8, t))
+        return Race(config.race, "eig")(posterior, seen, completed, generator=chance(0, 8, t))
 
     for name, posterior, how in (
         ("AVP-CNN, race", avp, lambda: raced(avp)),
-        ("lookahead, exhaustive", ours, lambda: map_next(ours, seen, completed)),
+        ("lookahead, exhaustive", ours, lambda: exhaustive(ours, seen, completed, generator=chance(0))),
         ("lookahead, race", ours, lambda: raced(ours)),
     ):
         maps, took = _timed(how)
@@ -189,7 +191,7 @@ def _compare(
         said = ""
         if exact is not None and maps is not None:
             lost = regret(
-                exact.eig, choose(maps.eig, seen.cells), looked_at=seen.cells, population=exact.eig.mean(0), pooling=0.0
+                exact.eig, choose(maps.eig, seen.cells), visited=seen.cells, population=exact.eig.mean(0), pooling=0.0
             )
             row |= {"regret_mean_nats": lost.mean().item(), "regret_p95_nats": lost.quantile(0.95).item()}
             said = f"   regret {lost.mean():.4f} mean, {lost.quantile(0.95):.4f} p95 nats"
@@ -211,11 +213,11 @@ def _timed(work) -> tuple[Maps, float]:  # type: ignore[no-untyped-def] # () -> 
 def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> float:
     """Of one evaluation, over a sample."""
     every = torch.arange(SAMPLE, device=completed.owners.device)
-    rows, cells = every % len(completed.owners), every * 7 % len(posterior.grid)
+    candidates = Candidates(every % len(completed.owners), every * 7 % len(posterior.grid))
     best = []
     for _ in range(2):
         started = time.perf_counter()
-        posterior.lookahead(seen, completed.images, completed.owners, rows=rows, cells=cells).cpu()
+        posterior.lookahead(seen, completed.images, completed.owners, candidates).logits.cpu()
         best.append(time.perf_counter() - started)
     return min(best) / SAMPLE
 
@@ -225,15 +227,12 @@ def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
     counts = []
     for n in (256, 512):
         cells = torch.arange(n, device=completed.owners.device) % len(posterior.grid)
-        rows = torch.zeros_like(cells)
-        counts.append(
-            count_macs(
-                posterior,
-                lambda rows=rows, cells=cells: posterior.lookahead(
-                    seen, completed.images, completed.owners, rows=rows, cells=cells
-                ),
-            )
-        )
+        candidates = Candidates(torch.zeros_like(cells), cells)
+
+        def ahead(candidates: Candidates = candidates) -> None:
+            posterior.lookahead(seen, completed.images, completed.owners, candidates)
+
+        counts.append(count_macs(posterior, ahead))
     return (counts[1] - counts[0]) // 256
 
 

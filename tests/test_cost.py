@@ -11,7 +11,7 @@ from nogs.evaluation.cost import ITSELF, breakdown, count_macs, macs_by_glimpse,
 from nogs.glimpses.fovea import Glimpses, nothing_seen
 from nogs.glimpses.grid import Grid
 from nogs.posterior.lookahead import LookaheadPosterior
-from nogs.posterior.protocol import lookahead_everywhere
+from nogs.posterior.protocol import every_candidate
 from nogs.stopping.heads import StoppingHeads
 
 PAPER = {
@@ -97,7 +97,7 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     completions, owners = images.expand(P, -1, -1, -1), torch.zeros(P, dtype=torch.long)
 
     def ahead() -> None:
-        lookahead_everywhere(posterior, seen, completions, owners)
+        posterior.lookahead(seen, completions, owners, every_candidate(P, L, images.device))
 
     by_hand = {
         # Beside its cell, in its own code: the state's product once, what arrives at every candidate.
@@ -110,7 +110,8 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     assert breakdown(posterior, ahead) == by_hand
     assert count_macs(posterior, ahead) == sum(by_hand.values())
     nothing = nothing_seen(images, grid)
-    assert breakdown(posterior, lambda: lookahead_everywhere(posterior, nothing, images, owners[:1]))[ITSELF] == (
+    candidates = every_candidate(1, L, images.device)
+    assert breakdown(posterior, lambda: posterior.lookahead(nothing, images, owners[:1], candidates))[ITSELF] == (
         recalled + L * arriving
     )
 

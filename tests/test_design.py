@@ -8,11 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Bernoulli, Categorical
 
 from nogs.completion.protocol import Completions
-from nogs.design.gain_maps import Criterion, Maps, map_next
+from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
 from nogs.design.greedy import DesignedSequences, choose, design_sequences, regret
 from nogs.glimpses.fovea import Glimpses, look, nothing_seen
+from nogs.posterior.protocol import Candidates, LabelDistribution, OneLabel
 from world import TILES, ExactPosterior, Seen, World, random_world, seen_in
 
 CROWDED = random_world(5, atoms=32, image_px=5, offsets_px=(0, 2, 3))
@@ -24,20 +26,16 @@ ATOMS = [0, 5, 11, -1]
 """The last shares its image with another label."""
 
 
-class Exact(ExactPosterior):
-    """The world's posterior; `focus` is part of the protocol, and design has no use for it."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(world)
-        self.focus = torch.full((len(world.cells),), 1 / len(world.cells))
-
-
 class ExactCompletion:
-    """Every atom that agrees with what was seen, with its posterior weight. Remembers what it was asked."""
+    """Every atom that agrees with what was seen, with its posterior weight. Records its calls."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.asked: list[tuple[Glimpses, list[int], int]] = []
+
+    def unconditional(self, count: int, *, generator: Generator) -> Completions:
+        """Every atom with its prior weight, whatever the count."""
+        return anything(self.world)
 
     def __call__(self, seen: Glimpses, *, groups: Tensor, generator: Generator) -> Completions:
         self.asked.append((seen, groups.tolist(), generator.initial_seed()))
@@ -90,7 +88,7 @@ def assert_same_maps(got: Maps, expected: Maps) -> None:
 @pytest.mark.parametrize("cells", SO_FAR, ids=len)
 def test_maps_and_choice_are_the_brute_force_ones(world: World, criterion: Criterion, cells: list[int]) -> None:
     seen, histories, completions = situation(world, cells)
-    design = map_next(Exact(world), seen, completions)
+    design = maps_of(ExactPosterior(world), seen, completions)
     chosen = choose(design.gain(criterion), seen.cells)
     assert design.epe.dtype == design.eig.dtype == torch.float64
     for row, history in enumerate(histories):
@@ -125,9 +123,13 @@ def anything(world: World) -> Completions:
     )
 
 
+def maps_of(posterior: ExactPosterior, seen: Glimpses, completions: Completions) -> Maps:
+    return exhaustive(posterior, seen, completions, generator=chance(0))
+
+
 def map_first(world: World) -> Maps:
     draws = anything(world)
-    return map_next(Exact(world), nothing_seen(draws.images[:1], world.grid()), draws)
+    return maps_of(ExactPosterior(world), nothing_seen(draws.images[:1], world.grid()), draws)
 
 
 @WORLDS
@@ -142,17 +144,21 @@ def test_the_first_cell_is_everybodys(world: World, criterion: Criterion) -> Non
     assert int(chosen) == world.greedy_cell(())
 
 
-def sequences(world: World, criterion: Criterion, glimpses: int, completion: ExactCompletion) -> DesignedSequences:
-    return design_sequences(
-        Exact(world),
-        completion,
-        world.image_tensor(),
-        torch.arange(len(world.images)) + 100,
-        map_first(world),
-        glimpses=glimpses,
-        criterion=criterion,
-        chance=chance,
-    )
+def sequences(
+    world: World, criterion: Criterion, glimpses: int, completion: ExactCompletion, *, pooling: float = 0.0
+) -> DesignedSequences:
+    """Design for every atom of the world, each of a group of its own."""
+    images, count = world.image_tensor(), len(world.images)
+    gain_map = CompletionGainMap(ExactPosterior(world), completion, exhaustive, unconditional=1)
+
+    def maps_at(cells: Tensor) -> Maps:
+        if cells.shape[1] == 0:
+            nothing = nothing_seen(images[:1], world.grid())
+            return gain_map(nothing, groups=torch.tensor([0]), generator=chance(0)).expand(count)
+        groups = torch.arange(count) + 100
+        return gain_map(look(images, world.grid(), cells), groups=groups, generator=chance(cells.shape[1]))
+
+    return design_sequences(maps_at, count, glimpses=glimpses, criterion=criterion, pooling=pooling)
 
 
 @WORLDS
@@ -207,8 +213,8 @@ def test_the_order_of_completions_says_nothing(world: World, criterion: Criterio
     shuffled = Completions(
         completions.images[order], completions.owners[order], completions.weights[order], completions.effective
     )
-    expected = map_next(Exact(world), seen, completions)
-    got = map_next(Exact(world), seen, shuffled)
+    expected = maps_of(ExactPosterior(world), seen, completions)
+    got = maps_of(ExactPosterior(world), seen, shuffled)
     # Cells that tie may change places with the order of summation.
     torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
     torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
@@ -230,8 +236,8 @@ def test_a_completion_counts_as_much_as_its_weight(world: World, criterion: Crit
         (completions.weights[:, None] * share).flatten(),
         completions.effective,
     )
-    expected = map_next(Exact(world), seen, completions)
-    got = map_next(Exact(world), seen, doubled)
+    expected = maps_of(ExactPosterior(world), seen, completions)
+    got = maps_of(ExactPosterior(world), seen, doubled)
     torch.testing.assert_close(got.epe, expected.epe, rtol=0, atol=1e-12)
     torch.testing.assert_close(got.eig, expected.eig, rtol=0, atol=1e-12)
 
@@ -239,7 +245,7 @@ def test_a_completion_counts_as_much_as_its_weight(world: World, criterion: Crit
 @WORLDS
 def test_an_image_does_not_depend_on_the_others(world: World) -> None:
     seen, _, completions = situation(world, [4])
-    together = map_next(Exact(world), seen, completions)
+    together = maps_of(ExactPosterior(world), seen, completions)
     chosen = choose(together.eig, seen.cells)
     for row in range(len(ATOMS)):
         mine = completions.owners == row
@@ -249,25 +255,23 @@ def test_an_image_does_not_depend_on_the_others(world: World) -> None:
             completions.weights[mine],
             completions.effective[row : row + 1],
         )
-        one = map_next(Exact(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone)
+        one = maps_of(ExactPosterior(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone)
         assert_same_maps(one, Maps(*(column[[row]] for column in together[:3]), together.evaluations))
         assert torch.equal(choose(one.eig, seen.cells[[row]]), chosen[[row]])
 
 
-class OneAgainstTheRest(Exact):
+class OneAgainstTheRest(ExactPosterior):
     """The world's posterior as that of a multi-label set: label k is whether the class is k."""
 
-    multilabel = True
-
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
-        told = super().lookahead(seen, completions, owners, rows=rows, cells=cells)
-        return told.exp().clamp(1e-15, 1 - 1e-15).logit()
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Bernoulli:
+        probs = super().lookahead(seen, completions, owners, candidates).probs
+        return Bernoulli(logits=probs.clamp(1e-15, 1 - 1e-15).logit())
 
 
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_one_label_of_a_multi_label_posterior(label: int) -> None:
     seen, histories, completions = situation(TILES, [0, 5])
-    design = map_next(OneAgainstTheRest(TILES), seen, completions, label=label)
+    design = maps_of(OneLabel(OneAgainstTheRest(TILES), label), seen, completions)
     chosen = choose(design.gain("epe"), seen.cells)
     binary = replace(TILES, labels=tuple(int(other == label) for other in TILES.labels))
     for row, history in enumerate(histories):
@@ -280,17 +284,15 @@ def test_one_label_of_a_multi_label_posterior(label: int) -> None:
 def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
     """A posterior of made-up numbers, for which the two forms of the gain disagree."""
 
-    class MadeUp(Exact):
-        def lookahead(
-            self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor
-        ) -> Tensor:
+    class MadeUp(ExactPosterior):
+        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
             noise = torch.randn(len(owners), 9, 3, generator=Generator().manual_seed(2), dtype=torch.float64)
             # Sure of one class at cells 6 to 8, whatever is seen there.
             sure = torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
-            return (2 * noise + sure)[rows, cells]
+            return LabelDistribution((2 * noise + sure)[candidates].log_softmax(-1))
 
     seen, _, completions = situation(TILES, [4])
-    design = map_next(MadeUp(TILES), seen, completions)
+    design = maps_of(MadeUp(TILES), seen, completions)
     chosen = choose(design.gain(criterion), seen.cells)
     score = {"epe": -design.epe, "eig": design.eig}
     for row, cell in enumerate(chosen.tolist()):
@@ -305,25 +307,14 @@ def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
 def test_every_evaluation_is_counted(world: World, criterion: Criterion) -> None:
     seen, histories, completions = situation(world, [4])
     asked = sum(len(world.completions(history)) for history in histories) * len(world.cells)
-    assert map_next(Exact(world), seen, completions).evaluations == asked
+    assert maps_of(ExactPosterior(world), seen, completions).evaluations == asked
 
 
 @CRITERIA
 def test_fully_pooled_is_the_best_path_for_the_average_image(criterion: Criterion) -> None:
     """At c = 1 every atom takes the cell of the greatest expected gain over atoms: brute force over the world."""
     world = CROWDED
-    completion = ExactCompletion(world)
-    found = design_sequences(
-        Exact(world),
-        completion,
-        world.image_tensor(),
-        torch.arange(len(world.images)) + 100,
-        map_first(world),
-        glimpses=3,
-        criterion=criterion,
-        pooling=1.0,
-        chance=chance,
-    )
+    found = sequences(world, criterion, 3, ExactCompletion(world), pooling=1.0)
     path = found.cells[0].tolist()
     assert (found.cells == found.cells[0]).all()
     for t in range(3):
@@ -353,7 +344,7 @@ def test_regret_is_what_the_choice_leaves_on_the_table() -> None:
     lost = regret(
         gain,
         torch.tensor([1, 1, 0]),
-        looked_at=torch.tensor([[3], [3], [0]]),
+        visited=torch.tensor([[3], [3], [0]]),
         population=torch.tensor([0.0, 2.0, 4.0, 0.0]),
         pooling=0.5,
     )

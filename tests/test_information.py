@@ -84,7 +84,7 @@ def test_the_worlds_are_worth_testing_on() -> None:
 def test_the_world_and_the_exact_posterior_tell_the_same(world: World) -> None:
     cells = torch.tensor([[0, 4, 5]]).expand(len(world.images), -1)
     glimpses = look(world.image_tensor(), world.grid(), cells)
-    by_glimpse = ExactPosterior(world).logits_by_glimpse(glimpses).exp()
+    by_glimpse = ExactPosterior(world).by_glimpse(glimpses).probs
     for atom in range(len(world.images)):
         for t in range(3):
             expected = world.posterior(world.look(atom, [0, 4, 5][: t + 1]))

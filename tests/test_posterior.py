@@ -15,10 +15,10 @@ import nogs.posterior.masked_cnn
 import nogs.runs.device
 from nogs.glimpses.fovea import Glimpses
 from nogs.glimpses.grid import Grid
-from nogs.posterior.lookahead import LookaheadPosterior, _gru
+from nogs.posterior.lookahead import LookaheadPosterior, _gru_step
 from nogs.posterior.masked_cnn import AVPCNN
-from nogs.posterior.protocol import class_log_probs, lookahead_everywhere
-from nogs.stages.fit_posterior import _cells, _gain_by_location, _proposal, nll
+from nogs.posterior.protocol import Candidates, LabelDistribution, OneLabel, distribution, every_candidate
+from nogs.stages.fit_posterior import _draw_cells, _gain_by_location, _proposal, nll
 
 IMAGE_PX, SIZE, CLASSES = 12, 4, 3
 OFFSETS = (0, 3, 6, 8)
@@ -107,14 +107,14 @@ def test_looking_ahead_equals_looking(
 ) -> None:
     """Five completions of three images: the posterior itself, asked after one more glimpse at each cell."""
     monkeypatch.setattr(nogs.posterior.lookahead, "CANDIDATES", candidates)
-    monkeypatch.setattr(nogs.posterior.masked_cnn, "AVP_CANDIDATES", candidates)
+    monkeypatch.setattr(nogs.posterior.masked_cnn, "CANDIDATES", candidates)
     monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device: torch.float32)
     posterior = make(kind, channels=channels, scales=scales, multilabel=multilabel)
     owners, completions = torch.tensor([0, 0, 1, 2, 2]), noise(5, channels, seed=1)
     each = [observe(noise(3, channels)[[row]], cells, scales=scales) for row, cells in enumerate(SEEN[T])]
     seen = Glimpses(*(torch.cat(column) for column in zip(*each, strict=True)))
     with torch.inference_mode():
-        got = class_logits(lookahead_everywhere(posterior, seen, completions, owners), multilabel)
+        got = lookahead_everywhere(posterior, seen, completions, owners)
         assert got.shape == (5, L, CLASSES)
         for p, owner in enumerate(owners.tolist()):
             for cell in range(L):
@@ -133,7 +133,7 @@ def test_candidates_are_looked_ahead_to_in_any_order() -> None:
         rows, cells = torch.tensor([2, 0, 0, 1, 2]), torch.tensor([15, 3, 3, 0, 7])
         with torch.inference_mode():
             everywhere = lookahead_everywhere(posterior, seen, completions, owners)
-            some = posterior.lookahead(seen, completions, owners, rows=rows, cells=cells)
+            some = posterior.lookahead(seen, completions, owners, Candidates(rows, cells)).logits
         torch.testing.assert_close(some, everywhere[rows, cells], rtol=1e-4, atol=1e-5)
 
 
@@ -152,9 +152,10 @@ def test_half_precision_says_nearly_the_same(kind: str, monkeypatch: pytest.Monk
     assert 0 < (half - exact).abs().max() < 0.1 * exact.std()
 
 
-def class_logits(logits: Tensor, multilabel: bool) -> Tensor:
-    """As `Categorical` gives its logits: normalised."""
-    return logits if multilabel else logits.log_softmax(-1)
+def lookahead_everywhere(posterior: Posteriors, seen: Glimpses, completions: Tensor, owners: Tensor) -> Tensor:
+    """The logits of one more glimpse at each of L locations of each of P completions: [P, L, C]."""
+    candidates = every_candidate(len(completions), L, completions.device)
+    return posterior.lookahead(seen, completions, owners, candidates).logits.unflatten(0, (len(completions), L))
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
@@ -163,7 +164,7 @@ def test_each_step_says_what_the_glimpses_so_far_say(kind: str) -> None:
     each = [observe(images[[row]], cells) for row, cells in enumerate(([3, 12, 6], [0, 3, 15], [9, 9, 1], [7, 2, 5]))]
     seen = Glimpses(*(torch.cat(column) for column in zip(*each, strict=True)))
     with torch.inference_mode():
-        by_glimpse = posterior.logits_by_glimpse(seen).log_softmax(-1)
+        by_glimpse = posterior.by_glimpse(seen).logits
         for t in range(3):
             expected = posterior(Glimpses(seen.patches[:, : t + 1], seen.cells[:, : t + 1])).logits
             torch.testing.assert_close(by_glimpse[:, t], expected, rtol=1e-4, atol=1e-5)
@@ -192,7 +193,7 @@ def test_one_step_is_the_gru_cells() -> None:
     torch.manual_seed(0)
     cell = nn.GRUCell(5, 7).double()
     arriving, h = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, 7, dtype=torch.float64)
-    got = _gru(
+    got = _gru_step(
         nn.functional.linear(arriving, cell.weight_ih, cell.bias_ih),
         nn.functional.linear(h, cell.weight_hh, cell.bias_hh),
         h,
@@ -212,19 +213,42 @@ def test_it_gives_the_distribution_that_the_labels_have(kind: str) -> None:
     assert many.batch_shape == (4, CLASSES)
 
 
-def test_class_log_probs() -> None:
+class Fixed:
+    """A multi-label posterior with the same logits for everything."""
+
+    grid, device = Grid(image_px=IMAGE_PX, glimpse_px=SIZE, stride_px=3), torch.device("cpu")
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+
+    def __call__(self, *glimpses: object) -> Bernoulli:
+        return Bernoulli(logits=self.logits)
+
+    by_glimpse = lookahead = __call__
+
+
+def test_one_label_of_many_has_the_log_probabilities_of_its_two_classes() -> None:
     logits = torch.tensor([[0.5, -2.0, 3.0]], dtype=torch.float64)
     total = sum(math.exp(v) for v in (0.5, -2.0, 3.0))
     expected = torch.tensor([[v - math.log(total) for v in (0.5, -2.0, 3.0)]], dtype=torch.float64)
-    torch.testing.assert_close(class_log_probs(logits, multilabel=False), expected)
+    torch.testing.assert_close(distribution(logits, multilabel=False).logits, expected)
     for label, logit in enumerate((0.5, -2.0, 3.0)):
         p = 1 / (1 + math.exp(-logit))
         expected = torch.tensor([[1 - p, p]], dtype=torch.float64).log()
-        torch.testing.assert_close(class_log_probs(logits, multilabel=True, label=label), expected)
-    certain = class_log_probs(torch.tensor([[900.0], [-900.0]]), multilabel=True, label=0)
+        narrowed, seen = OneLabel(Fixed(logits), label), observe(noise(1), [3])
+        nowhere = Candidates(torch.tensor([0]), torch.tensor([0]))
+        ahead = narrowed.lookahead(seen, noise(1), torch.tensor([0]), nowhere)
+        for predicted in (narrowed(seen), narrowed.by_glimpse(seen), ahead):
+            torch.testing.assert_close(predicted.logits, expected)
+    certain = OneLabel(Fixed(torch.tensor([[900.0], [-900.0]])), 0)(observe(noise(2), [3])).logits
     assert torch.equal(certain, torch.tensor([[-900.0, 0.0], [0.0, -900.0]]))
-    with pytest.raises(ValueError, match="number of the label"):
-        class_log_probs(logits, multilabel=True)
+
+
+def test_a_label_distribution_leaves_its_log_probabilities_as_they_are() -> None:
+    log_probs = torch.randn(1000, 7, generator=Generator().manual_seed(0)).log_softmax(-1)
+    labels = torch.arange(1000) % 7
+    assert torch.equal(LabelDistribution(log_probs).logits, log_probs)
+    assert torch.equal(LabelDistribution(log_probs).log_prob(labels), log_probs.gather(1, labels[:, None])[:, 0])
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -243,7 +267,7 @@ def test_the_contract_of_a_network(kind: str, multilabel: bool) -> None:
         assert torch.equal(other(seen).logits, said)
     labels = torch.randint(2, (6, CLASSES)) if multilabel else torch.arange(6) % CLASSES
     posterior.train()
-    nll(posterior.logits_by_glimpse(seen), labels).mean().backward()
+    nll(posterior.by_glimpse(seen), labels[:, None]).mean().backward()
     for name, parameter in posterior.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
@@ -275,13 +299,14 @@ def test_the_papers_backbone_takes_the_mask_as_a_fourth_channel() -> None:
 def test_nll_by_hand() -> None:
     logits = torch.tensor([[[0.0, math.log(3)], [0.0, 0.0]], [[math.log(4), 0.0], [0.0, -math.log(9)]]])
     expected = [[-math.log(3 / 4), math.log(2)], [-math.log(4 / 5), -math.log(9 / 10)]]
-    torch.testing.assert_close(nll(logits, torch.tensor([1, 0])), torch.tensor(expected))
+    one = distribution(logits, multilabel=False)
+    torch.testing.assert_close(nll(one, torch.tensor([[1], [0]])), torch.tensor(expected))
     # The same numbers as two labels: p = 3/4 for a logit of log 3, and so on; the mean over both.
     several = [
         [-(math.log(1 / 2) + math.log(3 / 4)) / 2, math.log(2)],
         [-(math.log(4 / 5) + math.log(1 / 2)) / 2, -(math.log(1 / 2) + math.log(9 / 10)) / 2],
     ]
-    got = nll(logits, torch.tensor([[0, 1], [1, 0]]))
+    got = nll(distribution(logits, multilabel=True), torch.tensor([[[0, 1]], [[1, 0]]]))
     torch.testing.assert_close(got, torch.tensor(several))
 
 
@@ -328,7 +353,7 @@ def test_training_cells_are_drawn_from_the_focus() -> None:
     focus = torch.zeros(L)
     focus[[2, 5, 11, 15]] = torch.tensor([0.6, 0.3, 0.09, 0.01])
     posterior.focus.copy_(focus)
-    cells = _cells(n, T=2, posterior=posterior, generator=Generator().manual_seed(0))
+    cells = _draw_cells(n, T=2, posterior=posterior, generator=Generator().manual_seed(0))
     for drawn in cells.unbind(1):
         counts = drawn.bincount(minlength=L).double()
         assert counts[focus == 0].sum() == 0

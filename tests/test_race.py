@@ -7,25 +7,25 @@ import math
 import pytest
 import torch
 from torch import Generator, Tensor
+from torch.distributions import Categorical
 
 from nogs.completion.protocol import Completions
 from nogs.config.groups import RaceOptions
-from nogs.design.gain_maps import Criterion, Maps, map_next
+from nogs.design.gain_maps import Criterion, Maps, exhaustive
 from nogs.design.greedy import choose, regret
 from nogs.design.race import (
     Entries,
-    _contenders,
+    Race,
     _gains,
     _interpolate,
     _neighbours,
     _nodes,
     _ordered,
     _shares,
-    race_next,
 )
 from nogs.glimpses.fovea import Glimpses, nothing_seen
 from nogs.glimpses.grid import Grid
-from nogs.posterior.protocol import distribution
+from nogs.posterior.protocol import Candidates, distribution
 
 CRITERIA = pytest.mark.parametrize("criterion", ["epe", "eig"])
 GRID = Grid(image_px=44, glimpse_px=4, stride_px=4)
@@ -40,8 +40,7 @@ class Smooth:
     A posterior of closed form, asked about one candidate at a time; ``asked`` counts.
     """
 
-    multilabel = False
-    focus = torch.empty(0)
+    device = torch.device("cpu")
 
     def __init__(self, seed: int = 0) -> None:
         self.grid = GRID
@@ -51,17 +50,18 @@ class Smooth:
         self.sides = torch.where(torch.rand(IMAGES * COMPLETIONS, generator=generator) < 0.5, -1.0, 1.0)
         self.asked = 0
 
-    def __call__(self, glimpses: Glimpses) -> object:
+    def __call__(self, glimpses: Glimpses) -> Categorical:
         return distribution(torch.zeros(len(glimpses.cells), 2), multilabel=False)
 
-    def logits_by_glimpse(self, glimpses: Glimpses) -> Tensor:
-        return torch.zeros(*glimpses.cells.shape, 2)
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical:
+        return distribution(torch.zeros(*glimpses.cells.shape, 2), multilabel=False)
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
+    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
+        rows, cells = candidates
         self.asked += len(rows)
         at = torch.stack((cells // 11, cells % 11), dim=-1)
         bump = 3 * torch.exp(-(at - self.places[rows]).square().sum(-1) / (2 * 1.5**2))
-        return torch.stack((-bump, bump), dim=-1) * self.sides[rows, None]
+        return distribution(torch.stack((-bump, bump), dim=-1) * self.sides[rows, None], multilabel=False)
 
 
 def completed(*, fewer: bool = False) -> tuple[Glimpses, Completions]:
@@ -79,17 +79,20 @@ def completed(*, fewer: bool = False) -> tuple[Glimpses, Completions]:
 
 def race(posterior: Smooth, options: RaceOptions, criterion: Criterion = "eig", **how: float) -> Maps:
     seen, completions = completed()
-    chance = Generator().manual_seed(3)
-    return race_next(posterior, seen, completions, options=options, criterion=criterion, generator=chance, **how)
+    return Race(options, criterion, **how)(posterior, seen, completions, generator=Generator().manual_seed(3))
+
+
+def everywhere(posterior: Smooth, seen: Glimpses, completions: Completions) -> Maps:
+    return exhaustive(posterior, seen, completions, generator=Generator())
 
 
 @CRITERIA
 def test_a_race_that_saves_nothing_is_exhaustive_search(criterion: Criterion) -> None:
     seen, completions = completed()
-    exhaustive, raced = map_next(Smooth(), seen, completions), race(Smooth(), EVERYTHING, criterion)
-    torch.testing.assert_close(raced.epe, exhaustive.epe, rtol=0, atol=1e-6)
-    torch.testing.assert_close(raced.eig, exhaustive.eig, rtol=0, atol=1e-6)
-    assert raced.evaluations == exhaustive.evaluations == IMAGES * COMPLETIONS * 121
+    complete, raced = everywhere(Smooth(), seen, completions), race(Smooth(), EVERYTHING, criterion)
+    torch.testing.assert_close(raced.epe, complete.epe, rtol=0, atol=1e-6)
+    torch.testing.assert_close(raced.eig, complete.eig, rtol=0, atol=1e-6)
+    assert raced.evaluations == complete.evaluations == IMAGES * COMPLETIONS * 121
     assert torch.equal(raced.effective, completions.effective)
 
 
@@ -100,16 +103,16 @@ def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: 
     posterior = Smooth()
     raced = race(posterior, RaceOptions(), criterion, pooling=pooling)
     assert raced.evaluations == posterior.asked
-    exhaustive = map_next(Smooth(), seen, completions)
-    gain, whole = raced.gain(criterion), exhaustive.gain(criterion)
+    complete = everywhere(Smooth(), seen, completions)
+    gain, whole = raced.gain(criterion), complete.gain(criterion)
     lost = regret(
         whole,
         choose(gain, seen.cells, pooling=pooling),
-        looked_at=seen.cells,
+        visited=seen.cells,
         population=gain.mean(0),
         pooling=pooling,
     )
-    assert exhaustive.evaluations > 8 * raced.evaluations
+    assert complete.evaluations > 8 * raced.evaluations
     at_stake = (whole.max(-1).values - whole.mean(-1)).mean()
     assert lost.mean() < 0.02 * at_stake
     assert lost.quantile(0.95) < 0.1 * at_stake
@@ -117,11 +120,11 @@ def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: 
 
 def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> None:
     seen, completions = completed()
-    exhaustive = map_next(Smooth(), seen, completions).eig
+    complete = everywhere(Smooth(), seen, completions).eig
     for confidence, typical, exact in ((0.95, 0.02, 0.0), (1 - 1e-9, 0.001, 0.9)):
         raced = race(Smooth(), RaceOptions(tolerance=0.0, confidence=confidence)).eig
         best = choose(raced, seen.cells)[:, None]
-        error = (raced - exhaustive).gather(1, best).abs()
+        error = (raced - complete).gather(1, best).abs()
         assert error.mean() < typical
         assert (error < 1e-6).float().mean() >= exact
 
@@ -131,9 +134,10 @@ def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
     """A cell that left with a flattering estimate is not chosen after all: of its image, the chosen saw the most."""
 
     class Counting(Smooth):
-        def lookahead(self, *completed: Tensor, rows: Tensor, cells: Tensor) -> Tensor:
+        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
+            rows, cells = candidates
             counts.index_put_((rows // COMPLETIONS, cells), torch.ones_like(rows), accumulate=True)
-            return super().lookahead(*completed, rows=rows, cells=cells)
+            return super().lookahead(seen, completions, owners, candidates)
 
     counts = torch.zeros(IMAGES, 121, dtype=torch.long)
     maps = race(Counting(), RaceOptions(confidence=0.6, tolerance=0.0), criterion)
@@ -155,13 +159,11 @@ def test_more_confidence_asks_more() -> None:
 def test_cells_already_looked_at_do_not_race() -> None:
     """They may be tried in the pilot, since they are part of the map, and are left out of what comes after."""
     posterior, (_, completions) = Smooth(), completed()
-    best = choose(map_next(posterior, *completed()).eig, torch.empty(IMAGES, 0, dtype=torch.long))[:, None]
+    best = choose(everywhere(posterior, *completed()).eig, torch.empty(IMAGES, 0, dtype=torch.long))[:, None]
     seen = Glimpses(torch.zeros(IMAGES, 1, 1, 4, 4, dtype=torch.uint8), best)
-    raced = race_next(
-        posterior, seen, completions, options=RaceOptions(), criterion="eig", generator=Generator().manual_seed(3)
-    )
-    exact = map_next(posterior, seen, completions)
-    lost = regret(exact.eig, choose(raced.eig, best), looked_at=best, population=exact.eig.mean(0), pooling=0.0)
+    raced = Race(RaceOptions(), "eig")(posterior, seen, completions, generator=Generator().manual_seed(3))
+    exact = everywhere(posterior, seen, completions)
+    lost = regret(exact.eig, choose(raced.eig, best), visited=best, population=exact.eig.mean(0), pooling=0.0)
     assert lost.mean() < 0.02
 
 
@@ -174,10 +176,10 @@ def test_images_with_fewer_completions() -> None:
     )
     # The made-up posterior goes by row: move its bumps to where the rows now are.
     posterior.places, posterior.sides = posterior.places[kept], posterior.sides[kept]
-    exhaustive = map_next(posterior, seen, fewer)
-    raced = race_next(posterior, seen, fewer, options=EVERYTHING, criterion="eig", generator=Generator().manual_seed(3))
-    torch.testing.assert_close(raced.eig, exhaustive.eig, rtol=0, atol=1e-6)
-    assert raced.evaluations == exhaustive.evaluations < IMAGES * COMPLETIONS * 121
+    complete = everywhere(posterior, seen, fewer)
+    raced = Race(EVERYTHING, "eig")(posterior, seen, fewer, generator=Generator().manual_seed(3))
+    torch.testing.assert_close(raced.eig, complete.eig, rtol=0, atol=1e-6)
+    assert raced.evaluations == complete.evaluations < IMAGES * COMPLETIONS * 121
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 20])
@@ -240,9 +242,7 @@ def test_a_contender_that_is_better_in_truth_seldom_leaves(criterion: Criterion)
     field = Entries(
         torch.arange(fields).repeat(2), torch.tensor([0, 1]).repeat_interleave(fields), torch.cat((worse, better))
     )
-    left = _contenders(
-        field, weights, torch.zeros(2), criterion=criterion, pooling=0.0, options=RaceOptions(tolerance=0.0)
-    )
+    left = Race(RaceOptions(tolerance=0.0), criterion)._contenders(field, weights, torch.zeros(2))
     assert (~left[fields:]).float().mean() <= 0.08
     epe, eig = _gains(field, weights)
     leads = (-epe if criterion == "epe" else eig).unflatten(0, (2, fields)).argmax(0)

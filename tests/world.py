@@ -16,10 +16,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.distributions import Categorical
+from torch.distributions import Bernoulli, Categorical
 
 from nogs.glimpses.fovea import Glimpses
 from nogs.glimpses.grid import Grid
+from nogs.posterior.protocol import Candidates, LabelDistribution
 
 Image = tuple[tuple[int, ...], ...]
 Patch = tuple[int, ...]
@@ -168,26 +169,29 @@ OVERLAPPING = random_world(4, image_px=5, offsets_px=(0, 2, 3))
 class ExactPosterior:
     """The world's p(θ | glimpses), as `nogs.design` calls a posterior; float64, and log 0 is -inf."""
 
-    multilabel = False
+    device = torch.device("cpu")
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.grid = world.grid()
 
     def __call__(self, glimpses: Glimpses) -> Categorical:
-        return Categorical(logits=self._log_probs([seen_in(glimpses, row) for row in range(len(glimpses.cells))]))
+        return LabelDistribution(self._log_probs([seen_in(glimpses, row) for row in range(len(glimpses.cells))]))
 
-    def logits_by_glimpse(self, glimpses: Glimpses) -> Tensor:
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical:
         B, T = glimpses.cells.shape
-        return torch.stack([self._log_probs([seen_in(glimpses, b)[: t + 1] for t in range(T)]) for b in range(B)])
+        histories = [[seen_in(glimpses, b)[: t + 1] for t in range(T)] for b in range(B)]
+        return LabelDistribution(torch.stack([self._log_probs(of_image) for of_image in histories]))
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, *, rows: Tensor, cells: Tensor) -> Tensor:
+    def lookahead(
+        self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates
+    ) -> Categorical | Bernoulli:
         images = completions[:, 0].tolist()
         histories = []
-        for p, cell in zip(rows.tolist(), cells.tolist(), strict=True):
+        for p, cell in zip(candidates.rows.tolist(), candidates.cells.tolist(), strict=True):
             before = seen_in(seen, int(owners[p]))
             histories.append((*before, (cell, self.world.patch(images[p], cell))))
-        return self._log_probs(histories)
+        return LabelDistribution(self._log_probs(histories))
 
     def _log_probs(self, histories: list[Seen]) -> Tensor:
         return torch.tensor([self.world.posterior(seen) for seen in histories], dtype=torch.float64).log()

@@ -32,6 +32,10 @@ class Completions(NamedTuple):
 class Completion(Protocol):
     """A way to complete images."""
 
+    def unconditional(self, count: int, *, generator: Generator) -> Completions:
+        """Return ``count`` draws of what an image may be before anything was seen, for one owner."""
+        ...
+
     def __call__(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Completions:
         """Complete each of B images given its glimpses (T ≥ 1). No image of its own group may complete it."""
         ...

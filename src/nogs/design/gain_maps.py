@@ -1,26 +1,32 @@
-"""Gain maps: the expected gain of every location in one state of knowledge, in nats."""
+"""Gain maps: the expected gain of every location in one state of knowledge, in nats.
+
+The state of knowledge is the set of glimpses seen so far. `CompletionGainMap` estimates the map from completions of
+what was seen and a posterior (*Near-Optimal Glimpse Sequences*, section 3, eq. 4), by an `Estimator`: `exhaustive`
+evaluates every location on every completion; `nogs.design.race` needs fewer evaluations.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Generator, Tensor
 
-from nogs.completion.protocol import Completions
+from nogs.completion.protocol import Completion, Completions
 from nogs.glimpses.fovea import Glimpses
 from nogs.information import expected_posterior_entropy, mixture_information_gain
-from nogs.posterior.protocol import Posterior, class_log_probs, lookahead_everywhere
+from nogs.posterior.protocol import Posterior, every_candidate
 
 Criterion = Literal["epe", "eig"]
 
 
 class Maps(NamedTuple):
-    """What one more glimpse at each location is expected to tell, in nats: B images, L locations.
+    """Expected effect of one more glimpse at each of L locations, for B states of knowledge, in nats.
 
-    ``effective`` is the effective sample size of the completions behind a map; ``evaluations`` counts what the
-    posterior was asked, one for each location of each completion.
+    ``effective`` is the effective sample size of the completions behind each map; ``evaluations`` counts evaluations
+    of the posterior, one for each pair of location and completion.
     """
 
     epe: Float[Tensor, "B L"]
@@ -29,35 +35,85 @@ class Maps(NamedTuple):
     evaluations: int
 
     def gain(self, criterion: Criterion) -> Float[Tensor, "B L"]:
-        """What is maximised: the mixture EIG, or minus the EPE."""
+        """Return the map to maximise: the mixture EIG, or minus the EPE."""
         return self.eig if criterion == "eig" else -self.epe
 
     def to(self, device: torch.device) -> Maps:
-        """The same on another device."""
+        """Return the same maps on another device."""
         return Maps(self.epe.to(device), self.eig.to(device), self.effective.to(device), self.evaluations)
 
+    def expand(self, count: int) -> Maps:
+        """Return the one map of B = 1 for ``count`` states that are equal, at no further evaluations."""
+        epe, eig, effective = (column.expand(count, *column.shape[1:]) for column in self[:3])
+        return Maps(epe, eig, effective, evaluations=0)
 
-def map_next(posterior: Posterior, seen: Glimpses, completions: Completions, *, label: int | None = None) -> Maps:
-    """EPE and mixture EIG of every location, for each image of ``seen``.
 
-    ``label`` picks one of a multi-label posterior's labels. All is done where the posterior is; the maps come back
-    to where the glimpses are.
+@runtime_checkable
+class GainMap(Protocol):
+    """From states of knowledge to the expected gain of every location."""
+
+    def __call__(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Maps:
+        """Return the maps of B states, of T ≥ 0 glimpses each, on the device of ``seen``.
+
+        ``groups``: the group (person) of each image; no image of its own group may inform its map.
+        """
+        ...
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """From completions of what was seen to maps."""
+
+    def __call__(self, posterior: Posterior, seen: Glimpses, completions: Completions, *, generator: Generator) -> Maps:
+        """Return the maps of the B states of ``seen``, on its device."""
+        ...
+
+
+@dataclass(frozen=True)
+class CompletionGainMap:
+    """The gain map of a posterior of one label and a completion.
+
+    ``unconditional``: the number of draws before anything was seen.
     """
-    home, device = seen.cells.device, posterior.focus.device
+
+    posterior: Posterior
+    completion: Completion
+    estimator: Estimator
+    unconditional: int
+
+    def __call__(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Maps:
+        completions = self.complete(seen, groups=groups, generator=generator)
+        return self.estimator(self.posterior, seen, completions, generator=generator)
+
+    def complete(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Completions:
+        """Return completions of each state. Before the first glimpse all states are equal, so B must be 1."""
+        if seen.cells.shape[1]:
+            return self.completion(seen, groups=groups, generator=generator)
+        if len(seen.cells) != 1:
+            raise ValueError(f"seen has {len(seen.cells)} equal states without a glimpse: give one")
+        return self.completion.unconditional(self.unconditional, generator=generator)
+
+
+def exhaustive(posterior: Posterior, seen: Glimpses, completions: Completions, *, generator: Generator) -> Maps:
+    """Return the EPE and mixture EIG of every location on every completion. ``generator`` is not used.
+
+    The posterior is evaluated on its own device.
+    """
+    home, device = seen.cells.device, posterior.device
     seen, completions = seen.to(device), completions.to(device)
-    logits = lookahead_everywhere(posterior, seen, completions.images, completions.owners)
-    log_probs = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
-    epes, eigs = [], []
+    P, L = len(completions.owners), len(posterior.grid)
+    predicted = posterior.lookahead(seen, completions.images, completions.owners, every_candidate(P, L, device))
+    log_probs = predicted.logits.unflatten(0, (P, L))
+    epe, eig = [], []
     for row in range(len(seen.cells)):
-        mine = completions.owners == row
-        epes.append(expected_posterior_entropy(log_probs[mine], completions.weights[mine]))
-        eigs.append(mixture_information_gain(log_probs[mine], completions.weights[mine]))
-    evaluations = len(completions.owners) * len(posterior.grid)
-    return Maps(torch.stack(epes), torch.stack(eigs), completions.effective, evaluations).to(home)
+        of_row = completions.owners == row
+        epe.append(expected_posterior_entropy(log_probs[of_row], completions.weights[of_row]))
+        eig.append(mixture_information_gain(log_probs[of_row], completions.weights[of_row]))
+    return Maps(torch.stack(epe), torch.stack(eig), completions.effective, P * L).to(home)
 
 
 def pooled(
     gain: Float[Tensor, "B L"], *, population: Float[Tensor, " L"] | None = None, pooling: float
 ) -> Float[Tensor, "B L"]:
-    """The score of every cell: (1 - c) of its own gain and c of the ``population``'s mean, by default of these."""
+    """Return (1 - c) of each image's own gain plus c = ``pooling`` of the ``population``'s mean (default: of these)."""
     return (1 - pooling) * gain + pooling * (gain.mean(0) if population is None else population)

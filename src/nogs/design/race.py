@@ -1,25 +1,26 @@
-"""Where to look next, without trying every location on every completion: coarse to fine, then a race.
+"""The best location without evaluating every location on every completion: coarse to fine, then a race.
 
-Maps are smooth, since neighbouring glimpses overlap, and most locations are soon out of the question:
+Maps are smooth, since neighbouring glimpses overlap, and most locations can be excluded early:
 
-1. *Coarse*: a grid of every s-th cell is tried on a pilot of the completions, and interpolated linearly.
-2. *Fine*: around the best so far, the cells half as far away are tried on the same pilot, then half as far again,
-   down to neighbours.
-3. *Race* (Maron and Moore 1994; paired, Moore and Lee 1994): cells share their completions, so that the
-   difference of two is known better than either. A cell leaves when, at the stated confidence, it cannot beat
-   the leader by more than a tolerance; those left see twice as many completions, until one is left or none is
-   unseen. Who left keeps the estimate that it left with, but none above the winner's: the leader led by what it
-   had seen, which flatters it, and when it has seen more, those that it beat would seem the better ones.
+1. *Coarse*: every s-th cell of the grid is evaluated on a pilot sample of the completions, and the map between them is
+   interpolated linearly.
+2. *Fine*: around the best cells so far, the cells half as far away are evaluated on the same pilot, then half as far
+   again, down to neighbours.
+3. *Race* (Maron and Moore 1994; paired, Moore and Lee 1994): cells share their completions, so the difference of two
+   cells has less variance than either estimate. A cell is eliminated when, at the given confidence, it cannot beat the
+   leader by more than a tolerance. The remaining cells are evaluated on twice as many completions, until one is left
+   or no completion is. Eliminated cells keep their last estimate, lowered to the winner's where it is above: the
+   leader led by an estimate that its selection biased upwards, and further completions remove that bias for it alone.
 
-What a completion says for a cell is -H[g_n] for the expected posterior entropy, and KL(g_n || mean g) for the
-mixture gain: their weighted means over completions are those gains (`nogs.information`).
+The value of a completion for a cell is -H[g_n] for the expected posterior entropy and KL(g_n || mean g) for the
+mixture gain; their weighted means over completions are the two gains (`nogs.information`).
 
-Where maps are pooled (`nogs.design.greedy.choose`), cells compete by their pooled scores: what an image adds of its
-own counts for less, and races are shorter.
+With pooled maps (`nogs.design.greedy.choose`) cells compete by their pooled scores.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -38,109 +39,172 @@ from nogs.information import (
     information_gain_by_completion,
     mixture_information_gain,
 )
-from nogs.posterior.protocol import Posterior, class_log_probs
+from nogs.posterior.protocol import Candidates, Posterior
 
-LEAST = 8
-"""Completions of a pilot, however small its share: fewer say too little of their spread."""
+MIN_PILOT = 8
+"""Completions of a pilot at least: fewer do not estimate a spread."""
 
-HAIR = 1e-6
-"""Nats by which the winner is ahead at least: less would be lost in rounding."""
+MARGIN_NATS = 1e-6
+"""By which the winner's score exceeds all others: a smaller margin could be lost in rounding."""
 
 
 class Entries(NamedTuple):
-    """F cells of images that were tried, each on the first n completions of its image."""
+    """F pairs of image and cell in the race, with the posterior on the first n completions of the image."""
 
     images: Int[Tensor, " F"]
     cells: Int[Tensor, " F"]
     log_probs: Float[Tensor, "F n C"]
 
+    def where(self, kept: Bool[Tensor, " F"]) -> Entries:
+        """Return the entries of a mask."""
+        return Entries(*(column[kept] for column in self))
 
-def race_next(
-    posterior: Posterior,
-    seen: Glimpses,
-    completions: Completions,
-    *,
-    options: RaceOptions,
-    criterion: Criterion,
-    pooling: float = 0.0,
-    label: int | None = None,
-    generator: Generator,
-) -> Maps:
-    """The maps of `map_next`, exact only where the best cell may be, which is where they are greatest.
 
-    A cell that left the race has the estimate that it left with, and one never tried its coarse neighbours', or the
-    winner's where that is less. All is done where the posterior is, and the maps come back to where the glimpses
-    are. ``generator`` shuffles the completions.
-    """
-    home, device = seen.cells.device, posterior.focus.device
-    seen, completions = seen.to(device), completions.to(device)
-    grid, B = posterior.grid, len(seen.cells)
-    rows, weights = _ordered(completions, B, generator)
-    N = rows.shape[1]
-    evaluations = 0
+@dataclass(frozen=True)
+class Race:
+    """The estimator of `nogs.design.gain_maps` that finds the best pooled score with few evaluations."""
 
-    def ask(images: Int[Tensor, " F"], cells: Int[Tensor, " F"], start: int, stop: int) -> Float[Tensor, "F n C"]:
-        nonlocal evaluations
-        real = weights[images, start:stop] > 0
-        evaluations += int(real.sum())
-        at = cells[:, None].expand_as(real)[real]
-        logits = posterior.lookahead(
-            seen, completions.images, completions.owners, rows=rows[images, start:stop][real], cells=at
+    options: RaceOptions
+    criterion: Criterion
+    pooling: float = 0.0
+
+    def __call__(self, posterior: Posterior, seen: Glimpses, completions: Completions, *, generator: Generator) -> Maps:
+        """Return maps that are exact where the best cell may be, which is where they are greatest.
+
+        Eliminated cells have their last estimate, and cells that were not evaluated one interpolated from coarse
+        cells, neither above the winner's. ``generator`` orders the completions. The posterior is evaluated on its own
+        device; the maps are on the device of ``seen``.
+        """
+        home, device = seen.cells.device, posterior.device
+        completions = completions.to(device)
+        samples = _Samples(posterior, seen.to(device), completions, *_ordered(completions, len(seen.cells), generator))
+        n = min(samples.count, max(MIN_PILOT, round(self.options.pilot * samples.count)))
+        maps, entries = self._coarse_to_fine(samples, n)
+        population = maps.gain(self.criterion).mean(0)
+        racing = self._race(samples, entries, maps, population, n)
+        gain = _below_the_winner(maps.gain(self.criterion), racing, population, pooling=self.pooling)
+        maps = maps._replace(eig=gain) if self.criterion == "eig" else maps._replace(epe=-gain)
+        return maps._replace(evaluations=samples.evaluations).to(home)
+
+    def _coarse_to_fine(self, samples: _Samples, n: int) -> tuple[Maps, Entries]:
+        """Steps 1 and 2: maps after the pilot, and the entries evaluated on it."""
+        grid, weights, coarse = samples.posterior.grid, samples.weights, self.options.coarse
+        B, device = len(weights), weights.device
+        nodes = _nodes(grid, coarse).to(device)
+        evaluated = torch.zeros(B, len(grid), dtype=torch.bool, device=device)
+        evaluated[:, nodes.flatten()] = True
+        entries = samples.enter(evaluated, n)
+        epe, eig = (_interpolate(value.unflatten(0, (B, -1)), grid, coarse) for value in _gains(entries, weights))
+        maps = Maps(epe, eig, samples.completions.effective, 0)
+        apart = coarse
+        while apart > 1:
+            apart = (apart + 1) // 2
+            score = pooled(maps.gain(self.criterion), pooling=self.pooling).masked_fill(~evaluated, -torch.inf)
+            best = score.topk(min(self.options.peaks, nodes.numel())).indices
+            new = _neighbours(best, grid, apart) & ~evaluated
+            if not new.any():  # on a small grid every cell is a coarse one
+                continue
+            evaluated |= new
+            fine = samples.enter(new, n)
+            _write(maps, fine, weights)
+            entries = Entries(*(torch.cat(pair) for pair in zip(entries, fine, strict=True)))
+        return maps, entries
+
+    def _race(
+        self, samples: _Samples, entries: Entries, maps: Maps, population: Float[Tensor, " L"], n: int
+    ) -> Bool[Tensor, "B L"]:
+        """Step 3: improve ``maps`` in place where the race goes on; return the cells that were not eliminated."""
+        weights, B = samples.weights, len(samples.weights)
+        visited = (entries.cells[:, None] == samples.seen.cells[entries.images]).any(1)
+        entries = entries.where(~visited)
+        racing = torch.zeros_like(maps.eig, dtype=torch.bool)
+        racing[entries.images, entries.cells] = True
+        while n < samples.count:
+            left = self._contenders(entries, weights, population)
+            racing[entries.images[~left], entries.cells[~left]] = False
+            entries = entries.where(left)
+            entries = entries.where((entries.images.bincount(minlength=B) > 1)[entries.images])
+            if not len(entries.images):
+                break
+            stop = min(2 * n, samples.count)
+            more = samples.evaluate(entries.images, entries.cells, n, stop)
+            entries, n = entries._replace(log_probs=torch.cat((entries.log_probs, more), dim=1)), stop
+            _write(maps, entries, weights)
+        return racing
+
+    def _contenders(
+        self, entries: Entries, weights: Float[Tensor, "B N"], population: Float[Tensor, " L"]
+    ) -> Bool[Tensor, " F"]:
+        """Return the mask of entries that may still beat their image's leader by the tolerance, and of the leaders.
+
+        A Student t bound on weighted paired differences, with the correction for a sample without replacement from a
+        finite number of completions.
+        """
+        n = entries.log_probs.shape[1]
+        shares = _shares(weights, n)[entries.images]
+        value = (
+            information_gain_by_completion(entries.log_probs[:, :, None], shares)[..., 0]
+            if self.criterion == "eig"
+            else -entropy(entries.log_probs)
         )
-        told = class_log_probs(logits, multilabel=posterior.multilabel, label=label)
-        return told.new_zeros(*real.shape, told.shape[-1]).masked_scatter(real[..., None], told)
+        score = (1 - self.pooling) * (shares * value).sum(-1) + self.pooling * population[entries.cells]
+        greatest = score.new_full((len(weights),), -torch.inf).scatter_reduce(0, entries.images, score, "amax")
+        leading = (score == greatest[entries.images]).nonzero()[:, 0]
+        none = torch.zeros(len(weights), dtype=torch.long, device=leading.device)
+        leader = none.scatter(0, entries.images[leading], leading)[entries.images]
+        difference = value - value[leader]
+        spread = difference - (shares * difference).sum(-1, keepdim=True)
+        unseen = (1 - weights[:, :n].sum(-1)).clamp_min(0)[entries.images]
+        error = ((shares * spread).square().sum(-1) * unseen * n / (n - 1)).sqrt()
+        reach = score - score[leader] + (1 - self.pooling) * stdtrit(n - 1, self.options.confidence) * error
+        return (reach > self.options.tolerance) | (leader == torch.arange(len(leader), device=leader.device))
 
-    def enter(wanted: Bool[Tensor, "B L"], n: int) -> Entries:
-        images, cells = wanted.nonzero(as_tuple=True)
-        return Entries(images, cells, ask(images, cells, 0, n))
 
-    n = min(N, max(LEAST, round(options.pilot * N)))
-    nodes = _nodes(grid, options.coarse).to(device)
-    tried = torch.zeros(B, len(grid), dtype=torch.bool, device=device)
-    tried[:, nodes.flatten()] = True
-    field = enter(tried, n)
-    epe, eig = (_interpolate(value.unflatten(0, (B, -1)), grid, options.coarse) for value in _gains(field, weights))
-    maps = Maps(epe, eig, completions.effective, 0)
-    apart = options.coarse
-    while apart > 1:
-        apart = (apart + 1) // 2
-        score = pooled(maps.gain(criterion), pooling=pooling).masked_fill(~tried, -torch.inf)
-        best = score.topk(min(options.peaks, nodes.numel())).indices
-        new = _neighbours(best, grid, apart) & ~tried
-        if not new.any():  # a small grid: its coarse cells are as near
-            continue
-        tried |= new
-        fine = enter(new, n)
-        _note(maps, fine, weights)
-        field = Entries(*(torch.cat(pair) for pair in zip(field, fine, strict=True)))
-    population = maps.gain(criterion).mean(0)
-    field = _only(field, ~(field.cells[:, None] == seen.cells[field.images]).any(1))
-    racing = torch.zeros_like(tried)
-    racing[field.images, field.cells] = True
-    while n < N:
-        left = _contenders(field, weights, population, criterion=criterion, pooling=pooling, options=options)
-        racing[field.images[~left], field.cells[~left]] = False
-        field = _only(field, left)
-        field = _only(field, (field.images.bincount(minlength=B) > 1)[field.images])
-        if not len(field.images):
-            break
-        stop = min(2 * n, N)
-        more = ask(field.images, field.cells, n, stop)
-        field, n = field._replace(log_probs=torch.cat((field.log_probs, more), dim=1)), stop
-        _note(maps, field, weights)
-    gain = _below_the_winner(maps.gain(criterion), racing, population, pooling=pooling)
-    maps = maps._replace(eig=gain) if criterion == "eig" else maps._replace(epe=-gain)
-    return maps._replace(evaluations=evaluations).to(home)
+@dataclass
+class _Samples:
+    """The posterior on completions in random order: the first n of ``rows`` are each image's sample of size n.
+
+    ``weights`` are those of ``rows``, 0 where an image has fewer completions than others. ``evaluations`` counts.
+    """
+
+    posterior: Posterior
+    seen: Glimpses
+    completions: Completions
+    rows: Int[Tensor, "B N"]
+    weights: Float[Tensor, "B N"]
+    evaluations: int = field(default=0, init=False)
+
+    @property
+    def count(self) -> int:
+        return self.rows.shape[1]
+
+    def evaluate(
+        self, images: Int[Tensor, " F"], cells: Int[Tensor, " F"], start: int, stop: int
+    ) -> Float[Tensor, "F n C"]:
+        """Return the log-probabilities on completions ``start`` to ``stop`` of each image, one more glimpse at a cell.
+
+        They are 0 where an image has no such completion.
+        """
+        real = self.weights[images, start:stop] > 0
+        self.evaluations += int(real.sum())
+        candidates = Candidates(self.rows[images, start:stop][real], cells[:, None].expand_as(real)[real])
+        predicted = self.posterior.lookahead(self.seen, self.completions.images, self.completions.owners, candidates)
+        log_probs = predicted.logits
+        return log_probs.new_zeros(*real.shape, log_probs.shape[-1]).masked_scatter(real[..., None], log_probs)
+
+    def enter(self, cells: Bool[Tensor, "B L"], n: int) -> Entries:
+        """Return the entries of a mask, evaluated on the first n completions."""
+        images, numbers = cells.nonzero(as_tuple=True)
+        return Entries(images, numbers, self.evaluate(images, numbers, 0, n))
 
 
 def _ordered(
     completions: Completions, owners: int, generator: Generator
 ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """Each owner's completions, the heavier the likelier to come first, and their weights.
+    """Return each owner's completions in a random order in which heavy ones tend to come first, and their weights.
 
-    Sequential Poisson sampling (Ohlsson 1998): the first n of the order u / w hold completion i with a chance
-    that is nearly in proportion to its weight. Who has fewer than N is filled up with weights of 0, which are
-    never asked about.
+    Sequential Poisson sampling (Ohlsson 1998): in the order of u / w, u uniform, the first n contain completion i with
+    a probability nearly proportional to its weight. Owners with fewer than N completions are padded with weights of 0.
     """
     device = completions.owners.device
     keys = torch.rand(len(completions.owners), generator=generator).to(device) / completions.weights
@@ -157,9 +221,9 @@ def _ordered(
 
 
 def _shares(weights: Float[Tensor, "B N"], n: int) -> Float[Tensor, "B n"]:
-    """What the first n completions count for: w over the chance to be among them, to sum to 1 (Hájek's estimator).
+    """Return the estimation weights of the first n completions: w over their inclusion probability, normalised.
 
-    That chance is min(1, c w), with c such that n are expected.
+    This is Hájek's estimator. The inclusion probability is min(1, c w), with c such that n are expected.
     """
     capped = torch.zeros_like(weights, dtype=torch.bool)
     for _ in range(n):
@@ -174,73 +238,39 @@ def _shares(weights: Float[Tensor, "B N"], n: int) -> Float[Tensor, "B n"]:
     return shares / shares.sum(-1, keepdim=True)
 
 
-def _gains(field: Entries, weights: Float[Tensor, "B N"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
-    """EPE and mixture EIG of each entry, as estimated from what it saw."""
-    told = field.log_probs[:, :, None]
-    shares = _shares(weights, told.shape[1])[field.images]
-    return expected_posterior_entropy(told, shares)[:, 0], mixture_information_gain(told, shares)[:, 0]
+def _gains(entries: Entries, weights: Float[Tensor, "B N"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
+    """Return the estimates of EPE and mixture EIG of each entry."""
+    log_probs = entries.log_probs[:, :, None]
+    shares = _shares(weights, log_probs.shape[1])[entries.images]
+    return expected_posterior_entropy(log_probs, shares)[:, 0], mixture_information_gain(log_probs, shares)[:, 0]
 
 
-def _note(maps: Maps, field: Entries, weights: Float[Tensor, "B N"]) -> None:
-    """Write the entries' estimates into the maps."""
-    for values, told in zip((maps.epe, maps.eig), _gains(field, weights), strict=True):
-        values[field.images, field.cells] = told
+def _write(maps: Maps, entries: Entries, weights: Float[Tensor, "B N"]) -> None:
+    """Write the entries' estimates into the maps, in place."""
+    for values, estimates in zip((maps.epe, maps.eig), _gains(entries, weights), strict=True):
+        values[entries.images, entries.cells] = estimates
 
 
 def _below_the_winner(
     gain: Float[Tensor, "B L"], racing: Bool[Tensor, "B L"], population: Float[Tensor, " L"], *, pooling: float
 ) -> Float[Tensor, "B L"]:
-    """The gains, those of cells not ``racing`` to the end lowered to less pooled score than the best that did."""
-    if pooling == 1:  # an image's own gain counts for nothing
+    """Return the gains, with those of eliminated cells lowered below the pooled score of the best cell ``racing``."""
+    if pooling == 1:  # an image's own gain does not enter its score
         return gain
     score = pooled(gain, population=population, pooling=pooling).masked_fill(~racing, -torch.inf)
     winner = score.argmax(-1, keepdim=True)
     ahead = pooling / (1 - pooling) * (population[winner] - population)
-    return torch.where(racing, gain, gain.minimum(gain.gather(1, winner) + ahead - HAIR))
-
-
-def _only(field: Entries, kept: Bool[Tensor, " F"]) -> Entries:
-    return Entries(*(column[kept] for column in field))
-
-
-def _contenders(
-    field: Entries,
-    weights: Float[Tensor, "B N"],
-    population: Float[Tensor, " L"],
-    *,
-    criterion: Criterion,
-    pooling: float,
-    options: RaceOptions,
-) -> Bool[Tensor, " F"]:
-    """Which entries may still beat their image's leader by more than the tolerance, and the leaders themselves.
-
-    Student's t on weighted paired differences; drawn from a finite number of completions, without replacement.
-    """
-    n = field.log_probs.shape[1]
-    shares = _shares(weights, n)[field.images]
-    told = field.log_probs[:, :, None]
-    each = information_gain_by_completion(told, shares)[..., 0] if criterion == "eig" else -entropy(field.log_probs)
-    score = (1 - pooling) * (shares * each).sum(-1) + pooling * population[field.cells]
-    greatest = score.new_full((len(weights),), -torch.inf).scatter_reduce(0, field.images, score, "amax")
-    leading = (score == greatest[field.images]).nonzero()[:, 0]
-    none = torch.zeros(len(weights), dtype=torch.long, device=leading.device)
-    leader = none.scatter(0, field.images[leading], leading)[field.images]
-    difference = each - each[leader]
-    spread = difference - (shares * difference).sum(-1, keepdim=True)
-    unseen = (1 - weights[:, :n].sum(-1)).clamp_min(0)[field.images]
-    error = ((shares * spread).square().sum(-1) * unseen * n / (n - 1)).sqrt()
-    reach = score - score[leader] + (1 - pooling) * stdtrit(n - 1, options.confidence) * error
-    return (reach > options.tolerance) | (leader == torch.arange(len(leader), device=leader.device))
+    return torch.where(racing, gain, gain.minimum(gain.gather(1, winner) + ahead - MARGIN_NATS))
 
 
 def _nodes(grid: Grid, step: int) -> Int[Tensor, "m m"]:
-    """Every step-th cell of the grid, and the last, along both sides."""
+    """Return every step-th cell of the grid, and the last, along both axes."""
     along = torch.tensor(sorted({*range(0, grid.side, step), grid.side - 1}))
     return along[:, None] * grid.side + along
 
 
 def _interpolate(values: Float[Tensor, "B nodes"], grid: Grid, step: int) -> Float[Tensor, "B L"]:
-    """Linearly, along both sides, from `_nodes` to all cells."""
+    """Return values of all cells, interpolated linearly along both axes from those of `_nodes`."""
     along = _nodes(grid, step)[0].to(values.device)
     m = len(along)
     if m == 1:
@@ -254,7 +284,7 @@ def _interpolate(values: Float[Tensor, "B nodes"], grid: Grid, step: int) -> Flo
 
 
 def _neighbours(cells: Int[Tensor, "B k"], grid: Grid, apart: int) -> Bool[Tensor, "B L"]:
-    """The eight cells (and itself) that are ``apart`` rows, columns or both away from each of ``cells``."""
+    """Return the mask of each of ``cells`` and of the eight that are ``apart`` rows, columns or both away."""
     every = torch.arange(len(grid), device=cells.device)
     rows = (every // grid.side - (cells // grid.side)[..., None]).abs()
     columns = (every % grid.side - (cells % grid.side)[..., None]).abs()

@@ -1,35 +1,33 @@
-"""The attentional variational posterior g(θ | y_1:t, l_1:t): a label's distribution given any set of glimpses.
+"""The lookahead posterior, the default: a GRU over location-conditioned glimpse embeddings.
 
-*Near-Optimal Glimpse Sequences*, section 4.2. A posterior is called with glimpses and gives a
-`torch.distributions` object: `Categorical` for one label of C classes, `Bernoulli` for K labels at once.
-For design it also looks ahead: what would it say if one more glimpse were taken, at each location of the
-grid in turn, of an image that completes what was seen?
-
-- `AVPCNN`, the paper's: a CNN on the masked image. One pass per location and completion.
-- `LookaheadPosterior`, ours and the default: a GRU over location-conditioned glimpse embeddings, one step of
-  which per candidate gives a whole map in one batched pass (after Rangrej & Clark 2021).
+One step of its core for each candidate glimpse gives a whole map in one batched pass (after Rangrej and Clark 2021,
+*Achieving Explainability in a Visual Hard Attention Model through Content Prediction*), where the masked CNN of
+*Near-Optimal Glimpse Sequences* (section 4.2) needs a pass of the CNN for each. Its answer depends on the order of
+the glimpses.
 """
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
 
 from nogs.glimpses.embedding import GlimpseEmbedding, perceptron
 from nogs.glimpses.fovea import Glimpses, look
 from nogs.glimpses.grid import Grid
-from nogs.posterior.protocol import distribution
+from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distribution
 from nogs.runs.device import design_precision
 
 CANDIDATES = 2048
-"""Glimpses looked ahead to in one pass of the lookahead posterior: their GRU gates still fit in a cache."""
+"""Candidate glimpses in one pass: their GRU gates fit in a processor's cache."""
 
 
 class LookaheadPosterior(nn.Module):
-    """A GRU over glimpse embeddings and one classifier; h_0 is learned, so that it speaks before any glimpse."""
+    """A GRU over glimpse embeddings and one classifier; the initial state h_0 is learned."""
+
+    maps_are_cheap = True
 
     def __init__(self, grid: Grid, *, channels: int, classes: int, multilabel: bool, hidden: int = 128) -> None:
         super().__init__()
@@ -43,35 +41,48 @@ class LookaheadPosterior(nn.Module):
         self.start = nn.Parameter(torch.zeros(hidden))
         self.classifier = nn.Sequential(nn.Linear(hidden, 64), nn.ReLU(), nn.Linear(64, classes))
 
-    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
-        return distribution(self.classifier(self.states(glimpses)[:, -1]), multilabel=self.multilabel)
+    @property
+    def device(self) -> torch.device:
+        return self.start.device
 
-    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
-        return self.classifier(self.states(glimpses)[:, 1:])
+    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        return self._distribution(self.states(glimpses)[:, -1])
+
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        return self._distribution(self.features(glimpses))
+
+    def for_training(self, glimpses: Glimpses, *, generator: Generator) -> Categorical | Bernoulli:
+        """Return the distributions of every t, which one pass gives."""
+        return self.by_glimpse(glimpses)
+
+    def for_label(self, label: int) -> Posterior:
+        return OneLabel(self, label)
+
+    def features(self, glimpses: Glimpses) -> Float[Tensor, "B T h"]:
+        """Return the states h_1..h_T."""
+        return self.states(glimpses)[:, 1:]
 
     def lookahead(
         self,
         seen: Glimpses,
         completions: UInt8[Tensor, "P c H H"],
         owners: Int[Tensor, " P"],
-        *,
-        rows: Int[Tensor, " Q"],
-        cells: Int[Tensor, " Q"],
-    ) -> Float[Tensor, "Q C"]:
+        candidates: Candidates,
+    ) -> Categorical | Bernoulli:
         h = self.states(seen)[:, -1]
-        recalled = F.linear(h, self.core.weight_hh, self.core.bias_hh)
-        passes = []
+        recurrent = F.linear(h, self.core.weight_hh, self.core.bias_hh)
+        logits = []
         with design_precision(completions.device) as dtype:
-            h, recalled = h.to(dtype), recalled.to(dtype)
-            for some, at in zip(rows.split(CANDIDATES), cells.split(CANDIDATES), strict=True):
-                patches = look(completions, self.grid, at[:, None], some).patches[:, 0]
-                arriving = F.linear(self.embedding(patches, at), self.core.weight_ih, self.core.bias_ih)
-                mine = owners[some]
-                passes.append(self.classifier(_gru(arriving, recalled[mine], h[mine])))
-        return torch.cat(passes).float()
+            h, recurrent = h.to(dtype), recurrent.to(dtype)
+            for rows, cells in zip(*(column.split(CANDIDATES) for column in candidates), strict=True):
+                patches = look(completions, self.grid, cells[:, None], rows).patches[:, 0]
+                inputs = F.linear(self.embedding(patches, cells), self.core.weight_ih, self.core.bias_ih)
+                row_of = owners[rows]
+                logits.append(self.classifier(_gru_step(inputs, recurrent[row_of], h[row_of])))
+        return distribution(torch.cat(logits).float(), multilabel=self.multilabel)
 
     def states(self, glimpses: Glimpses) -> Float[Tensor, "B states h"]:
-        """h_0, and h_t after each of T glimpses: states = T + 1."""
+        """Return h_0, and h_t after each of T glimpses: states = T + 1."""
         B, T = glimpses.cells.shape
         states = [self.start.expand(B, -1)]
         if T:
@@ -79,12 +90,18 @@ class LookaheadPosterior(nn.Module):
                 states.append(self.core(embedded, states[-1]))
         return torch.stack(states, dim=1)
 
+    def _distribution(self, states: Float[Tensor, "*batch h"]) -> Categorical | Bernoulli:
+        return distribution(self.classifier(states), multilabel=self.multilabel)
 
-def _gru(
-    arriving: Float[Tensor, "Q gates"], recalled: Float[Tensor, "Q gates"], h: Float[Tensor, "Q h"]
+
+def _gru_step(
+    inputs: Float[Tensor, "Q gates"], recurrent: Float[Tensor, "Q gates"], h: Float[Tensor, "Q h"]
 ) -> Float[Tensor, "Q h"]:
-    """One step of `nn.GRUCell` whose recurrent product is shared by all candidates of an image."""
-    reset_in, update_in, new_in = arriving.chunk(3, dim=-1)
-    reset_h, update_h, new_h = recalled.chunk(3, dim=-1)
+    """Return one step of `nn.GRUCell`, given both products of its gates.
+
+    The recurrent product is the same for all candidates of an image, so it is computed once by the caller.
+    """
+    reset_in, update_in, new_in = inputs.chunk(3, dim=-1)
+    reset_h, update_h, new_h = recurrent.chunk(3, dim=-1)
     reset, update = (reset_in + reset_h).sigmoid(), (update_in + update_h).sigmoid()
     return torch.lerp((new_in + reset * new_h).tanh(), h, update)

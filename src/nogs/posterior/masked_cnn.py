@@ -1,23 +1,29 @@
-"""The masked-CNN posterior of the paper (AVP-CNN): a CNN on the image times its mask of observed pixels."""
+"""The masked-CNN posterior (AVP-CNN): a CNN on the image times its mask of observed pixels, the mask a channel.
+
+The posterior of *Near-Optimal Glimpse Sequences* (section 4.2), there a DenseNet-121. It does not depend on the order
+of the glimpses, and needs one pass of the CNN for each location of each completion.
+"""
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
 from nogs.glimpses.fovea import Glimpses, look, masked_image
 from nogs.glimpses.grid import Grid
-from nogs.posterior.protocol import distribution
+from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distribution
 from nogs.runs.device import design_precision
 
-AVP_CANDIDATES = 256
-"""And of the AVP-CNN, which makes a whole image of each."""
+CANDIDATES = 256
+"""Candidate glimpses in one pass: each becomes a whole masked image."""
 
 
 class AVPCNN(nn.Module):
-    """Any timm classifier on the masked image, its mask a channel; blind to the order of glimpses."""
+    """A timm classifier on the masked image; ``backbone``: small-resnet, or the name of any timm model."""
+
+    maps_are_cheap = False
 
     def __init__(
         self,
@@ -38,32 +44,53 @@ class AVPCNN(nn.Module):
         network = _backbone(backbone, channels + 1, classes, pretrained=pretrained)
         self.backbone = network.to(memory_format=torch.channels_last)  # a quarter to a half faster, also on a CPU
 
-    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
-        return distribution(self._logits(glimpses), multilabel=self.multilabel)
+    @property
+    def device(self) -> torch.device:
+        return self.focus.device
 
-    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
-        patches, cells = glimpses
-        return torch.stack(
-            [self._logits(Glimpses(patches[:, : t + 1], cells[:, : t + 1])) for t in range(cells.shape[1])], dim=1
-        )
+    def forward(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        return self._distribution(self._logits(glimpses))
+
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        T = glimpses.cells.shape[1]
+        return self._distribution(torch.stack([self._logits(_first(glimpses, t)) for t in range(1, T + 1)], dim=1))
+
+    def for_training(self, glimpses: Glimpses, *, generator: Generator) -> Categorical | Bernoulli:
+        """Return the distribution of one t, drawn uniformly from 1..T: each t costs a pass."""
+        T = glimpses.cells.shape[1]
+        t = int(torch.randint(1, T + 1, (), generator=generator, device=glimpses.cells.device))
+        return self._distribution(self._logits(_first(glimpses, t))[:, None])
+
+    def for_label(self, label: int) -> Posterior:
+        return OneLabel(self, label)
+
+    def features(self, glimpses: Glimpses) -> Float[Tensor, "B T h"]:
+        """Return the pooled features of the backbone after each glimpse."""
+        features = []
+        for t in range(1, glimpses.cells.shape[1] + 1):
+            masked = masked_image(_first(glimpses, t), self.grid)
+            maps = self.backbone.forward_features(masked)  # type: ignore[operator] # a timm classifier
+            features.append(self.backbone.forward_head(maps, pre_logits=True))  # type: ignore[operator]
+        return torch.stack(features, dim=1)
 
     def lookahead(
         self,
         seen: Glimpses,
         completions: UInt8[Tensor, "P c H H"],
         owners: Int[Tensor, " P"],
-        *,
-        rows: Int[Tensor, " Q"],
-        cells: Int[Tensor, " Q"],
-    ) -> Float[Tensor, "Q C"]:
-        passes = []
+        candidates: Candidates,
+    ) -> Categorical | Bernoulli:
+        logits = []
         with design_precision(completions.device):
-            for some, at in zip(rows.split(AVP_CANDIDATES), cells.split(AVP_CANDIDATES), strict=True):
-                new = look(completions, self.grid, at[:, None], some)
-                mine = owners[some]
-                pairs = zip((seen.patches[mine], seen.cells[mine]), new, strict=True)
-                passes.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
-        return torch.cat(passes).float()
+            for rows, cells in zip(*(column.split(CANDIDATES) for column in candidates), strict=True):
+                new = look(completions, self.grid, cells[:, None], rows)
+                row_of = owners[rows]
+                pairs = zip((seen.patches[row_of], seen.cells[row_of]), new, strict=True)
+                logits.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
+        return self._distribution(torch.cat(logits).float())
+
+    def _distribution(self, logits: Float[Tensor, "*batch C"]) -> Categorical | Bernoulli:
+        return distribution(logits, multilabel=self.multilabel)
 
     def _logits(self, glimpses: Glimpses) -> Float[Tensor, "B C"]:
         if glimpses.cells.shape[1]:
@@ -73,8 +100,12 @@ class AVPCNN(nn.Module):
         return self.backbone(unseen)
 
 
+def _first(glimpses: Glimpses, t: int) -> Glimpses:
+    return Glimpses(glimpses.patches[:, :t], glimpses.cells[:, :t])
+
+
 def _backbone(name: str, channels: int, classes: int, *, pretrained: bool) -> nn.Module:
-    import timm  # seconds to import, and the lookahead posterior needs none of it
+    import timm  # takes seconds to import, and the lookahead posterior does not use it
 
     if name == "small-resnet":
         return small_resnet(channels, classes)

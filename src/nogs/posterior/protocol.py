@@ -1,12 +1,17 @@
-"""The interface of a posterior g(θ | y_1:t, l_1:t), and its maps over all locations."""
+"""The interface of a posterior g(θ | y_1:t, l_1:t): distributions of the label given any set of glimpses.
+
+*Near-Optimal Glimpse Sequences*, section 4.2. A posterior is called with glimpses and returns a
+`torch.distributions` object: `Categorical` for one label of C classes, `Bernoulli` for K labels at once.
+`for_label` narrows a multi-label posterior to one label, so that design sees one label of C classes only.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
 
@@ -14,21 +19,47 @@ from nogs.glimpses.fovea import Glimpses
 from nogs.glimpses.grid import Grid
 
 
+class LabelDistribution(Categorical):
+    """Distribution of one label from normalised log-probabilities, which are its ``logits`` unchanged.
+
+    `Categorical` would normalise them once more, which alters their last bits.
+    """
+
+    def __init__(self, log_probs: Float[Tensor, "*batch C"]) -> None:
+        super().__init__(logits=log_probs, validate_args=False)
+        self.logits = log_probs
+
+
+class Candidates(NamedTuple):
+    """Q candidate glimpses: glimpse q is taken of completion ``rows[q]`` at cell ``cells[q]``."""
+
+    rows: Int[Tensor, " Q"]
+    cells: Int[Tensor, " Q"]
+
+
+def every_candidate(completions: int, locations: int, device: torch.device) -> Candidates:
+    """Return each of L locations of each of P completions, locations fastest: Q = P L."""
+    every = torch.arange(completions * locations, device=device)
+    return Candidates(every // locations, every % locations)
+
+
 @runtime_checkable
 class Posterior(Protocol):
-    """What design asks of a posterior."""
+    """What design uses of a posterior."""
 
     grid: Grid
-    multilabel: bool
-    focus: Float[Tensor, " L"]
-    """How often training looked at each location; sums to 1."""
 
-    def __call__(self, glimpses: Glimpses) -> Categorical | Bernoulli:
-        """g(θ | y_1:T, l_1:T), batch shape [B] (or [B, K] for K labels)."""
+    @property
+    def device(self) -> torch.device:
+        """The device that glimpses and completions have to be on."""
         ...
 
-    def logits_by_glimpse(self, glimpses: Glimpses) -> Float[Tensor, "B T C"]:
-        """Logits of g(θ | y_1:t, l_1:t) for every t = 1..T."""
+    def __call__(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        """Return g(θ | y_1:T, l_1:T), batch shape [B] (or [B, K] for K labels)."""
+        ...
+
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical | Bernoulli:
+        """Return g(θ | y_1:t, l_1:t) for every t = 1..T, batch shape [B, T] (or [B, T, K])."""
         ...
 
     def lookahead(
@@ -36,37 +67,70 @@ class Posterior(Protocol):
         seen: Glimpses,
         completions: UInt8[Tensor, "P c H H"],
         owners: Int[Tensor, " P"],
-        *,
-        rows: Int[Tensor, " Q"],
-        cells: Int[Tensor, " Q"],
-    ) -> Float[Tensor, "Q C"]:
-        """Logits after one more glimpse, for each of Q candidates: at ``cells[q]`` of completion ``rows[q]``.
+        candidates: Candidates,
+    ) -> Categorical | Bernoulli:
+        """Return the posterior after one more glimpse, for each of Q candidates: batch shape [Q] (or [Q, K]).
 
         ``owners[p]`` is the row of ``seen`` (of T ≥ 0 glimpses) that completion p belongs to.
         """
         ...
 
 
-def lookahead_everywhere(
-    posterior: Posterior, seen: Glimpses, completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"]
-) -> Float[Tensor, "P L C"]:
-    """Logits after one more glimpse at each of the grid's L locations of each completion."""
-    P, L = len(completions), len(posterior.grid)
-    every = torch.arange(P * L, device=completions.device)
-    return posterior.lookahead(seen, completions, owners, rows=every // L, cells=every % L).unflatten(0, (P, L))
+@runtime_checkable
+class TrainablePosterior(Posterior, Protocol):
+    """What fitting uses of a posterior, beside design."""
+
+    focus: Float[Tensor, " L"]
+    """Distribution over locations that training draws from; sums to 1."""
+    maps_are_cheap: bool
+    """Whether one batched pass gives a map of all locations, so that training can measure where glimpses help."""
+
+    def for_training(self, glimpses: Glimpses, *, generator: Generator) -> Categorical | Bernoulli:
+        """Return g(θ | y_1:t, l_1:t), batch shape [B, t] (or [B, t, K]): every t, or one drawn uniformly."""
+        ...
+
+    def features(self, glimpses: Glimpses) -> Float[Tensor, "B T h"]:
+        """Return what the classifier reads after each of T glimpses."""
+        ...
+
+    def for_label(self, label: int) -> Posterior:
+        """Return the posterior of one label of a multi-label posterior, classes (0, 1)."""
+        ...
 
 
-def class_log_probs(
-    logits: Float[Tensor, "*batch K"], *, multilabel: bool, label: int | None = None
-) -> Float[Tensor, "*batch C"]:
-    """log g(θ) of one label: of its C classes, or of (0, 1) for label number ``label`` of a multi-label set."""
-    if not multilabel:
-        return logits.log_softmax(-1)
-    if label is None:
-        raise ValueError("a multi-label posterior needs the number of the label")
-    return F.logsigmoid(torch.stack((-logits[..., label], logits[..., label]), dim=-1))
+class OneLabel:
+    """One label of a multi-label posterior, as a posterior of its own; classes (0, 1)."""
+
+    def __init__(self, posterior: Posterior, label: int) -> None:
+        self.grid = posterior.grid
+        self._posterior, self._label = posterior, label
+
+    @property
+    def device(self) -> torch.device:
+        return self._posterior.device
+
+    def __call__(self, glimpses: Glimpses) -> LabelDistribution:
+        return self._narrow(self._posterior(glimpses))
+
+    def by_glimpse(self, glimpses: Glimpses) -> LabelDistribution:
+        return self._narrow(self._posterior.by_glimpse(glimpses))
+
+    def lookahead(
+        self,
+        seen: Glimpses,
+        completions: UInt8[Tensor, "P c H H"],
+        owners: Int[Tensor, " P"],
+        candidates: Candidates,
+    ) -> LabelDistribution:
+        return self._narrow(self._posterior.lookahead(seen, completions, owners, candidates))
+
+    def _narrow(self, labels: Categorical | Bernoulli) -> LabelDistribution:
+        logits = labels.logits[..., self._label]
+        return LabelDistribution(F.logsigmoid(torch.stack((-logits, logits), dim=-1)))
 
 
-def distribution(logits: Float[Tensor, "*batch C"], *, multilabel: bool) -> Categorical | Bernoulli:
-    """The logits as what they mean."""
-    return Bernoulli(logits=logits) if multilabel else Categorical(logits=logits)
+def distribution(logits: Float[Tensor, "*batch C"], *, multilabel: bool) -> LabelDistribution | Bernoulli:
+    """Return the distribution that logits stand for: C classes of one label, or C labels."""
+    if multilabel:
+        return Bernoulli(logits=logits, validate_args=False)
+    return LabelDistribution(logits.log_softmax(-1))

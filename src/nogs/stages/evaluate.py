@@ -26,12 +26,11 @@ from nogs.config.stages import Evaluate
 from nogs.data import ImageSet, load
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
-from nogs.evaluation.examples import examples, posterior_log_probs, states_along
+from nogs.evaluation.examples import examples, features_along, posterior_log_probs
 from nogs.evaluation.scores import accuracy, convergence, scores, scores_by_glimpse, target_nll
 from nogs.evaluation.seconds import end_to_end, wall_seconds
 from nogs.glimpses.fovea import pixels_read_share
 from nogs.information import empirical_entropy
-from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
@@ -64,11 +63,13 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             report(number, f"{name} seed {model.config['optimisation']['seed']}")
             judged.setdefault(name, []).append(_judge_network(run, model, data, pixels, stopping=fits.get(model.path)))
         report(len(trained), "the posterior")
-        posterior, sequences = load_posterior(fitted, device), load_sequences(searched)
-        label = fitted.load_metadata("model")["classes"].index(source.task) if posterior.multilabel else None
-        places = _judge_posterior(posterior, data, sequences, label, device)
-        if isinstance(posterior, LookaheadPosterior):
-            run.save_tensors("states", states_along(posterior, data, sequences, device))
+        fitted_posterior, sequences = load_posterior(fitted, device), load_sequences(searched)
+        run.save_tensors("states", features_along(fitted_posterior, data, sequences))
+        meta = fitted.load_metadata("model")
+        posterior: Posterior = fitted_posterior
+        if meta["multilabel"]:
+            posterior = fitted_posterior.for_label(meta["classes"].index(source.task))
+        places = _judge_posterior(posterior, data, sequences)
         report(len(trained) + 1, "examples")
         how = searched.config
         bank = load_bank(read_run(Path(how["bank"]), "build-bank"), data)
@@ -80,8 +81,6 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             count=config.examples,
             criterion=how["criterion"],
             pooling=how["pooling"],
-            label=label,
-            device=device,
         )
         run.save_tensors("examples", shown, grid=dataclasses.asdict(posterior.grid))
         report(len(trained) + 2, "")
@@ -185,7 +184,7 @@ def _judge_network(
 def _adaptivity(name: str, cells: Int[Tensor, "n T"]) -> list[float]:
     """Mutual information in nats between test image and cell, by glimpse; 0 for cells drawn apart from the image."""
     T = cells.shape[1]
-    return [0.0] * T if method(name).looks == "random" else empirical_entropy(cells).tolist()
+    return [0.0] * T if method(name).looks == "random" else empirical_entropy(cells.cpu()).tolist()
 
 
 def _sampled_scores(
@@ -274,9 +273,7 @@ def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict
     return found
 
 
-def _judge_posterior(
-    posterior: Posterior, data: ImageSet, sequences: Sequences, label: int | None, device: torch.device
-) -> dict[str, dict[str, list[float]]]:
+def _judge_posterior(posterior: Posterior, data: ImageSet, sequences: Sequences) -> dict[str, dict[str, list[float]]]:
     """The posterior on random locations (test split), and along sequences (their images).
 
     Sequences are compared with the sequence of another image and with random locations. Images with sequences are
@@ -293,7 +290,7 @@ def _judge_posterior(
     }
     judged: dict[str, dict[str, list[float]]] = {}
     for name, (images, cells) in places.items():
-        log_probs = posterior_log_probs(posterior, data, images, cells, label, device)
+        log_probs = posterior_log_probs(posterior, data, images, cells)
         labels = data.labels[images]
         judged[name] = {
             "nll_nats_by_glimpse": [-log_probs[:, t].gather(1, labels[:, None]).mean().item() for t in range(T)],

@@ -1,16 +1,16 @@
 """Stage search: near-optimal glimpse sequences for the training images that are to be annotated.
 
-The first glimpse is the same for all, since nothing was seen; from then on each image is completed from what
-was seen of it, locations are tried on the completions, every one on all or in a race (`nogs.design.race`), and the
-best is looked at. All images take a glimpse before any takes the next, for their maps may be pooled. They go
-through in chunks, each a file and each with its own chance, so that a search killed anywhere goes on at its
-last chunk.
+All images take a glimpse before any takes the next, since their maps may be pooled (`nogs.design.greedy`). The first
+map is the same for all. Later maps are made in chunks of images. A chunk is independent of the others and has its own
+random stream, so it can be computed anywhere and again. Each chunk is a file and a row of the log: a search that was
+killed goes on at its first missing chunk.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
@@ -21,11 +21,12 @@ from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import Source
 from nogs.config.stages import Search
 from nogs.data import ImageSet, load
-from nogs.design.gain_maps import Maps, map_next
-from nogs.design.greedy import choose, regret
-from nogs.design.race import race_next
+from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
+from nogs.design.greedy import DesignedSequences, design_sequences, regret
+from nogs.design.race import Race
 from nogs.errors import UserError
 from nogs.glimpses.fovea import Glimpses, look, nothing_seen
+from nogs.posterior.protocol import Posterior, TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.files import file_hash
@@ -34,13 +35,14 @@ from nogs.sequences.table import Sequences, save_sequences
 from nogs.weights import load_bank, load_posterior
 
 CHUNK = 50
+"""Images in a chunk."""
 
 
 def search(config: Search, tick: Tick | None = None) -> RunDirectory:
-    """Write sequences.safetensors: cells, maps in nats and effective sample sizes, an image a row.
+    """Write sequences.safetensors: cells, maps in nats and effective sample sizes, one row an image.
 
-    With ``regret``, regret.json: what was lost against exhaustive search, in nats of the score that was
-    maximised, a list for each glimpse from the second, of that many images.
+    With ``regret`` n, also regret.json: by how much the search missed exhaustive search on n images, in nats of the
+    pooled score, a list for each glimpse from the second.
     """
     fitted, indexed = read_run(config.posterior, "fit-posterior"), read_run(config.bank, "build-bank")
     _same_images(config, fitted.config["source"], indexed.config["source"])
@@ -49,92 +51,24 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     device = choose_device(config.machine.device)
     source = Source(**fitted.config["source"])
     data = load(source)
-    posterior = load_posterior(fitted, device)
-    label = _label(data, config.task)
+    posterior = _of_task(load_posterior(fitted, device), data, config.task)
     run = open_run(config.machine.out, "search", config, resume=config.machine.resume)
     T = fitted.config["geometry"]["glimpses"]
     annotated = data.annotated(fitted.config["annotate"], source.split_seed)
     retrieval = Retrieval(load_bank(indexed, data), posterior.grid, config.retrieval)
-    logged = {row["name"] for row in run.rows()}
-
-    def map_completed(seen: Glimpses, completed: Completions, generator: Generator) -> Maps:
-        if config.strategy == "exhaustive":
-            return map_next(posterior, seen, completed, label=label)
-        return race_next(
-            posterior,
-            seen,
-            completed,
-            options=config.race,
-            criterion=config.criterion,
-            pooling=config.pooling,
-            label=label,
-            generator=generator,
+    estimator = Race(config.race, config.criterion, config.pooling) if config.strategy == "race" else exhaustive
+    gain_map = CompletionGainMap(posterior, retrieval, estimator, config.first)
+    with ticking("sequences", len(annotated) * (T - 1), tick) as report, torch.inference_mode():
+        chunks = Chunks(run, config, gain_map, data, annotated, T, report)
+        designed = design_sequences(
+            chunks.maps_at, len(annotated), glimpses=T, criterion=config.criterion, pooling=config.pooling
         )
-
-    def map_chunk(name: str, images: Int[Tensor, " b"], cells: Int[Tensor, "b t"], number: int) -> dict[str, Tensor]:
-        if name not in logged:  # a kill between a chunk and its row: done again, to the same end
-            started = time.perf_counter()
-            t = cells.shape[1]
-            generator = chance(config.seed, 6, number, t) if t else chance(config.seed, 5)
-            if t:
-                seen = look(data.images, posterior.grid, cells, images)
-                completed = retrieval(seen, groups=data.groups[images], generator=generator)
-            else:
-                completed = retrieval.unconditional(config.first, generator=generator)
-                seen = nothing_seen(completed.images[:1], posterior.grid)
-            found = map_completed(seen, completed, generator)
-            row = {
-                "seconds": time.perf_counter() - started,
-                "posterior_evaluations": found.evaluations,
-                "effective": found.effective.mean().item(),
-            }
-            tensors = {"epe": found.epe, "eig": found.eig, "effective": found.effective}
-            if t and (compared := min(len(images), config.regret - number * CHUNK)) > 0:
-                started = time.perf_counter()
-                whole = map_next(posterior, *_first_of(compared, seen, completed), label=label)
-                tensors["exhaustive"] = whole.gain(config.criterion)
-                row |= {
-                    "exhaustive_seconds": time.perf_counter() - started,
-                    "exhaustive_evaluations": whole.evaluations,
-                }
-            run.save_tensors(name, tensors)
-            run.log(name=name, **row)
-        return run.load_tensors(name)
-
-    n = len(annotated)
-    cells = torch.empty(n, 0, dtype=torch.long)
-    columns: list[dict[str, Tensor]] = []
-    regrets: list[list[float]] = []
-    with ticking("sequences", n * (T - 1), tick) as report, torch.inference_mode():
-        for t in range(T):
-            if t == 0:
-                report(0, "the first glimpse, shared by all")
-                first = map_chunk("glimpse-00", annotated[:0], cells[:0], 0)
-                column = {key: value.expand(n, *value.shape[1:]) for key, value in first.items()}
-            else:
-                chunks = []
-                for number, rows in enumerate(torch.arange(n).split(CHUNK)):
-                    name = f"glimpse-{t:02}-chunk-{number:04}"
-                    chunks.append(map_chunk(name, annotated[rows], cells[rows], number))
-                    report(n * (t - 1) + number * CHUNK + len(rows), f"glimpse {t + 1} of {T}")
-                column = {key: torch.cat([chunk[key] for chunk in chunks if key in chunk]) for key in chunks[0]}
-            gain = column["eig"] if config.criterion == "eig" else -column["epe"]
-            chosen = choose(gain, cells, pooling=config.pooling)
-            if (exhaustive := column.pop("exhaustive", None)) is not None:
-                regrets.append(
-                    regret(
-                        exhaustive, chosen, looked_at=cells, population=gain.mean(0), pooling=config.pooling
-                    ).tolist()
-                )
-            cells = torch.cat((cells, chosen[:, None]), dim=1)
-            columns.append(column)
-    if regrets:
-        run.save_json("regret.json", {"regret_nats_by_glimpse": regrets})
-    maps = {key: torch.stack([column[key] for column in columns], dim=1) for key in columns[0]}
+        if config.regret and T > 1:
+            run.save_json("regret.json", {"regret_nats_by_glimpse": chunks.regrets(designed)})
     save_sequences(
         run,
         "sequences",
-        Sequences(annotated, cells, **maps),
+        Sequences(annotated, **designed._asdict()),
         source=fitted.config["source"],
         geometry=fitted.config["geometry"],
         task=config.task or source.task,
@@ -150,11 +84,120 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     return run
 
 
-def _first_of(count: int, seen: Glimpses, completed: Completions) -> tuple[Glimpses, Completions]:
-    """The first images of a chunk, and what completes them."""
-    theirs = completed.owners < count
+class ChunkMaps(NamedTuple):
+    """Maps of one chunk, and the row of the log on what they cost.
+
+    ``exhaustive``: the exhaustive gain [k L] of the first k images, where regret is to be measured.
+    """
+
+    maps: Maps
+    exhaustive: Tensor | None
+    row: dict[str, float]
+
+
+def map_chunk(
+    gain_map: CompletionGainMap,
+    seen: Glimpses,
+    groups: Int[Tensor, " b"],
+    *,
+    compare: int,
+    criterion: Criterion,
+    generator: Generator,
+) -> ChunkMaps:
+    """Return the maps of the b states of ``seen``; of the first ``compare`` also exhaustively."""
+    started = time.perf_counter()
+    completions = gain_map.complete(seen, groups=groups, generator=generator)
+    maps = gain_map.estimator(gain_map.posterior, seen, completions, generator=generator)
+    row = {
+        "seconds": time.perf_counter() - started,
+        "posterior_evaluations": maps.evaluations,
+        "effective": maps.effective.mean().item(),
+    }
+    if not compare:
+        return ChunkMaps(maps, None, row)
+    started = time.perf_counter()
+    whole = exhaustive(gain_map.posterior, *_first_of(compare, seen, completions), generator=generator)
+    row |= {"exhaustive_seconds": time.perf_counter() - started, "exhaustive_evaluations": whole.evaluations}
+    return ChunkMaps(maps, whole.gain(criterion), row)
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The maps of all ``annotated`` images in chunks, from files of ``run`` where they were computed before."""
+
+    run: RunDirectory
+    config: Search
+    gain_map: CompletionGainMap
+    data: ImageSet
+    annotated: Int[Tensor, " n"]
+    glimpses: int
+    report: Tick
+
+    def maps_at(self, cells: Int[Tensor, "n t"]) -> Maps:
+        """Return the maps of all images after t ≥ 0 glimpses."""
+        n, t = cells.shape
+        logged = {row["name"] for row in self.run.rows()}
+        if t == 0:
+            self.report(0, "the first glimpse, shared by all")
+            if "glimpse-00" not in logged:
+                generator = chance(self.config.seed, 5)
+                seen = nothing_seen(self.data.images[:1], self.gain_map.posterior.grid)
+                self._compute("glimpse-00", seen, torch.zeros(1, dtype=torch.long), 0, generator)
+            return self._load("glimpse-00").expand(n)
+        chunks = []
+        for number, rows in enumerate(torch.arange(n).split(CHUNK)):
+            name, images = _chunk_name(t, number), self.annotated[rows]
+            if name not in logged:  # where a kill came between a chunk and its row, it is computed again, equally
+                seen = look(self.data.images, self.gain_map.posterior.grid, cells[rows], images)
+                compare = max(0, min(len(rows), self.config.regret - number * CHUNK))
+                self._compute(name, seen, self.data.groups[images], compare, chance(self.config.seed, 6, number, t))
+            chunks.append(self._load(name))
+            self.report(n * (t - 1) + number * CHUNK + len(rows), f"glimpse {t + 1} of {self.glimpses}")
+        epe, eig, effective = (torch.cat(column) for column in zip(*(chunk[:3] for chunk in chunks), strict=True))
+        return Maps(epe, eig, effective, evaluations=0)
+
+    def regrets(self, designed: DesignedSequences) -> list[list[float]]:
+        """Return the regret in nats of each glimpse from the second, for the images that were also searched fully."""
+        gain, regrets = designed.gain(self.config.criterion), []
+        for t in range(1, self.glimpses):
+            numbers = range(-(-min(self.config.regret, len(self.annotated)) // CHUNK))
+            tensors = [self.run.load_tensors(_chunk_name(t, number)) for number in numbers]
+            missed = regret(
+                torch.cat([chunk["exhaustive"] for chunk in tensors]),
+                designed.cells[:, t],
+                visited=designed.cells[:, :t],
+                population=gain[:, t].mean(0),
+                pooling=self.config.pooling,
+            )
+            regrets.append(missed.tolist())
+        return regrets
+
+    def _compute(
+        self, name: str, seen: Glimpses, groups: Int[Tensor, " b"], compare: int, generator: Generator
+    ) -> None:
+        chunk = map_chunk(
+            self.gain_map, seen, groups, compare=compare, criterion=self.config.criterion, generator=generator
+        )
+        tensors = {"epe": chunk.maps.epe, "eig": chunk.maps.eig, "effective": chunk.maps.effective}
+        if chunk.exhaustive is not None:
+            tensors["exhaustive"] = chunk.exhaustive
+        self.run.save_tensors(name, tensors)
+        self.run.log(name=name, **chunk.row)
+
+    def _load(self, name: str) -> Maps:
+        tensors = self.run.load_tensors(name)
+        return Maps(tensors["epe"], tensors["eig"], tensors["effective"], evaluations=0)
+
+
+def _chunk_name(t: int, number: int) -> str:
+    return f"glimpse-{t:02}-chunk-{number:04}"
+
+
+def _first_of(count: int, seen: Glimpses, completions: Completions) -> tuple[Glimpses, Completions]:
+    """Return the first ``count`` states and their completions."""
+    kept = completions.owners < count
     return Glimpses(seen.patches[:count], seen.cells[:count]), Completions(
-        completed.images[theirs], completed.owners[theirs], completed.weights[theirs], completed.effective[:count]
+        completions.images[kept], completions.owners[kept], completions.weights[kept], completions.effective[:count]
     )
 
 
@@ -167,12 +210,12 @@ def _same_images(config: Search, posterior: dict[str, Any], bank: dict[str, Any]
             )
 
 
-def _label(data: ImageSet, task: str | None) -> int | None:
-    """Which label of a multi-label posterior is searched for."""
+def _of_task(posterior: TrainablePosterior, data: ImageSet, task: str | None) -> Posterior:
+    """Return the posterior of one label: of a multi-label posterior, that of the task."""
     if not data.multilabel:
         if task is not None:
             raise UserError(f"--task {task}: this posterior was fitted to one label; leave --task out")
-        return None
+        return posterior
     if task not in data.classes:
         raise UserError(f"--task {task}: the posterior serves many labels; choose one of {', '.join(data.classes)}")
-    return data.classes.index(task)
+    return posterior.for_label(data.classes.index(task))
