@@ -160,9 +160,7 @@ def test_files_that_came_since_are_not_mixed_in(tmp_path: Path) -> None:
     run = build(tmp_path, "bank", place)
     (run.path / "COMPLETE").unlink()
     (place / "a" / "00.png").rename(place / "a" / "99.png")
-    with pytest.raises(
-        UserError, match=r"^--images .*faces: files came or went since .*bank was begun.*another --out$"
-    ):
+    with pytest.raises(UserError, match=r"^images=.*faces: files came or went since .*bank was begun.*another `out`$"):
         build(tmp_path, "bank", place, resume=True)
 
 
@@ -198,7 +196,7 @@ def test_an_image_that_cannot_be_read_is_named_and_can_be_left_out(
 ) -> None:
     place = folder_of(tmp_path / "faces")
     harm(place / "b" / "07.png")
-    with pytest.raises(UserError, match=r"^.*07\.png: .*; mend it.*--skip-bad"):
+    with pytest.raises(UserError, match=r"^.*07\.png: .*; mend it.*skip_bad=True"):
         build(tmp_path, "bank", place)
     run = build(tmp_path, "without", place, skip_bad=True)
     assert [row["images"] for row in run.rows()] == [COUNT - 1]
@@ -209,7 +207,7 @@ def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for name, says in (("absent", "is not a folder"), ("file", "is not a folder"), ("empty", "0 usable images")):
-        with pytest.raises(UserError, match=rf"^--images .*{name}: {says}"):
+        with pytest.raises(UserError, match=rf"^images=.*{name}: {says}"):
             build(tmp_path, "bank", tmp_path / name)
         assert not (tmp_path / "bank").exists()
 
@@ -227,5 +225,5 @@ def test_images_take_the_size_of_the_data(tmp_path: Path) -> None:
 def test_a_bank_of_an_older_nogs_is_refused_in_one_line(tmp_path: Path) -> None:
     run = build(tmp_path, "bank", folder_of(tmp_path / "faces"))
     run.save_tensors("bank", run.load_tensors("bank"))
-    with pytest.raises(UserError, match=r"^--bank .* is of an older nogs.*run `nogs build-bank` again$"):
+    with pytest.raises(UserError, match=r"^bank=.* is of an older nogs.*run `nogs build-bank` again$"):
         load_bank(run, load(Source(data=f"npz:{tmp_path / 'images.npz'}")))

@@ -37,15 +37,15 @@ class Soup(Bounded):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"spoons": 0}, "--spoons 0: must be at least 1"),
-        ({"chairs": -1}, "--chairs -1: must be at least 0"),
-        ({"salt": 1.1}, "--salt 1.1: must be between 0 and 1"),
-        ({"salt": math.nan}, "--salt nan: must be between 0 and 1"),
-        ({"heat_rate": 0.0}, "--heat-rate 0.0: must be greater than 0"),
-        ({"heat_rate": math.inf}, "--heat-rate inf: must be greater than 0"),
-        ({"heat_rate": math.nan}, "--heat-rate nan: must be greater than 0"),
-        ({"guests": (3, -2, 1)}, "--guests -2: must be at least 0"),
-        ({"bowls": 0}, "--bowls 0: must be at least 1"),
+        ({"spoons": 0}, "spoons=0: must be at least 1"),
+        ({"chairs": -1}, "chairs=-1: must be at least 0"),
+        ({"salt": 1.1}, "salt=1.1: must be between 0 and 1"),
+        ({"salt": math.nan}, "salt=nan: must be between 0 and 1"),
+        ({"heat_rate": 0.0}, "heat_rate=0.0: must be greater than 0"),
+        ({"heat_rate": math.inf}, "heat_rate=inf: must be greater than 0"),
+        ({"heat_rate": math.nan}, "heat_rate=nan: must be greater than 0"),
+        ({"guests": (3, -2, 1)}, "guests=-2: must be at least 0"),
+        ({"bowls": 0}, "bowls=0: must be at least 1"),
     ],
     ids=str,
 )
@@ -87,9 +87,9 @@ def numeric(hint: Any) -> bool:
 
 def test_the_stages_configurations_refuse_from_python() -> None:
     machine = nogs.Machine(Path("out"))
-    with pytest.raises(UserError, match=r"^--iterations 0: must be at least 1$"):
+    with pytest.raises(UserError, match=r"^iterations=0: must be at least 1$"):
         nogs.Optimisation(iterations=0)
-    with pytest.raises(UserError, match=r"^--seeds -1: must be at least 0$"):
+    with pytest.raises(UserError, match=r"^seeds=-1: must be at least 0$"):
         nogs.Run(machine, seeds=(0, -1))
-    with pytest.raises(UserError, match=r"^--focus 2.0: must be between 0 and 1$"):
+    with pytest.raises(UserError, match=r"^focus=2.0: must be between 0 and 1$"):
         nogs.FitPosterior(machine, focus=2.0)

@@ -177,7 +177,7 @@ def test_help_names_the_positional_arguments() -> None:
         (("--split-seed", -1), "--split-seed -1: must be at least 0"),
         (("--jobs", -1), "--jobs -1: must be at least 0"),
         (("--scales", 0), "--scales 0: must be at least 1"),
-        (("--stride", 0), "--stride is 0: it must be at least 1"),
+        (("--stride", 0), "--stride 0: must be at least 1"),
         (("--image-size", 0), "--image-size 0: must be one pixel or more"),
         (("--learning-rate", "nan"), "--learning-rate nan: must be greater than 0"),
         (("--learning-rate", 0), "--learning-rate 0.0: must be greater than 0"),

@@ -198,11 +198,11 @@ def test_what_is_resumed_is_what_was_not_stopped(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"architectures": ("vgg",)}, "--architectures vgg: choose among shufflenet-v2, mobilenet-v2"),
-        ({"resolutions": (8, 17)}, "--resolutions 17: choose 8 to 16, the size of the images"),
-        ({"resolutions": (4,)}, "--resolutions 4: choose 8 to 16, the size of the images"),
-        ({"widths": (0.1, 0.1)}, "--widths 0.1,0.1: give one or more, each once"),
-        ({"learning_rates": ()}, r"--learning-rates \(none\): give one or more, each once"),
+        ({"architectures": ("vgg",)}, "architectures=vgg: choose among shufflenet-v2, mobilenet-v2"),
+        ({"resolutions": (8, 17)}, "resolutions=17: choose 8 to 16, the size of the images"),
+        ({"resolutions": (4,)}, "resolutions=4: choose 8 to 16, the size of the images"),
+        ({"widths": (0.1, 0.1)}, "widths=0.1,0.1: give one or more, each once"),
+        ({"learning_rates": ()}, r"learning_rates=\(none\): give one or more, each once"),
     ],
 )
 def test_a_grid_that_cannot_be_is_refused_before_it_starts(tmp_path: Path, how: dict[str, Any], says: str) -> None:
@@ -214,5 +214,5 @@ def test_a_grid_that_cannot_be_is_refused_before_it_starts(tmp_path: Path, how: 
 
 def test_many_labels_are_refused(tmp_path: Path) -> None:
     config = stage(tmp_path / "cnn", write_npz(tmp_path / "images.npz", multilabel=True))
-    with pytest.raises(UserError, match="choose --task among striped, across"):
+    with pytest.raises(UserError, match="choose `task` among striped, across"):
         fit_baselines(config, silent)

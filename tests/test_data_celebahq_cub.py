@@ -167,7 +167,7 @@ def test_cub_without_one_of_its_files_or_a_size(tmp_path: Path) -> None:
     assert "classes.txt is missing" in message(f"cub:{root}")
     (tmp_path / "classes.txt").rename(root / "classes.txt")
     save(root / "images" / "001.Bird/2.png", np.zeros((9, 9), dtype=np.uint8))
-    assert "give --image-size" in message(f"cub:{root}")
+    assert "give `image_size`" in message(f"cub:{root}")
 
 
 def test_cub_crops_are_part_of_the_caches_key(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("cached")
 def test_bad_spec(spec, says):
     text = message(spec)
     assert says in text
-    assert f"--data {spec}" in text
+    assert f"data={spec}" in text
 
 
 def test_spec_of_a_folder_without_its_kind_and_of_the_wrong_kind(tmp_path):
@@ -41,12 +41,12 @@ def test_spec_of_a_folder_without_its_kind_and_of_the_wrong_kind(tmp_path):
 
 
 def test_bad_sizes_and_tasks(tmp_path):
-    assert "--image-size 0" in message("digits", image_size=0)
+    assert "image_size=0" in message("digits", image_size=0)
     assert "48 pixels wide" in message("digits", image_size=16)
     assert "one label only" in message("digits", task="Smiling")
     spec = f"celeba:{make_celeba(tmp_path / 'set')}"
-    assert "--task Smilng does not exist: choose one of Smiling" in message(spec, task="Smilng")
-    assert "--task Bald: all training images have the same label" in message(spec, task="Bald")
+    assert "task=Smilng does not exist: choose one of Smiling" in message(spec, task="Smilng")
+    assert "task=Bald: all training images have the same label" in message(spec, task="Bald")
 
 
 def test_bad_folders(tmp_path):
@@ -78,7 +78,7 @@ def test_images_of_different_sizes(tmp_path):
     text = message(f"folder:{root}")
     assert str(root / "dog" / "3.png") in text
     assert f"is 7x7 pixels, but {root / 'cat' / '0.png'} is 6x6" in text
-    assert "--image-size" in text
+    assert "`image_size`" in text
     assert load(Source(data=f"folder:{root}", image_size=6)).images.shape == (12, 3, 6, 6)
     assert len(load(Source(data=f"folder:{root}", skip_bad=True))) == 11
 
@@ -99,7 +99,7 @@ def test_bad_images_stop_before_training(damaged):
     text = message(f"folder:{damaged}")
     assert f"{damaged / 'cat' / 'a.png'}: is not an image" in text
     assert "3 such in all" in text
-    assert "--skip-bad" in text
+    assert "skip_bad=True" in text
     (damaged / "cat" / "a.png").unlink()
     assert f"{damaged / 'cat' / 'b.jpg'}: cannot be decoded" in message(f"folder:{damaged}")
     (damaged / "cat" / "b.jpg").unlink()

@@ -116,7 +116,7 @@ def test_a_kill_before_the_config_is_written_leaves_a_directory_that_can_be_star
 
 def test_a_run_is_not_overwritten(run: RunDirectory, config: Bake) -> None:
     before = (run.path / "provenance.json").read_bytes()
-    with pytest.raises(UserError, match="holds another run: add --resume"):
+    with pytest.raises(UserError, match="holds another run: add resume=True"):
         open_run(run.path, "bake", config, resume=False)
     assert (run.path / "provenance.json").read_bytes() == before
 
@@ -129,10 +129,10 @@ def test_what_may_change_at_resume_is_the_machine(run: RunDirectory, config: Bak
 
 def test_resume_refuses_another_configuration_and_names_the_flag(run: RunDirectory, config: Bake) -> None:
     other = {
-        r"--glimpse-size \(had 8, now 12\)": replace(config, geometry=Shape(glimpse_size=12)),
-        r"--stride \(had 4, now 3\)": replace(config, geometry=Shape(stride=3)),
-        r"--seeds \(had \[0, 1\], now \[0\]\)": replace(config, seeds=(0,)),
-        r"--bank \(had .*bank, now .*elsewhere\)": replace(config, bank=Path("elsewhere")),
+        r"`glimpse_size` \(had 8, now 12\)": replace(config, geometry=Shape(glimpse_size=12)),
+        r"`stride` \(had 4, now 3\)": replace(config, geometry=Shape(stride=3)),
+        r"`seeds` \(had \[0, 1\], now \[0\]\)": replace(config, seeds=(0,)),
+        r"`bank` \(had .*bank, now .*elsewhere\)": replace(config, bank=Path("elsewhere")),
     }
     for complaint, different in other.items():
         with pytest.raises(UserError, match=complaint):
@@ -167,7 +167,7 @@ def test_finish_marks_it_complete_and_adds_to_the_provenance(run: RunDirectory, 
 def test_only_a_finished_run_of_the_right_kind_is_an_input(tmp_path: Path, run: RunDirectory) -> None:
     with pytest.raises(UserError, match="nowhere is not a run directory of `nogs bake`"):
         read_run(tmp_path / "nowhere", "bake")
-    with pytest.raises(UserError, match="is not finished: run its `nogs bake` again with --resume"):
+    with pytest.raises(UserError, match="is not finished: run its `nogs bake` again with resume=True"):
         read_run(run.path, "bake")
     run.finish()
     assert read_run(run.path, "bake").config == run.config
@@ -334,7 +334,7 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path) -> None:
         assert first.stdout.readline() == "open\n"
         before = {file: file.read_bytes() for file in out.iterdir()}
         for ask, resume in ((open_run, True), (finished_run, True), (finished_run, False)):
-            with pytest.raises(UserError, match=f"--out {out}: another nogs process is writing .*wait until it ends"):
+            with pytest.raises(UserError, match=f"out={out}: another nogs process is writing .*wait until it ends"):
                 ask(out, "bake", config, resume=resume)
         assert {file: file.read_bytes() for file in out.iterdir()} == before
     finally:

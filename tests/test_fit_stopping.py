@@ -164,7 +164,7 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
         probs = record["log_probs"][place, expected - 1].exp().tolist()
         assert list(said["probs"].values()) == pytest.approx(probs, abs=1e-5)
     assert len({said["macs"] for said in lines}) == len({said["steps"] for said in lines}) > 1
-    with pytest.raises(nogs.UserError, match="--stopping without --threshold"):
+    with pytest.raises(nogs.UserError, match="`stopping` without `threshold`"):
         nogs.predict(replace(ask, stopping=stopping))
     with pytest.raises(nogs.UserError, match="was fitted on another network"):
         nogs.predict(replace(ask, stopping=runs.folder / "stopping-1", threshold=0.1))
@@ -179,13 +179,13 @@ def test_what_cannot_be_stopped_is_refused(runs: Runs, tmp_path: Path) -> None:
     with pytest.raises(nogs.UserError, match="looks once"):
         runs.stopping(str(tmp_path / "x"), "once")
     runs.stopping("of-once-more", "ram-0", costs=(0.5,))
-    with pytest.raises(nogs.UserError, match="different --costs"):
+    with pytest.raises(nogs.UserError, match="different `costs`"):
         runs.evaluate(str(tmp_path / "y"), "stopping-1", "of-once-more")
     runs.train("other", seed=2)
     runs.stopping("of-other", "other")
-    with pytest.raises(nogs.UserError, match="add that to --models"):
+    with pytest.raises(nogs.UserError, match="add that to `models`"):
         runs.evaluate(str(tmp_path / "z"), "of-other")
-    with pytest.raises(nogs.UserError, match=r"--costs 0\.0: must be greater than 0"):
+    with pytest.raises(nogs.UserError, match=r"costs=0\.0: must be greater than 0"):
         runs.stopping(str(tmp_path / "w"), "ram-0", costs=(0.0,))
     assert not any((tmp_path / name).exists() for name in "xyzw")
 

@@ -279,10 +279,10 @@ def test_what_is_seen_of_an_image_does_not_depend_on_its_batch(grid: Grid) -> No
 @pytest.mark.parametrize(
     ("image_px", "glimpse_px", "stride_px", "complaint"),
     [
-        (8, 0, 1, "--glimpse-size is 0"),
-        (8, 4, 0, "--stride is 0"),
-        (8, 4, -3, "--stride is -3"),
-        (8, 9, 1, "--glimpse-size 9 is larger than the image .8 px.: choose at most 8"),
+        (8, 0, 1, "glimpse_px=0: must be at least 1"),
+        (8, 4, 0, "stride_px=0: must be at least 1"),
+        (8, 4, -3, "stride_px=-3: must be at least 1"),
+        (8, 9, 1, "glimpse_px=9 exceeds image_px=8: choose at most 8"),
     ],
 )
 def test_a_grid_that_cannot_be_names_the_flag(image_px: int, glimpse_px: int, stride_px: int, complaint: str) -> None:

@@ -35,7 +35,7 @@ def test_an_unfinished_run_is_no_input(again: Stages, tmp_path: Path, consumer: 
     }
     needed, stage = consume[consumer]
     (again.folder / needed / "COMPLETE").unlink()
-    with pytest.raises(nogs.UserError, match=f"{needed} is not finished: run its `nogs .*` again with --resume"):
+    with pytest.raises(nogs.UserError, match=f"{needed} is not finished: run its `nogs .*` again with resume=True"):
         stage(str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
@@ -47,7 +47,7 @@ def test_a_run_of_another_kind_is_no_input(stages: Stages, tmp_path: Path) -> No
         ("bank is .* not of `nogs search`", lambda out: stages.train(out, "ps-nogs", sequences=stages.folder / "bank")),
         ("sequences is .* not of `nogs train`", lambda out: stages.evaluate(out, "sequences")),
         ("stages.* is not a run directory", lambda out: stages.evaluate(out, ".")),
-        ("needs? .*--sequences|give --sequences", lambda out: stages.train(out, "ps-nogs", sequences=None)),
+        ("needs? .*`sequences`|give `sequences`", lambda out: stages.train(out, "ps-nogs", sequences=None)),
     ]
     for complaint, stage in wrong:
         with pytest.raises(nogs.UserError, match=complaint):
@@ -60,11 +60,11 @@ def test_runs_that_do_not_go_together_are_refused(stages: Stages, tmp_path: Path
     coarser = replace(GEOMETRY, stride=10)
     out = str(tmp_path / "out")
     wrong: list[tuple[str, Callable[[], RunDirectory]]] = [
-        (r"--stride \(had 5, now 10\)", lambda: stages.train(out, "ps-nogs", geometry=coarser)),
-        (r"--glimpses \(had 2, now 1\)", lambda: stages.train(out, "ps-nogs", geometry=replace(GEOMETRY, glimpses=1))),
-        (r"--data \(had npz:.*images.npz, now npz:.*other.npz\)", lambda: other.train(out, "ps-nogs")),
+        (r"`stride` \(had 5, now 10\)", lambda: stages.train(out, "ps-nogs", geometry=coarser)),
+        (r"`glimpses` \(had 2, now 1\)", lambda: stages.train(out, "ps-nogs", geometry=replace(GEOMETRY, glimpses=1))),
+        (r"`data` \(had npz:.*images.npz, now npz:.*other.npz\)", lambda: other.train(out, "ps-nogs")),
         ("seed 0: give one", lambda: stages.evaluate(out, "ram-0", "ram-0")),
-        ("--models: give at least one", lambda: stages.evaluate(out)),
+        ("`models`: give at least one", lambda: stages.evaluate(out)),
     ]
     for complaint, stage in wrong:
         with pytest.raises(nogs.UserError, match=complaint):
@@ -96,7 +96,7 @@ def test_one_posterior_of_many_labels_serves_a_task(many: Stages) -> None:
     assert results["classes"] == ["not across", "across"]
     assert len(results["sequences"]["nll_nats_by_glimpse"]) == T
     striped = Stages(many.folder, many.folder / "labels.npz", task="striped")
-    with pytest.raises(nogs.UserError, match=r"--task \(had across, now striped\)"):
+    with pytest.raises(nogs.UserError, match=r"`task` \(had across, now striped\)"):
         striped.train("never", "ps-nogs")
 
 
@@ -104,9 +104,9 @@ def test_tasks_are_asked_for_by_name(many: Stages, stages: Stages) -> None:
     out = "never"
     wrong: list[tuple[str, Callable[[], RunDirectory]]] = [
         ("choose one of striped, across", lambda: many.search(out)),
-        ("--task bald: .*choose one of striped, across", lambda: many.search(out, task="bald")),
-        ("choose --task among striped, across", lambda: many.train(out, "ram")),
-        ("leave --task out", lambda: stages.search(out, task="across")),
+        ("task=bald: .*choose one of striped, across", lambda: many.search(out, task="bald")),
+        ("choose `task` among striped, across", lambda: many.train(out, "ram")),
+        ("leave `task` out", lambda: stages.search(out, task="across")),
     ]
     for complaint, stage in wrong:
         with pytest.raises(nogs.UserError, match=complaint):

@@ -35,10 +35,10 @@ def test_the_rows_are_the_papers_and_the_controls() -> None:
 
 
 def test_a_method_that_does_not_exist_is_refused_in_the_name_of_its_flag() -> None:
-    with pytest.raises(UserError, match=r"^--methods rum does not exist: choose among ram, "):
+    with pytest.raises(UserError, match=r"^methods=rum does not exist: choose among ram, "):
         method("rum")
-    with pytest.raises(UserError, match=r"^--method rum does not exist"):
-        method("rum", flag="--method")
+    with pytest.raises(UserError, match=r"^method=rum does not exist"):
+        method("rum", argument="method")
 
 
 def test_anywhere_is_uniform_in_every_image_and_step() -> None:

@@ -80,7 +80,7 @@ def no_such_source(place: Path) -> tuple[list[object], list[str]]:
 
 
 def large_glimpse(place: Path) -> tuple[list[object], list[str]]:
-    return [*good(place), "--glimpse-size", 17], ["--glimpse-size 17", "16 px", "choose at most 16"]
+    return [*good(place), "--glimpse-size", 17], ["--glimpse-size 17 exceeds --image-size 16", "choose at most 16"]
 
 
 def many_glimpses(place: Path) -> tuple[list[object], list[str]]:

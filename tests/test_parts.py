@@ -71,7 +71,7 @@ def test_a_table_becomes_cells_centred_on_the_parts(tmp_path: Path) -> None:
     # glimpses of 6 pixels at 0, 5 and 10 have their centres at 3, 8 and 13; the image's is 8
     assert found.images.tolist() == [3, 5]
     assert found.cells.tolist() == [[0 * 3 + 2, 2 * 3 + 2], [2 * 3 + 0, 1 * 3 + 1]]
-    with pytest.raises(UserError, match="--parts-order beek: no image has this part visible; choose among beak, eye"):
+    with pytest.raises(UserError, match="parts_order=beek: no image has this part visible; choose among beak, eye"):
         nogs.import_sequences(
             nogs.ImportSequences(
                 nogs.Machine(tmp_path / "other"),

@@ -238,7 +238,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--run .* holds no evaluation"):
+    with pytest.raises(UserError, match=r"run=.* holds no evaluation"):
         draw_report(Report(tmp_path))
 
 

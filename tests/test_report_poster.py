@@ -69,13 +69,13 @@ def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        (Report(), "give --run"),
-        (Report(Path("a"), out=Path("b")), "give --run"),
-        (Report(runs=(Path("a"),)), "--runs: give --out"),
-        (Report(Path("a"), runs=(Path("b"),), out=Path("c")), "--runs: give --out"),
-        (Report(runs=(Path("a"), Path("a")), out=Path("c")), "--runs a,a: give each once"),
-        (Report(Path("a"), figures=("png", "jpg")), "--figures jpg: choose among png, pdf, svg"),
-        (Report(runs=(Path("nowhere"),), out=Path("c")), "--runs nowhere holds no evaluation"),
+        (Report(), "give `run`"),
+        (Report(Path("a"), out=Path("b")), "give `run`"),
+        (Report(runs=(Path("a"),)), "`runs`: give `out`"),
+        (Report(Path("a"), runs=(Path("b"),), out=Path("c")), "`runs`: give `out`"),
+        (Report(runs=(Path("a"), Path("a")), out=Path("c")), "runs=a,a: give each once"),
+        (Report(Path("a"), figures=("png", "jpg")), "figures=jpg: choose among png, pdf, svg"),
+        (Report(runs=(Path("nowhere"),), out=Path("c")), "runs=nowhere holds no evaluation"),
     ],
 )
 def test_mistakes_are_told_in_a_line(config: Report, says: str) -> None:

@@ -247,10 +247,10 @@ def test_what_is_not_a_run_of_sequences_is_refused(rivals: Rivals, tmp_path: Pat
         ("nowhere is not a run directory", {"sequences": tmp_path / "nowhere"}),
         ("unfinished is not finished", {"sequences": unfinished.path}),
         (
-            r"imported were made with another --stride \(had 5, now 10\): train with the same",
+            r"imported was made with another `stride` \(had 5, now 10\): train with the same",
             {"sequences": rivals.folder / "imported", "geometry": replace(GEOMETRY, stride=10)},
         ),
-        ("--method ps-hgs learns from glimpse sequences: give --sequences", {"sequences": None}),
+        ("method=ps-hgs learns from glimpse sequences: give `sequences`", {"sequences": None}),
     ):
         with pytest.raises(nogs.UserError, match=complaint):
             rivals.train(out, "ps-hgs", **how)
@@ -258,6 +258,6 @@ def test_what_is_not_a_run_of_sequences_is_refused(rivals: Rivals, tmp_path: Pat
     another_kind = "imported is a run directory of `nogs sequences import`, not of `nogs train`"
     with pytest.raises(nogs.UserError, match=another_kind):
         rivals.record(out, "imported")
-    with pytest.raises(nogs.UserError, match="--method rum does not exist"):
+    with pytest.raises(nogs.UserError, match="method=rum does not exist"):
         rivals.train(out, "rum")
     assert not (tmp_path / "out").exists()

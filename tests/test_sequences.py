@@ -96,12 +96,12 @@ def test_sequences_of_other_images_tasks_or_grids_are_refused(tmp_path: Path, so
     assert read_sequences_run(tmp_path / "run").path == run.path
     check_sequences(run, as_json(source), as_json(GEOMETRY))
     others = {
-        "--task": (replace(source, task="striped"), GEOMETRY),
-        "--image-size": (replace(source, image_size=8), GEOMETRY),
-        "--stride": (source, replace(GEOMETRY, stride=2)),
+        "`task`": (replace(source, task="striped"), GEOMETRY),
+        "`image_size`": (replace(source, image_size=8), GEOMETRY),
+        "`stride`": (source, replace(GEOMETRY, stride=2)),
     }
     for flag, (other, geometry) in others.items():
-        with pytest.raises(nogs.UserError, match=f"--sequences .* made with another {flag} .*: train with the same"):
+        with pytest.raises(nogs.UserError, match=f"sequences=.* made with another {flag} .*: train with the same"):
             check_sequences(run, as_json(other), as_json(geometry))
     with pytest.raises(nogs.UserError, match="is not a run directory of `nogs search`"):
         read_sequences_run(tmp_path)
@@ -111,7 +111,7 @@ def test_sequences_of_an_older_version_are_refused(tmp_path: Path, source: nogs.
     """It left columns alone, and empty metadata."""
     run = make_run(tmp_path / "run", source)
     run.save_tensors("sequences", run.load_tensors("sequences"))
-    with pytest.raises(nogs.UserError, match=r"--sequences .*run was made by an older version.*: run `nogs search`"):
+    with pytest.raises(nogs.UserError, match=r"sequences=.*run was made by an older version.*: run `nogs search`"):
         check_sequences(run, as_json(source), as_json(GEOMETRY))
     wrong = driver().run("sequences", "export", "--sequences", run.path, "--out", tmp_path / "x.csv")
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
@@ -219,10 +219,10 @@ def test_published_sequences_find_their_images_by_index(tmp_path: Path, capsys: 
     source = nogs.Source(data=f"celeba:{make_celeba(tmp_path / 'set')}", task="Smiling")
     assert as_dict(take(tmp_path, source, tmp_path / "published.npz")) == {3: [6, 0], 1: [0, 2]}
     err = capsys.readouterr().err
-    assert "left out 1 of 4 sequences, whose images are not in --data: 3" in err
+    assert "left out 1 of 4 sequences, whose images are not in the data: 3" in err
     assert "left out 1 of 4 sequences, whose images are not in its train split: 1" in err
     np.savez(tmp_path / "published.npz", sequences=sequences[:1])
-    with pytest.raises(nogs.UserError, match="sequences for 1 attributes, but --data has 2 labels"):
+    with pytest.raises(nogs.UserError, match="sequences for 1 attributes, but `data` has 2 labels"):
         take(tmp_path, source, tmp_path / "published.npz")
     np.savez(tmp_path / "published.npz", other=sequences)
     with pytest.raises(nogs.UserError, match="has no array sequences"):
@@ -247,14 +247,14 @@ def test_the_published_archive_lies_on_its_own_grid() -> None:
         (["4,across,0,10,10,"], "x.csv line 2: column step: '0' is not 1, 2, ..."),
         (["4,across,1,0,0,", "4,across,1,5,5,"], "x.csv line 3: step 1 of image 4 is there twice"),
         (["4,across,1,0,0,", "4,across,3,5,5,"], "x.csv line 2: image 4 has no step 2"),
-        (["4,across,1,0,0,"], "x.csv line 2: image 4 has 1 glimpses, fewer than --glimpses 2"),
+        (["4,across,1,0,0,"], "x.csv line 2: image 4 has 1 glimpses, fewer than glimpses=2"),
         (
             ["4,across,1,0,0,", "4,across,2,0,16,"],
-            "x.csv line 3: (0, 16) is not on an image of --sequences-image-size 16",
+            "x.csv line 3: (0, 16) is not on an image of sequences_image_size=16",
         ),
         (["4,across,1,0"], "x.csv line 2: has 4 fields for 6 columns"),
-        (["4,striped,1,0,0,"], "x.csv: has no row of task across, but of striped: give --task"),
-        (["69,across,1,0,0,", "69,across,2,0,0,"], "none of its 1 images is in the train split of --data"),
+        (["4,striped,1,0,0,"], "x.csv: has no row of task across, but of striped: give `task`"),
+        (["69,across,1,0,0,", "69,across,2,0,0,"], "none of its 1 images is in the train split of `data`"),
     ],
 )
 def test_bad_csv(tmp_path: Path, source: nogs.Source, rows: list[str], says: str) -> None:
@@ -282,11 +282,11 @@ def test_bad_text_and_bad_files(tmp_path: Path, source: nogs.Source) -> None:
     (tmp_path / "table.csv").write_text("image,step\n1,2\n")
     with pytest.raises(nogs.UserError, match=r"table.csv: has no column 'task'"):
         take(tmp_path, source, tmp_path / "table.csv")
-    with pytest.raises(nogs.UserError, match=r"--sequences .*nowhere does not exist"):
+    with pytest.raises(nogs.UserError, match=r"sequences=.*nowhere does not exist"):
         take(tmp_path, source, tmp_path / "nowhere")
-    with pytest.raises(nogs.UserError, match=r"choose --task among striped, across"):
+    with pytest.raises(nogs.UserError, match=r"choose `task` among striped, across"):
         take(tmp_path, replace(source, task=None), tmp_path / "table.csv")
-    with pytest.raises(nogs.UserError, match=r"give --sequences, .* or --parts"):
+    with pytest.raises(nogs.UserError, match=r"give `sequences`, .* or `parts`"):
         nogs.import_sequences(nogs.ImportSequences(nogs.Machine(tmp_path / "out"), source, GEOMETRY))
 
 

@@ -137,9 +137,9 @@ def test_a_finished_stage_is_not_run_again(stages: Stages) -> None:
     stages.search(machine=stages.machine("sequences", resume=True))
     stages.train("ram-0", "ram", machine=stages.machine("ram-0", resume=True))
     for rerun in (stages.posterior, stages.bank, stages.search, lambda: stages.train("ram-0", "ram")):
-        with pytest.raises(nogs.UserError, match="holds another run: add --resume"):
+        with pytest.raises(nogs.UserError, match="holds another run: add resume=True"):
             rerun()
-    with pytest.raises(nogs.UserError, match=r"--iterations \(had 60, now 80\)"):
+    with pytest.raises(nogs.UserError, match=r"`iterations` \(had 60, now 80\)"):
         stages.train("ram-0", "ram", iterations=80, machine=stages.machine("ram-0", resume=True))
     assert state() == before
 

@@ -48,7 +48,7 @@ class WholeImageCNN(nn.Module):
         elif architecture == "mobilenet-v2":
             self.backbone = _mobilenet(halvings(resolution_px), width, channels, classes)
         else:
-            raise UserError(f"--architectures {architecture}: choose among {', '.join(ARCHITECTURES)}")
+            raise UserError(f"architectures={architecture}: choose among {', '.join(ARCHITECTURES)}")
 
     def forward(self, images: UInt8[Tensor, "B c R R"]) -> Float[Tensor, "B C"]:
         # Depthwise convolutions are up to twice as fast with channels last.
@@ -66,7 +66,7 @@ def halvings(resolution_px: int) -> int:
 def shrinkable(image_px: int, resolution_px: int) -> None:
     """Raise UserError where a CNN cannot be given images of ``image_px`` at ``resolution_px``."""
     if not SMALLEST_PX <= resolution_px <= image_px:
-        raise UserError(f"--resolutions {resolution_px}: choose {SMALLEST_PX} to {image_px}, the size of the images")
+        raise UserError(f"resolutions={resolution_px}: choose {SMALLEST_PX} to {image_px}, the size of the images")
 
 
 def shrink(images: UInt8[Tensor, "N c H H"], resolution_px: int) -> UInt8[Tensor, "N c R R"]:

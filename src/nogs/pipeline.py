@@ -154,21 +154,21 @@ def _check(config: Run) -> None:
     """Everything that can be wrong with the input, before anything is written or computed."""
     for name in config.methods:
         method(name)
-    for flag, values in (("--methods", config.methods), ("--seeds", config.seeds)):
+    for name, values in (("methods", config.methods), ("seeds", config.seeds)):
         if not values or len(set(values)) < len(values):
-            raise UserError(f"{flag} {','.join(map(str, values)) or '(none)'}: give one or more, each once")
+            raise UserError(f"{name}={','.join(map(str, values)) or '(none)'}: give one or more, each once")
     _check_sequences(config)
     choose_device(config.machine.device)
     data = load(config.source)
     if data.multilabel:
-        raise UserError(f"these images have many labels: choose --task among {', '.join(data.classes)}")
+        raise UserError(f"these images have many labels: choose `task` among {', '.join(data.classes)}")
     grid_of(config.geometry, data)
     if config.posterior:
         _check_posterior(config, config.posterior)
     if config.bank:
         indexed = read_run(config.bank, "build-bank").config["source"]
         if difference := first_difference(indexed, {**as_json(config.source), "task": indexed["task"]}):
-            raise UserError(f"--bank {config.bank} was built with another {difference}: build it from the same images")
+            raise UserError(f"bank={config.bank} was built with another {difference}: build it from the same images")
 
 
 def _check_posterior(config: Run, given: Path) -> None:
@@ -179,21 +179,21 @@ def _check_posterior(config: Run, given: Path) -> None:
     if fitted.load_metadata("model")["multilabel"]:
         wanted["task"] = had["task"]
     if difference := first_difference(had, wanted):
-        raise UserError(f"--posterior {given} was fitted with another {difference}: fit it to the same")
+        raise UserError(f"posterior={given} was fitted with another {difference}: fit it to the same")
 
 
 def _check_sequences(config: Run) -> None:
     """Every method's sequences will be there when its training starts."""
     wants = {method(name).sequences: name for name in reversed(config.methods)}
     if "record" in wants and TEACHER not in config.methods:
-        raise UserError(f"{wants['record']} learns from {METHODS[TEACHER].title}: add {TEACHER} to --methods")
+        raise UserError(f"{wants['record']} learns from {METHODS[TEACHER].title}: add {TEACHER} to `methods`")
     if "given" not in wants:
         if config.sequences:
-            raise UserError(f"--sequences {config.sequences}: no method learns from it; add ps-hgs to --methods")
+            raise UserError(f"sequences={config.sequences}: no method learns from it; add ps-hgs to `methods`")
         return
     if config.sequences is None:
         raise UserError(
-            f"{wants['given']} learns from sequences that you give: add --sequences, a run of `nogs sequences import`"
+            f"{wants['given']} learns from sequences that you give: add `sequences`, a run of `nogs sequences import`"
         )
     check_sequences(read_run(config.sequences, "import"), as_json(config.source), as_json(config.geometry))
 
@@ -277,8 +277,8 @@ def _train_side_by_side(jobs: list[Job], *, at_once: int) -> None:
                     bars.update(tasks[out], total=1, completed=1)
         except BrokenProcessPool:  # which has ended the other processes
             raise RunError(
-                "a training process was killed, perhaps for memory: use --jobs 1; "
-                "the same command with --resume goes on from here"
+                "a training process was killed, perhaps for memory: use jobs=1; "
+                "run it again with resume=True to go on from here"
             ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

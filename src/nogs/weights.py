@@ -33,8 +33,8 @@ def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
     grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
     if not 1 <= geometry.glimpses <= len(grid):
         raise UserError(
-            f"--glimpses {geometry.glimpses} on a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
-            "or a smaller --stride"
+            f"glimpses={geometry.glimpses} does not fit a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
+            "or a smaller `stride`"
         )
     return grid
 
@@ -167,9 +167,9 @@ def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) 
     """Stopping heads in eval mode. Raises UserError unless they were fitted on the train run ``of``."""
     meta = run.load_metadata("model")
     if meta["network"] != file_hash(of.path / "model.safetensors"):
-        raise UserError(f"--stopping {run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
+        raise UserError(f"stopping={run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
     if "hidden" in meta:
-        raise UserError(f"--stopping {run.path} is of an older nogs, whose heads read other numbers: fit them again")
+        raise UserError(f"stopping={run.path} is of an older nogs, whose heads read other numbers: fit them again")
     heads = StoppingHeads(glimpses=meta["glimpses"], costs=len(meta["costs"]))
     heads.load_state_dict(run.load_tensors("model"))
     return heads.to(device).eval()
@@ -198,7 +198,7 @@ def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
     """
     meta = run.load_metadata("bank")
     if "shards" not in meta:
-        raise UserError(f"--bank {run.path} is of an older nogs, which kept other latents: run `nogs build-bank` again")
+        raise UserError(f"bank={run.path} is of an older nogs, which kept other latents: run `nogs build-bank` again")
     arrays = run.load_tensors("bank")
     pca = (meta["mirror"], arrays["mean"], arrays["components"])
     if not meta["shards"]:

@@ -46,8 +46,8 @@ STOPPING = "ps-nogs"
 """The method whose trained networks learn when to stop."""
 
 
-def method(name: str, *, flag: str = "--methods") -> Method:
-    """The method of that name. Raises UserError for one that does not exist, in the name of ``flag``."""
+def method(name: str, *, argument: str = "methods") -> Method:
+    """The method of that name. Raises UserError for one that does not exist, in the name of ``argument``."""
     if name not in METHODS:
-        raise UserError(f"{flag} {name} does not exist: choose among {', '.join(METHODS)}")
+        raise UserError(f"{argument}={name} does not exist: choose among {', '.join(METHODS)}")
     return METHODS[name]

@@ -82,7 +82,7 @@ class Retrieval:
         usable = found.distances.isfinite()
         if not usable.any(1).all():
             raise UserError(
-                "--bank holds only images of the same group (person) as one to be completed, and these may not "
+                "`bank` holds only images of the same group (person) as one to be completed, and these may not "
                 "complete it: build the bank from more"
             )
         # A small bank may hold fewer images of others than proposals were asked for.

@@ -34,12 +34,12 @@ class Bounded:
     """A dataclass whose numbers are checked as it is made."""
 
     def __post_init__(self) -> None:
-        """Raise UserError, in the name of the flag, for a number that its field's type does not take."""
+        """Raise UserError, naming the argument, for a number that its field's type does not take."""
         for name, bound in _bounded(type(self)):
             value = getattr(self, name)
             for number in value if isinstance(value, tuple) else (value,):
                 if number is not None and not bound.holds(number):
-                    raise UserError(f"--{name.replace('_', '-')} {number}: {bound.says}")
+                    raise UserError(f"{name}={number}: {bound.says}")
 
 
 def _bounded(kind: type) -> tuple[tuple[str, Bound], ...]:

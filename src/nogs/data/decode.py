@@ -81,7 +81,7 @@ def survey(files: Sequence[Path], image_size: int | None) -> tuple[Frame | None,
             if header[:2] != (width, height):
                 bad[index] = (
                     f"is {header.width}x{header.height} pixels, but {files[example]} is {width}x{height}: "
-                    "give --image-size PX to make all one size"
+                    "give `image_size` to make all one size"
                 )
                 del headers[index]
         side_px = min(width, height)

@@ -48,9 +48,9 @@ class ImageSet:
         if task is None:
             return self
         if not self.multilabel:
-            raise UserError(f"--task {task}: these images have one label only, of classes {', '.join(self.classes)}")
+            raise UserError(f"task={task}: these images have one label only, of classes {', '.join(self.classes)}")
         if task not in self.classes:
-            raise UserError(f"--task {task} does not exist: choose one of {', '.join(self.classes)}")
+            raise UserError(f"task={task} does not exist: choose one of {', '.join(self.classes)}")
         return replace(self, labels=self.labels[:, self.classes.index(task)], classes=(f"not {task}", task))
 
     def members(self, split: Split) -> Int[Tensor, " n"]:

@@ -70,13 +70,13 @@ class Faults:
         if self.found and not self.skip:
             where, reason = self.found[0]
             count = f" ({len(self.found)} such in all)" if len(self.found) > 1 else ""
-            raise UserError(f"{where}: {reason}{count}; mend it, or add --skip-bad to leave it out")
+            raise UserError(f"{where}: {reason}{count}; mend it, or add skip_bad=True to leave it out")
 
     def warn(self) -> None:
         """List on stderr what was left out."""
         if not self.found:
             return
-        print(f"warning: --skip-bad left out {len(self.found)}:", file=sys.stderr)
+        print(f"warning: left out {len(self.found)} that cannot be used:", file=sys.stderr)
         for where, reason in self.found[:LISTED]:
             print(f"  {where}: {reason}", file=sys.stderr)
         if len(self.found) > LISTED:

@@ -51,14 +51,14 @@ def of_task(images: ImageSet, source: Source) -> ImageSet:
     """The same under the label that ``--task`` names. Raises UserError where training images do not differ in it."""
     chosen = images.select(source.task)
     if source.task is not None and chosen.labels[chosen.members("train")].bincount(minlength=2).min() == 0:
-        raise UserError(f"--task {source.task}: all training images have the same label; choose another")
+        raise UserError(f"task={source.task}: all training images have the same label; choose another")
     return chosen
 
 
 def load_all(source: Source) -> ImageSet:
     """The images under all of their labels, whatever the task."""
     if source.image_size is not None and source.image_size < 1:
-        raise UserError(f"--image-size {source.image_size}: must be one pixel or more")
+        raise UserError(f"image_size={source.image_size}: must be one pixel or more")
     if _is_digits(source.data):
         return digits(source.image_size or CANVAS_PX, source.split_seed)
     faults = Faults(source.skip_bad)
@@ -67,11 +67,11 @@ def load_all(source: Source) -> ImageSet:
         images, about = _read(kind, path, source.image_size, faults)
     except OSError as error:
         culprit = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-        raise UserError(f"--data {source.data}: cannot read {culprit}") from error
+        raise UserError(f"data={source.data}: cannot read {culprit}") from error
     faults.stop()
     faults.warn()
     if len(images) == 0:
-        raise UserError(f"--data {source.data}: no usable image is there")
+        raise UserError(f"data={source.data}: no usable image is there")
     return _assemble(images, about, source)
 
 
@@ -91,7 +91,7 @@ def fingerprint(images: ImageSet) -> str:
 
 def _is_digits(spec: str) -> bool:
     if spec.startswith("digits:"):
-        raise UserError(f"--data {spec}: digits are built in and take no path; write --data digits")
+        raise UserError(f"data={spec}: digits are built in and take no path; write data=digits")
     return spec == "digits"
 
 
@@ -106,17 +106,17 @@ def parse(spec: str) -> tuple[str, Path]:
             choices = f"did you mean {close[0]}{':' + (place or 'PATH') if close[0] != 'digits' else ''}?"
         elif not colon and Path(spec).is_dir():
             choices = f"did you mean folder:{spec}?"
-        raise UserError(f"--data {spec}: there is no such source; {choices}")
+        raise UserError(f"data={spec}: there is no such source; {choices}")
     if not place:
-        raise UserError(f"--data {spec}: give its path, as in {kind}:PATH")
+        raise UserError(f"data={spec}: give its path, as in {kind}:PATH")
     try:
         path = Path(place).expanduser()
     except RuntimeError as error:
-        raise UserError(f"--data {spec}: nobody has the home folder of {place}; write it out") from error
+        raise UserError(f"data={spec}: nobody has the home folder of {place}; write it out") from error
     if not path.exists():
-        raise UserError(f"--data {spec}: {path} does not exist")
+        raise UserError(f"data={spec}: {path} does not exist")
     if path.is_dir() == (kind in _FILES):
-        raise UserError(f"--data {spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
+        raise UserError(f"data={spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
     return kind, path
 
 
@@ -143,7 +143,7 @@ def _assemble(images: UInt8[Tensor, "N c H H"], about: Annotations, source: Sour
     if about.labels.ndim == 1:
         missing = sorted(set(range(len(about.classes))) - set(about.labels[split == TRAIN].tolist()))
         if missing:
-            raise UserError(f"--data {source.data}: class {about.classes[missing[0]]} has no training image; add some")
+            raise UserError(f"data={source.data}: class {about.classes[missing[0]]} has no training image; add some")
     return ImageSet(
         images=images,
         labels=torch.from_numpy(about.labels),
@@ -156,12 +156,12 @@ def _assemble(images: UInt8[Tensor, "N c H H"], about: Annotations, source: Sour
 
 def _check_classes(about: Annotations, spec: str) -> None:
     if len(about.classes) < 2:
-        raise UserError(f"--data {spec}: there is only one class, {about.classes[0]}; give two or more")
+        raise UserError(f"data={spec}: there is only one class, {about.classes[0]}; give two or more")
     for name, count in zip(about.classes, np.bincount(about.labels, minlength=len(about.classes)), strict=True):
         if count == 0:
-            raise UserError(f"--data {spec}: class {name} has no image; add some, or leave the class out")
+            raise UserError(f"data={spec}: class {name} has no image; add some, or leave the class out")
         if count == 1 and about.split is None:
             raise UserError(
-                f"--data {spec}: class {name} has 1 image, which cannot be split; "
+                f"data={spec}: class {name} has 1 image, which cannot be split; "
                 "give it three or more, or leave the class out"
             )

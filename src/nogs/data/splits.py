@@ -62,7 +62,7 @@ def complete(
     made = np.zeros(len(labels), dtype=np.int64) if split is None else split.astype(np.int64)
     has = [bool((made == which).any()) for which in range(len(SPLITS))]
     if not has[TRAIN]:
-        raise UserError("--data: no image is in the train split; put most of them there")
+        raise UserError("`data`: no image is in the train split; put most of them there")
     if not has[TEST]:
         source, share = (VAL, 1 / 2) if has[VAL] else (TRAIN, 1 / 10)
         made[cut(made == source, strata, groups=groups, share=share, seed=seed)] = TEST
@@ -72,7 +72,7 @@ def complete(
     for which, name in enumerate(SPLITS):
         if not (made == which).any():
             raise UserError(
-                f"--data: {len(made)} images are too few to make a {name} split of; "
+                f"`data`: {len(made)} images are too few to make a {name} split of; "
                 "give every class three images or more, or a split of your own"
             )
     _hold_together(made, groups)
@@ -85,6 +85,6 @@ def _hold_together(split: Int[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) 
     if len(twice):
         both = [SPLITS[which] for group, which in pairs if group == twice[0]]
         raise UserError(
-            f"--data: images of group {twice[0]} are in {' and '.join(both)} ({len(twice)} such groups); "
+            f"`data`: images of group {twice[0]} are in {' and '.join(both)} ({len(twice)} such groups); "
             "put all images of one person in one split"
         )

@@ -26,13 +26,12 @@ class Grid:
     scales: int = 1
 
     def __post_init__(self) -> None:
-        for flag, value in (("--glimpse-size", self.glimpse_px), ("--stride", self.stride_px)):
-            if value < 1:
-                raise UserError(f"{flag} is {value}: it must be at least 1 pixel")
+        for name in ("image_px", "glimpse_px", "stride_px", "scales"):
+            if (value := getattr(self, name)) < 1:
+                raise UserError(f"{name}={value}: must be at least 1")
         if self.glimpse_px > self.image_px:
             raise UserError(
-                f"--glimpse-size {self.glimpse_px} is larger than the image ({self.image_px} px): "
-                f"choose at most {self.image_px}"
+                f"glimpse_px={self.glimpse_px} exceeds image_px={self.image_px}: choose at most {self.image_px}"
             )
 
     @cached_property

@@ -68,7 +68,7 @@ def lead(labels: poster.Labels) -> str:
 
 def _titled(runs: Sequence[Path]) -> dict[str, Material]:
     """Each run under its task, or its data; with its directory where two would be called the same."""
-    found = {path: gather(path, flag="--runs") for path in runs}
+    found = {path: gather(path, argument="runs") for path in runs}
     names = {path: str(m.results["task"] or m.results["data"]) for path, m in found.items()}
     several = [name for name in names.values() if list(names.values()).count(name) > 1]
     return {

@@ -97,10 +97,10 @@ class Material:
         return [rows[-1].get(key) if rows else None for rows in self.logs[method]]
 
 
-def gather(path: Path, *, flag: str = "--run") -> Material:
-    """Read the run in ``path``. Raises UserError, in the name of ``flag``, if it holds no finished evaluation."""
+def gather(path: Path, *, argument: str = "run") -> Material:
+    """Read the run in ``path``. Raises UserError, in the name of ``argument``, if it holds no finished evaluation."""
     if not (path / stage_of(Evaluate).directory).is_dir():
-        raise UserError(f"{flag} {path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
+        raise UserError(f"{argument}={path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
     evaluation = read_run(path / stage_of(Evaluate).directory, "evaluate")
     results = json.loads((evaluation.path / "results.json").read_text())
     runs = {

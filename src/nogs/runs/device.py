@@ -19,9 +19,9 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UserError(f"--device {name} is not a device: choose auto, cpu, cuda or mps") from None
+        raise UserError(f"device={name} is not a device: choose auto, cpu, cuda or mps") from None
     if device.type != "cpu" and (accelerator is None or accelerator.type != device.type):
-        raise UserError(f"--device {name} is not available here: choose auto or cpu")
+        raise UserError(f"device={name} is not available here: choose auto or cpu")
     return device
 
 

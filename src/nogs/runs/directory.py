@@ -164,7 +164,7 @@ def read_run(path: Path, stage: str) -> RunDirectory:
     if run.config["stage"] != stage:
         raise UserError(f"{path} is a run directory of {_command(run.config['stage'])}, not of {_command(stage)}")
     if not run.complete:
-        raise UserError(f"{path} is not finished: run its {_command(stage)} again with --resume")
+        raise UserError(f"{path} is not finished: run its {_command(stage)} again with resume=True")
     return run
 
 
@@ -178,18 +178,18 @@ def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -
     nearest = next(place for place in (path, *path.parents) if place.exists())
     if not nearest.is_dir():
         where = "" if nearest == path else f": {nearest}"
-        raise UserError(f"--out {path}{where} is a file: choose a directory")
+        raise UserError(f"out={path}{where} is a file: choose a directory")
     if (path / "config.json").exists():
         if not run.complete:
             lock(path)
         if not resume:
-            raise UserError(f"--out {path} holds another run: add --resume to go on with it, or choose another")
+            raise UserError(f"out={path} holds another run: add resume=True to go on with it, or choose another")
         difference = first_difference(run.config, wanted)
         if difference:
-            raise UserError(f"--out {path} holds another run, which differs in {difference}: choose another --out")
+            raise UserError(f"out={path} holds another run, which differs in {difference}: choose another `out`")
     elif path.is_dir():
         for entry in path.iterdir():
             if entry.suffix != ".partial" and entry.name != "provenance.json":
-                raise UserError(f"--out {path} holds files that are not a run's ({entry.name}): choose an empty one")
+                raise UserError(f"out={path} holds files that are not a run's ({entry.name}): choose an empty one")
     if not run.complete and not os.access(nearest, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: no permission to write in {nearest}; choose another place")
+        raise UserError(f"out={path}: no permission to write in {nearest}; choose another place")

@@ -23,7 +23,7 @@ def as_json(config: Any) -> dict[str, Any]:
 
 
 def first_difference(had: dict[str, Any], wanted: dict[str, Any]) -> str | None:
-    """Return the first flag in which two configurations differ, with both values.
+    """Return the first argument in which two configurations differ, with both values.
 
     None if they differ in nothing, or only in the fields of MAY_CHANGE.
     """
@@ -34,5 +34,5 @@ def first_difference(had: dict[str, Any], wanted: dict[str, Any]) -> str | None:
             if nested := first_difference(had[key], wanted[key]):
                 return nested
             continue
-        return f"--{key.replace('_', '-')} (had {had.get(key)}, now {wanted.get(key)})"
+        return f"`{key}` (had {had.get(key)}, now {wanted.get(key)})"
     return None

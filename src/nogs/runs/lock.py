@@ -32,7 +32,7 @@ def lock(path: Path) -> None:
     except BlockingIOError:
         os.close(handle)
         fix = "wait until it ends, or choose another"
-        raise UserError(f"--out {path}: another nogs process is writing {path}; {fix}") from None
+        raise UserError(f"out={path}: another nogs process is writing {path}; {fix}") from None
     except OSError:
         os.close(handle)
         return

@@ -50,7 +50,7 @@ def read_csv(file: Path, faults: Faults, *, task: str | None) -> dict[str, list[
     tasks = {row.values["task"] for row in table}
     if table and (task or "") not in tasks:
         raise UserError(
-            f"{file}: has no row of task {task or '(empty)'}, but of {', '.join(sorted(tasks))}: give --task"
+            f"{file}: has no row of task {task or '(empty)'}, but of {', '.join(sorted(tasks))}: give `task`"
         )
     steps: dict[str, dict[int, Place]] = {}
     for line, values in table:
@@ -85,7 +85,7 @@ def read_text(folder: Path, faults: Faults) -> dict[str, list[Place]]:
             elif place := _place(fields[0], fields[1], where, faults):
                 found[name].append(place)
     if not found:
-        raise UserError(f"--sequences {folder}: has no file NAME.txt; give the folder that holds them")
+        raise UserError(f"sequences={folder}: has no file NAME.txt; give the folder that holds them")
     return found
 
 
@@ -102,7 +102,7 @@ def read_published(file: Path, *, attribute: int, attributes: int) -> dict[str, 
         raise UserError(f"{file}: has no array sequences [attributes, images, glimpses, 2]; give the published archive")
     if len(sequences) != attributes:
         raise UserError(
-            f"{file}: has sequences for {len(sequences)} attributes, but --data has {attributes} labels: give CelebA's"
+            f"{file}: has sequences for {len(sequences)} attributes, but `data` has {attributes} labels: give CelebA's"
         )
     return {
         str(image): [Place(float(row), float(col), f"{file} sequences[{attribute}, {image}]") for row, col in places]
@@ -133,7 +133,7 @@ def write_text(folder: Path, names: Sequence[str], top_left_px: Int[Tensor, "n T
     """Write a file an image, named after it."""
     for name in names:
         if ".." in Path(name).parts or Path(name).is_absolute():
-            raise UserError(f"image {name} lies outside its folder, and so would {name}.txt: use --format csv")
+            raise UserError(f"image {name} lies outside its folder, and so would {name}.txt: use format=csv")
     for name, places in zip(names, top_left_px.tolist(), strict=True):
         file = folder / f"{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -150,10 +150,10 @@ def check_places(
         outside = [place for place in mine if not (0 <= place.row < image_px and 0 <= place.column < image_px)]
         if len(mine) < glimpses:
             where = mine[0].where if mine else f"image {image}"
-            faults.add(where, f"image {image} has {len(mine)} glimpses, fewer than --glimpses {glimpses}")
+            faults.add(where, f"image {image} has {len(mine)} glimpses, fewer than glimpses={glimpses}")
         elif outside:
             row, column, where = outside[0]
-            faults.add(where, f"({row:g}, {column:g}) is not on an image of --sequences-image-size {image_px}")
+            faults.add(where, f"({row:g}, {column:g}) is not on an image of sequences_image_size={image_px}")
         else:
             good[image] = mine
     return good

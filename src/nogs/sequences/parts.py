@@ -58,4 +58,4 @@ def check_order(parts: Mapping[str, Mapping[str, Point]], order: Sequence[str]) 
     known = sorted({name for mine in parts.values() for name in mine})
     for name in order:
         if name not in known:
-            raise UserError(f"--parts-order {name}: no image has this part visible; choose among {', '.join(known)}")
+            raise UserError(f"parts_order={name}: no image has this part visible; choose among {', '.join(known)}")

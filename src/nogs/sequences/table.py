@@ -56,8 +56,8 @@ def made_for(run: RunDirectory) -> dict[str, Any]:
     meta = run.load_metadata("sequences")
     if "source" not in meta:
         raise UserError(
-            f"--sequences {run.path} was made by an older version, which did not note the images and the grid: "
-            "run `nogs search` again, with another --out"
+            f"sequences={run.path} was made by an older version, which did not note the images and the grid: "
+            "run `nogs search` again, with another `out`"
         )
     return meta
 
@@ -78,7 +78,7 @@ def check_sequences(run: RunDirectory, source: dict[str, Any], geometry: dict[st
     meta = made_for(run)
     had = {**meta["source"], **meta["geometry"], "task": meta["task"]}
     if difference := first_difference(had, {**source, **geometry}):
-        raise UserError(f"--sequences {run.path} were made with another {difference}: train with the same")
+        raise UserError(f"sequences={run.path} was made with another {difference}: train with the same")
 
 
 def one_path(run: RunDirectory, sequences: Sequences, *, glimpses: int, locations: int) -> tuple[int, ...]:
@@ -89,13 +89,13 @@ def one_path(run: RunDirectory, sequences: Sequences, *, glimpses: int, location
     cells = sequences.cells
     if not cells.numel() or cells.shape[1] != glimpses or cells.min() < 0 or cells.max() >= locations:
         raise UserError(
-            f"--sequences {run.path} is damaged: its cells are not {glimpses} of a grid of {locations}; "
+            f"sequences={run.path} is damaged: its cells are not {glimpses} of a grid of {locations}; "
             "run `nogs search` again"
         )
     if (distinct := len(cells.unique(dim=0))) > 1:
         raise UserError(
-            f"--sequences {run.path} holds {distinct} different sequences, but one path serves all images: "
-            "run `nogs search --pooling 1`"
+            f"sequences={run.path} holds {distinct} different sequences, but one path serves all images: "
+            "run `nogs search` with pooling=1"
         )
     return tuple(cells[0].tolist())
 

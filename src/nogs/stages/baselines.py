@@ -71,15 +71,15 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
 def _check(config: Baselines, data: ImageSet) -> None:
     """Everything that can be wrong with the grid, before anything is written or computed."""
     if data.multilabel:
-        raise UserError(f"a CNN is trained for one label: choose --task among {', '.join(data.classes)}")
-    for flag in ("architectures", "resolutions", "widths", "learning_rates", "seeds"):
-        values = getattr(config, flag)
+        raise UserError(f"a CNN is trained for one label: choose `task` among {', '.join(data.classes)}")
+    for name in ("architectures", "resolutions", "widths", "learning_rates", "seeds"):
+        values = getattr(config, name)
         if not values or len(set(values)) < len(values):
             given = ",".join(map(str, values)) or "(none)"
-            raise UserError(f"--{flag.replace('_', '-')} {given}: give one or more, each once")
+            raise UserError(f"{name}={given}: give one or more, each once")
     for architecture in config.architectures:
         if architecture not in ARCHITECTURES:
-            raise UserError(f"--architectures {architecture}: choose among {', '.join(ARCHITECTURES)}")
+            raise UserError(f"architectures={architecture}: choose among {', '.join(ARCHITECTURES)}")
     for resolution in config.resolutions:
         shrinkable(data.images.shape[-1], resolution)
 

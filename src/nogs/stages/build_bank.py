@@ -72,8 +72,8 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
     written = {row["name"]: row for row in run.rows()}
     if any(row["files"] != listed for row in written.values()):
         raise UserError(
-            f"--images {config.images}: files came or went since {run.path} was begun, whose shards they do not "
-            "fit; put them back, or choose another --out"
+            f"images={config.images}: files came or went since {run.path} was begun, whose shards they do not "
+            "fit; put them back, or choose another `out`"
         )
     frame = Frame(data.images.shape[1], data.images.shape[-1])
     faults = Faults(config.source.skip_bad)
@@ -118,7 +118,7 @@ def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "
         elif faults.skip:
             faults.add(str(file), pixels)
         else:
-            raise UserError(f"{file}: {pixels}; mend it and add --resume, or start again with --skip-bad")
+            raise UserError(f"{file}: {pixels}; mend it and add resume=True, or start again with skip_bad=True")
     if not images:
         raise UserError(f"{files[0]} and the {len(files) - 1} files after it: none is an image; remove them")
     return torch.from_numpy(np.stack(images))
@@ -129,7 +129,7 @@ def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
     root = config.images
     assert root is not None
     if not root.is_dir():
-        raise UserError(f"--images {root}: is not a folder; give one of image files")
+        raise UserError(f"images={root}: is not a folder; give one of image files")
     found = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
     faults = Faults(config.source.skip_bad)
     _, bad = survey(found, data.images.shape[-1])
@@ -139,5 +139,5 @@ def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
     faults.warn()
     files = [path for index, path in enumerate(found) if index not in bad]
     if len(files) < 2:
-        raise UserError(f"--images {root}: {len(files)} usable images are there; give two or more")
+        raise UserError(f"images={root}: {len(files)} usable images are there; give two or more")
     return files

@@ -243,15 +243,15 @@ def _came_before(trained: RunDirectory) -> dict[str, float] | None:
 def _check_alike(trained: list[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
     """Everything is judged on the same images and one task, and each record has a name of its own."""
     if not trained:
-        raise UserError("--models: give at least one run of `nogs train`")
+        raise UserError("`models`: give at least one run of `nogs train`")
     task = searched.config["task"] or fitted.config["source"]["task"]
     names: dict[tuple[str, int], Path] = {}
     for run in trained:
         if difference := first_difference({**fitted.config["source"], "task": task}, run.config["source"]):
-            raise UserError(f"--models {run.path} was trained with another {difference} than --sequences")
+            raise UserError(f"models={run.path} was trained with another {difference} than `sequences`")
         key = run.config["method"], run.config["optimisation"]["seed"]
         if key in names:
-            raise UserError(f"--models {names[key]} and {run.path} are both {key[0]} with seed {key[1]}: give one")
+            raise UserError(f"models={names[key]} and {run.path} are both {key[0]} with seed {key[1]}: give one")
         names[key] = run.path
 
 
@@ -263,13 +263,13 @@ def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict
         fitted = read_run(path, "fit-stopping")
         meta = fitted.load_metadata("model")
         if meta["network"] not in networks:
-            raise UserError(f"--stopping {path} was fitted on {fitted.config['model']}: add that to --models")
+            raise UserError(f"stopping={path} was fitted on {fitted.config['model']}: add that to `models`")
         found[networks[meta["network"]].path] = fitted
     methods = {run.config["method"] for run in trained if run.path in found}
     if len(methods) > 1:
-        raise UserError(f"--stopping has runs on {' and '.join(sorted(methods))}: give those of one method")
+        raise UserError(f"`stopping` has runs on {' and '.join(sorted(methods))}: give those of one method")
     if len({tuple(run.config["costs"]) for run in found.values()}) > 1:
-        raise UserError("--stopping has runs with different --costs: fit all seeds with the same")
+        raise UserError("`stopping` has runs with different `costs`: fit all seeds with the same")
     return found
 
 

@@ -15,7 +15,7 @@ def export_sequences(config: ExportSequences) -> None:
     """Write one CSV file, or a folder of text files."""
     run = read_sequences_run(config.sequences)
     if config.out.exists():
-        raise UserError(f"--out {config.out} exists: choose another")
+        raise UserError(f"out={config.out} exists: choose another")
     meta, sequences = made_for(run), load_sequences(run)
     data = load(Source(**meta["source"]))
     names = [data.names[image] for image in sequences.images.tolist()]

@@ -62,7 +62,7 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
     data = load(Source(**trained.config["source"]))
     network, T, _, path = load_attention(trained, device)
     if T < 2:
-        raise UserError(f"--model {config.model} looks once: train it with --glimpses 2 or more to stop it earlier")
+        raise UserError(f"model={config.model} looks once: train it with glimpses=2 or more to stop it earlier")
     fitted, held = _halves(data, o.seed)
     run = open_run(config.machine.out, "fit-stopping", config, resume=config.machine.resume)
     draws = chance(o.seed, 13, device=device)

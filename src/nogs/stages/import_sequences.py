@@ -41,18 +41,18 @@ from nogs.weights import grid_of
 
 def import_sequences(config: ImportSequences) -> RunDirectory:
     """Write sequences.safetensors, without maps; left_out.json says which were left out and why."""
-    given = [(flag, path) for flag, path in (("--sequences", config.sequences), ("--parts", config.parts)) if path]
+    given = [(name, path) for name, path in (("sequences", config.sequences), ("parts", config.parts)) if path]
     if len(given) != 1:
-        raise UserError("give --sequences, a file or folder of them, or --parts, where the parts of images are")
-    flag, path = given[0]
+        raise UserError("give `sequences`, a file or folder of them, or `parts`, where the parts of images are")
+    argument, path = given[0]
     if not path.exists():
-        raise UserError(f"{flag} {path} does not exist: give CSV, or what `nogs sequences import --help` says")
+        raise UserError(f"{argument}={path} does not exist: see `nogs sequences import --help` for formats")
     if finished := finished_run(config.machine.out, "import", config, resume=config.machine.resume):
         return finished
     whole = load_all(config.source)
     data = of_task(whole, config.source)
     if data.multilabel:
-        raise UserError(f"sequences are for one label: choose --task among {', '.join(data.classes)}")
+        raise UserError(f"sequences are for one label: choose `task` among {', '.join(data.classes)}")
     grid = grid_of(config.geometry, data)
     faults = Faults(config.source.skip_bad)
     found = (
@@ -64,7 +64,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
     faults.warn()
     rows, images, left_out = _in_train(list(found), data, config)
     if not len(images):
-        raise UserError(f"{flag} {path}: none of its {len(found)} images is in the train split of --data")
+        raise UserError(f"{argument}={path}: none of its {len(found)} images is in the train split of `data`")
     cells = torch.stack(list(found.values()))[rows]
     run = open_run(config.machine.out, "import", config, resume=config.machine.resume)
     run.save_json("left_out.json", left_out)
@@ -92,7 +92,7 @@ def _from_file(
         places = read_text(path, faults)
     elif path.suffix == ".npz":
         if config.source.task is None:
-            raise UserError(f"--sequences {path} is for many attributes: give --task and data that has it")
+            raise UserError(f"sequences={path} is for many attributes: give `task` and data that has it")
         places = read_published(path, attribute=labels.index(config.source.task), attributes=len(labels))
         image_px, glimpse_px = image_px or PUBLISHED_IMAGE_PX, glimpse_px or PUBLISHED_GLIMPSE_PX
     else:
@@ -117,7 +117,7 @@ def _by_parts(config: ImportSequences, path: Path, grid: Grid, faults: Faults) -
     elif config.source.data.startswith("cub:"):
         parts, image_px = cub_parts(parse(config.source.data)[1], path, image_px=grid.image_px), grid.image_px
     else:
-        raise UserError(f"--parts {path}: give a CSV file image,part,row,col,visible, or for cub: parts/part_locs.txt")
+        raise UserError(f"parts={path}: give a CSV file image,part,row,col,visible, or for cub: parts/part_locs.txt")
     faults.stop()  # before a row that does not parse passes for a part that nobody sees
     check_order(parts, config.parts_order)
     centre = (image_px / 2, image_px / 2)
@@ -146,7 +146,7 @@ def _in_train(
     train = set(data.members("train").tolist())
     missing = [name for name in names if name not in index]
     elsewhere = [name for name in names if name in index and index[name] not in train]
-    for those, where in ((missing, "in --data"), (elsewhere, "in its train split")):
+    for those, where in ((missing, "in the data"), (elsewhere, "in its train split")):
         if those:
             more = ", ..." if len(those) > LISTED else ""
             print(

@@ -31,7 +31,7 @@ def predict(config: Predict) -> None:
     if not config.images:
         raise UserError("no image is given: name one or more files after the model's directory")
     if (config.stopping is None) != (config.threshold is None):
-        given, missing = ("--threshold", "--stopping") if config.stopping is None else ("--stopping", "--threshold")
+        given, missing = ("`threshold`", "`stopping`") if config.stopping is None else ("`stopping`", "`threshold`")
         raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")

@@ -17,20 +17,20 @@ def draw_report(config: Report) -> Path:
     """Write the page, and figures in files if asked for, to the directory of the run or poster; return its path."""
     for kind in config.figures:
         if kind not in FORMATS:
-            raise UserError(f"--figures {kind}: choose among {', '.join(FORMATS)}")
+            raise UserError(f"figures={kind}: choose among {', '.join(FORMATS)}")
     if config.runs:
         if config.run is not None or config.out is None:
-            raise UserError("--runs: give --out, the directory of the poster, and not --run")
+            raise UserError("`runs`: give `out`, the directory of the poster, and not `run`")
         return _written(_poster(config.runs), config.out, "poster.html", config.figures)
     if config.run is None or config.out is not None:
-        raise UserError("give --run, the directory of a `nogs run`; or --runs A,B,C and --out, for a poster of several")
+        raise UserError("give `run`, the directory of a `nogs run`; or `runs` and `out`, for a poster of several")
     page = build(gather(config.run), publishable=config.publishable)
     return _written(page, config.run, "report.html", config.figures)
 
 
 def _poster(runs: Sequence[Path]) -> Page:
     if len(set(runs)) < len(runs):
-        raise UserError(f"--runs {','.join(map(str, runs))}: give each once")
+        raise UserError(f"runs={','.join(map(str, runs))}: give each once")
     return build_poster(runs)
 
 

@@ -205,8 +205,8 @@ def _same_images(config: Search, posterior: dict[str, Any], bank: dict[str, Any]
     for field in ("data", "image_size", "split_seed", "skip_bad"):
         if posterior[field] != bank[field]:
             raise UserError(
-                f"--bank {config.bank} was built with {field} {bank[field]}, "
-                f"--posterior {config.posterior} with {posterior[field]}: build them from the same images"
+                f"bank={config.bank} was built with {field}={bank[field]}, "
+                f"posterior={config.posterior} with {posterior[field]}: build them from the same images"
             )
 
 
@@ -214,8 +214,8 @@ def _of_task(posterior: TrainablePosterior, data: ImageSet, task: str | None) ->
     """Return the posterior of one label: of a multi-label posterior, that of the task."""
     if not data.multilabel:
         if task is not None:
-            raise UserError(f"--task {task}: this posterior was fitted to one label; leave --task out")
+            raise UserError(f"task={task}: this posterior was fitted to one label; leave `task` out")
         return posterior
     if task not in data.classes:
-        raise UserError(f"--task {task}: the posterior serves many labels; choose one of {', '.join(data.classes)}")
+        raise UserError(f"task={task}: the posterior serves many labels; choose one of {', '.join(data.classes)}")
     return posterior.for_label(data.classes.index(task))

@@ -58,14 +58,14 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     ``model.safetensors`` holds the weights of the least validation loss of the greedy policy, and
     ``model-sampled.safetensors`` those of the sampled policy. A method without a policy has the first alone.
     """
-    row = method(config.method, flag="--method")
+    row = method(config.method, argument="method")
     sequences = _sequences(config) if row.sequences != "none" else None
     if finished := finished_run(config.machine.out, "train", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
     data = load(config.source)
     if data.multilabel:
-        raise UserError(f"a network is trained for one label: choose --task among {', '.join(data.classes)}")
+        raise UserError(f"a network is trained for one label: choose `task` among {', '.join(data.classes)}")
     grid, T, o = grid_of(config.geometry, data), config.geometry.glimpses, config.optimisation
     path = None
     if row.looks == "path" and sequences and config.sequences:
@@ -184,7 +184,7 @@ def _sequences(config: Train) -> Sequences:
     path = config.sequences
     if path is None:
         raise UserError(
-            f"--method {config.method} learns from glimpse sequences: give --sequences, "
+            f"method={config.method} learns from glimpse sequences: give `sequences`, "
             "a run of `nogs search`, `nogs record` or `nogs sequences import`"
         )
     run = read_sequences_run(path)

@@ -31,7 +31,7 @@ def celeba(root: Path, faults: Faults) -> Listing:
     """The images that the attribute file names, under labels [N, 40]; people are groups where known."""
     for name in (IMAGES, ATTRIBUTES, PARTITION):
         if not (root / name).exists():
-            raise UserError(f"--data celeba:{root}: {name} is missing; unpack it there as CelebA publishes it")
+            raise UserError(f"data=celeba:{root}: {name} is missing; unpack it there as CelebA publishes it")
     present = {entry.name for entry in os.scandir(root / IMAGES)}
     partition = numbers(root / PARTITION)
     identity = numbers(root / IDENTITY) if (root / IDENTITY).exists() else None

@@ -35,7 +35,7 @@ SPLIT_BEGINS = (0, 27_000, 27_500)
 def celebahq(root: Path, faults: Faults) -> Listing:
     """The images that the attribute file names, under labels [N, 40]."""
     if not (root / ATTRIBUTES).exists():
-        raise UserError(f"--data celebahq:{root}: {ATTRIBUTES} is missing; unpack it there as it is published")
+        raise UserError(f"data=celebahq:{root}: {ATTRIBUTES} is missing; unpack it there as it is published")
     place = _images(root)
     files = {index: place / entry.name for entry in os.scandir(place) if (index := _index(entry.name)) is not None}
     person = _people(root)
@@ -68,9 +68,9 @@ def _images(root: Path) -> Path:
     """The one folder of images."""
     places = [place for place in (root / IMAGES, *sorted(root.glob("data*"))) if place.is_dir()]
     if not places:
-        raise UserError(f"--data celebahq:{root}: has no folder {IMAGES}, nor one called data...; put the images there")
+        raise UserError(f"data=celebahq:{root}: has no folder {IMAGES}, nor one called data...; put the images there")
     if len(places) > 1:
-        raise UserError(f"--data celebahq:{root}: images may be in {places[0].name} or {places[1].name}; leave one")
+        raise UserError(f"data=celebahq:{root}: images may be in {places[0].name} or {places[1].name}; leave one")
     return places[0]
 
 

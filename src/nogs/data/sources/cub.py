@@ -37,7 +37,7 @@ def cub(root: Path, faults: Faults) -> Listing:
     """The images that images.txt names, of which a file, a species, a split and a box are known."""
     for name in (IMAGES, NAMES, CLASSES, LABELS, SPLIT, BOXES):
         if not (root / name).exists():
-            raise UserError(f"--data cub:{root}: {name} is missing; unpack it there as it is published")
+            raise UserError(f"data=cub:{root}: {name} is missing; unpack it there as it is published")
     classes = {number: name for number, (name,) in _rows(root / CLASSES, 1).items()}
     order = {number: which for which, number in enumerate(classes)}
     species, official, boxes = _rows(root / LABELS, 1), _rows(root / SPLIT, 1), _rows(root / BOXES, 4)
@@ -76,7 +76,7 @@ def cub_parts(root: Path, locations: Path, *, image_px: int) -> dict[str, dict[s
     of which the first visible is taken; legs are called feet, as in the paper.
     """
     if not (locations.parent / PART_NAMES).exists():
-        raise UserError(f"--parts {locations}: {PART_NAMES} must lie beside it; unpack it there as it is published")
+        raise UserError(f"parts={locations}: {PART_NAMES} must lie beside it; unpack it there as it is published")
     called = {number: _plain(" ".join(words)) for number, words in _rows(locations.parent / PART_NAMES, None).items()}
     names, boxes = _rows(root / NAMES, 1), _rows(root / BOXES, 4)
     crops: dict[str, Box] = {}

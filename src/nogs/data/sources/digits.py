@@ -37,7 +37,7 @@ def digits(
 ) -> ImageSet:
     """Canvases [N, 1, canvas_px, canvas_px] of one digit each; its group is the digit's index, 0..1796."""
     if canvas_px < _SCAN_PX * enlarge:
-        raise UserError(f"--image-size {canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
+        raise UserError(f"image_size={canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
     from sklearn.datasets import load_digits  # seconds to import, for this source alone
 
     scans, labels = load_digits(return_X_y=True)
