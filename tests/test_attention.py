@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention.choosers import Chooser, following, greedy, sampling
+from given import following
+from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.classify import classify
-from nogs.attention.network import HardAttention
-from nogs.attention.objectives import Rollout, label_loss, partially_supervised_loss, reinforce_loss, supervised_loss
+from nogs.attention.network import HardAttention, Rollout
+from nogs.attention.objectives import label_loss, partially_supervised_loss, reinforce_loss, supervised_loss
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
-from nogs.stopping.heads import StoppingHeads, expecting_less
+from nogs.stopping.heads import StoppingHeads, stop_by_predicted_gain
 from nogs.stopping.rules import Stop, never, stop_below
 
 IMAGE_PX, T, CLASSES = 24, 3, 4
@@ -48,7 +49,7 @@ def assert_close(got: Rollout, expected: Rollout) -> None:
 
 def location_logits(network: HardAttention, images: Tensor, glimpses: int, choose: Chooser = greedy) -> Tensor:
     """By which every cell was chosen: images, glimpses, cells."""
-    steps = network.run(images, torch.arange(len(images)), glimpses=glimpses, choose=choose)
+    steps = network.unroll(images, torch.arange(len(images)), glimpses=glimpses, choose=choose)
     return torch.stack([step.location_logits for step in steps], dim=1)
 
 
@@ -107,7 +108,7 @@ def test_known_glimpses_are_remembered_as_if_looked_at_one_by_one(size: int, cha
     network, images = make(size, channels, scales), noise(20, channels)
     cells = given_cells(network, 20)
     led = network(images, glimpses=T, choose=following(cells, greedy))
-    known = network.say(cells, network.remember(look(images, network.grid, cells)))
+    known = network.rollout(cells, network.encode(look(images, network.grid, cells)))
     assert_close(known, led)
     with torch.no_grad():
         assert_close(network(images, glimpses=T, choose=following(cells, greedy)), led)
@@ -301,7 +302,7 @@ def test_leaving_the_batch_is_stopping_on_the_record() -> None:
         assert set(steps.tolist()) == {1, 2, 3}
         looks: list[int] = []
         network.embedding.register_forward_hook(lambda module, inputs, output: looks.append(len(output)))
-        stop = expecting_less(heads, threshold)
+        stop = stop_by_predicted_gain(heads, threshold)
         answers = classify(network, images, glimpses=T, choose=greedy, stop=stop)
     assert torch.equal(answers.steps, steps)
     assert sum(looks) == steps.sum()

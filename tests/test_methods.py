@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Generator
 
-from nogs.attention.choosers import along, anywhere, at, chooser, greedy, sampling
-from nogs.attention.methods import METHODS, method
+from nogs.attention.choosers import along, anywhere, at, greedy, sampling
+from nogs.attention.methods import METHODS, chooser, method
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 

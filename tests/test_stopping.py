@@ -9,14 +9,12 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
+from nogs.stopping.objectives import act_loss, gains_ahead, stochastic_loss, within_reach
 from nogs.stopping.rules import (
-    act_loss,
     at_step,
     best_rate,
-    gains_ahead,
     halt,
     mean_field,
-    stochastic_loss,
     stop_above,
     stop_at,
     stop_below,
@@ -25,7 +23,6 @@ from nogs.stopping.rules import (
     stop_sampled,
     thresholds_above,
     thresholds_below,
-    within_reach,
 )
 
 

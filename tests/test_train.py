@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention.choosers import following, greedy, sampling
-from nogs.attention.methods import METHODS
+from given import following
+from nogs.attention.choosers import Chooser, greedy, sampling
+from nogs.attention.methods import METHODS, chooser
 from nogs.attention.network import HardAttention
 from nogs.attention.objectives import label_loss, reinforce_loss, supervised_loss
+from nogs.attention.train_step import Training, label_only_step, reinforce_step
 from nogs.config.groups import Geometry, Machine, Supervision
 from nogs.config.stages import Train
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.sequences.table import Sequences
-from nogs.stages.train import Training, _label_alone, _reinforced
 
 T, K = 2, 3
 PATH = (8, 2)
@@ -29,6 +30,11 @@ def training(method: str, supervision: Supervision) -> Training:
     grid = Grid(image_px=9, glimpse_px=3, stride_px=3)
     chance = Generator().manual_seed(2)
     sequences = Sequences(torch.tensor([3, 8, 1, 4]), torch.randint(len(grid), (4, T), generator=chance))
+
+    def choose(generator: Generator) -> Chooser:
+        path = PATH if METHODS[method].looks == "path" else None
+        return chooser(METHODS[method], grid, generator=generator, path=path, policy=sampling(generator))
+
     return Training(
         Train(
             machine=Machine(Path("nowhere")),
@@ -36,11 +42,9 @@ def training(method: str, supervision: Supervision) -> Training:
             supervision=supervision,
             supervised_batch=K,
         ),
-        METHODS[method],
         HardAttention(grid, channels=1, classes=2, hidden=8),
-        None,
+        choose,
         None if METHODS[method].sequences == "none" else sequences,
-        PATH if METHODS[method].looks == "path" else None,
         torch.randint(0, 256, (10, 1, 9, 9), dtype=torch.uint8, generator=chance),
         torch.randint(2, (10,), generator=chance),
     )
@@ -71,7 +75,7 @@ def by_terms(known: Training, *, published: bool) -> Tensor:
 def test_a_step_descends_the_sum_of_its_terms(method: str, supervision: Supervision) -> None:
     known = training(method, supervision)
     expected = by_terms(known, published=supervision == "published")
-    got = _reinforced(known, FREE, Generator().manual_seed(5))
+    got = reinforce_step(known, FREE, Generator().manual_seed(5))
     torch.testing.assert_close(got, expected)
     parameters = dict(known.network.named_parameters())
     gradients = (torch.autograd.grad(loss, list(parameters.values())) for loss in (got, expected))
@@ -84,10 +88,10 @@ def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:
     """Without policy: the mean cross-entropy after glimpses at PATH, on the images of the batch, and nothing else."""
     known = training("path", "location")
     network, labels = known.network, known.labels
-    states = network.remember(look(known.pixels, network.grid, torch.tensor(PATH).expand(len(FREE), -1), FREE))
+    states = network.encode(look(known.pixels, network.grid, torch.tensor(PATH).expand(len(FREE), -1), FREE))
     logits = network.classifier(states).log_softmax(-1)
     expected = -sum(logits[row, :, labels[image]].mean() for row, image in enumerate(FREE.tolist())) / len(FREE)
-    got = _label_alone(known, FREE, Generator().manual_seed(5))
+    got = label_only_step(known, FREE, Generator().manual_seed(5))
     torch.testing.assert_close(got, expected)
     gradients = torch.autograd.grad(got, list(network.parameters()), allow_unused=True)
     moved = {

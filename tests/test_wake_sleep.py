@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.attention.choosers import following, greedy
-from nogs.attention.network import HardAttention, before
+from given import following
+from nogs.attention.choosers import greedy
+from nogs.attention.network import HardAttention, previous_states
 from nogs.attention.objectives import wake_sleep_loss
 from nogs.attention.wake_sleep import InferenceNetwork, Proposed, propose
 from nogs.glimpses.grid import Grid
@@ -81,7 +82,7 @@ def test_cells_are_drawn_from_the_inference_network_and_not_from_the_policy() ->
     assert (r[0] - r[2]).abs().max() > 0.05
     for share, likely in zip(shares, r, strict=True):
         torch.testing.assert_close(share, likely.detach(), rtol=0, atol=0.022)
-    policy = network.locator(before(found.rollout.states))[0, 0].softmax(-1)
+    policy = network.locator(previous_states(found.rollout.states))[0, 0].softmax(-1)
     assert (shares[0] - policy).abs().max() > 0.05
 
 
@@ -125,7 +126,7 @@ def test_the_network_climbs_its_log_marginal() -> None:
     sequences = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     images, parameters = noise(1).expand(16, -1, -1, -1), list(network.locator.parameters())
     rollout = network(images, glimpses=T, choose=following(sequences, greedy))
-    policy = network.locator(before(rollout.states)).softmax(-1)
+    policy = network.locator(previous_states(rollout.states)).softmax(-1)
     marginal = torch.zeros(())
     for row, (a, b) in enumerate(sequences.tolist()):
         marginal = marginal + policy[row, 0, a] * policy[row, 1, b] * rollout.class_logits[row, -1].softmax(-1)[1]

@@ -1,4 +1,4 @@
-"""Classify images with a trained network: with early stopping, or many at a time at a fixed number of glimpses."""
+"""Classify images with a trained network: with early stopping, or in batches with a fixed number of glimpses."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, visited
+from nogs.attention.network import HardAttention, stack_states
 from nogs.stopping.rules import Stop
+
+BATCH = 512
+"""Images in a batch without gradients."""
 
 
 class Answers(NamedTuple):
-    """What was said of B images after as many steps as each needed; cells are -1 after the last."""
+    """Class logits of B images, each after its own number of ``steps``; later cells are -1."""
 
     cells: Int[Tensor, "B T"]
     class_logits: Float[Tensor, "B C"]
@@ -24,36 +27,32 @@ class Answers(NamedTuple):
 def classify(
     network: HardAttention, images: UInt8[Tensor, "B c H H"], *, glimpses: int, choose: Chooser, stop: Stop
 ) -> Answers:
-    """Look at each image until ``stop`` says so, at most ``glimpses`` times: what has stopped leaves the batch.
+    """Take glimpses of each image until ``stop`` returns True for it, at most ``glimpses``.
 
-    ``choose`` is asked about the images that are left, so it may go by their logits alone.
+    Stopped images leave the batch, so ``choose`` gets the logits of the remaining images alone.
     """
     B, device = len(images), images.device
-    left = torch.arange(B, device=device)
+    remaining = torch.arange(B, device=device)
     cells = torch.full((B, glimpses), -1, device=device)
-    said = torch.empty(B, network.classifier.out_features, device=device)
+    final_logits = torch.empty(B, network.classifier.out_features, device=device)
     steps = torch.full((B,), glimpses, device=device)
     h = torch.zeros(B, network.core.hidden_size, device=device)
     for t in range(1, glimpses + 1):
-        step = network.step(images, left, h=h, t=t - 1, choose=choose)
-        cells[left, t - 1] = step.cells
-        said[left] = class_logits = network.classifier(step.states)
+        step = network.step(images, remaining, h=h, t=t - 1, choose=choose)
+        cells[remaining, t - 1] = step.cells
+        final_logits[remaining] = class_logits = network.classifier(step.states)
         if t == glimpses:
             break
-        done = stop(class_logits, t)
-        steps[left[done]] = t
-        left, h = left[~done], step.states[~done]
-        if not len(left):
+        stopped = stop(class_logits, t)
+        steps[remaining[stopped]] = t
+        remaining, h = remaining[~stopped], step.states[~stopped]
+        if not len(remaining):
             break
-    return Answers(cells, said, steps)
+    return Answers(cells, final_logits, steps)
 
 
-BATCH = 512
-"""Images that a trained network is shown at a time."""
-
-
-class Seen(NamedTuple):
-    """Where n images were looked at, and what was said after each glimpse."""
+class Looks(NamedTuple):
+    """Cells of n images, and the class logits after each glimpse."""
 
     cells: Int[Tensor, "n T"]
     class_logits: Float[Tensor, "n T C"]
@@ -67,10 +66,10 @@ def look_at_all(
     *,
     glimpses: int,
     choose: Chooser,
-) -> Seen:
-    """Look at the ``images`` among ``pixels``. What only learning needs of a rollout is not computed."""
-    seen: list[Seen] = []
+) -> Looks:
+    """Take ``glimpses`` glimpses of the ``images`` (indices into ``pixels``), without the heads that train alone."""
+    batches: list[Looks] = []
     for rows in images.split(BATCH):
-        cells, states = visited(network.run(pixels, rows, glimpses=glimpses, choose=choose))
-        seen.append(Seen(cells, network.classifier(states)))
-    return Seen(*(torch.cat(column) for column in zip(*seen, strict=True)))
+        cells, states = stack_states(network.unroll(pixels, rows, glimpses=glimpses, choose=choose))
+        batches.append(Looks(cells, network.classifier(states)))
+    return Looks(*(torch.cat(column) for column in zip(*batches, strict=True)))

@@ -1,33 +1,39 @@
-"""The table of methods: where the sequences come from x what moves the policy on the other images x who looks.
+"""The table of methods: source of glimpse sequences x policy objective x choice of cells.
 
 The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5) and three controls without a policy:
-random cells, the centre cell, and one designed path for all images. Methods differ only by their rows.
+random cells, the centre cell, and one designed path for all images. Methods differ only by their rows. A new method
+is a row here; a new way to choose cells, or a new objective, is a function in a file of its own and an entry in
+``LOOKS`` or ``OBJECTIVES``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from nogs.errors import UserError
+from torch import Generator
 
-Policy = Literal["reinforce", "wake-sleep", "none"]
-Looks = Literal["policy", "random", "centre", "path"]
+from nogs.attention.choosers import Chooser, along, anywhere, at, centre_cell, greedy
+from nogs.attention.train_step import Objective, Training, label_only, reinforce
+from nogs.attention.wake_sleep import wake_sleep
+from nogs.errors import UserError
+from nogs.glimpses.grid import Grid
 
 
 class Method(NamedTuple):
     """A row of the table.
 
+    ``title``: the name in tables and figures.
     ``sequences``: found by a search, recorded from a trained ``TEACHER``, or given by the user; ``path`` is one
     sequence for all images, from a search with ``pooling=1``.
-    ``policy``: the loss of the policy on images that run freely.
-    ``looks``: how cells are chosen, in training and in test. Without a policy: uniformly at random, always the
-    cell nearest to the image's centre, or along the designed path.
+    ``policy``: the objective of the policy on images without given cells, a key of ``OBJECTIVES``.
+    ``looks``: how cells are chosen, in training and in test: ``policy``, or a key of ``LOOKS``.
     """
 
     title: str
     sequences: Literal["none", "search", "path", "record", "given"]
-    policy: Policy
-    looks: Looks
+    policy: str
+    looks: str
 
 
 METHODS = {
@@ -41,9 +47,52 @@ METHODS = {
     "path": Method("One designed path", sequences="path", policy="none", looks="path"),
 }
 TEACHER = "ram"
-"""The method whose trained networks are recorded for others to learn from."""
+"""The method whose trained networks are recorded for others to imitate."""
 STOPPING = "ps-nogs"
-"""The method whose trained networks learn when to stop."""
+"""The method whose trained networks get stopping heads."""
+
+OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
+    "reinforce": reinforce,
+    "wake-sleep": wake_sleep,
+    "none": label_only,
+}
+
+
+def _random(grid: Grid, generator: Generator, path: Sequence[int] | None) -> Chooser:
+    return anywhere(len(grid), generator)
+
+
+def _centre(grid: Grid, generator: Generator, path: Sequence[int] | None) -> Chooser:
+    return at(centre_cell(grid))
+
+
+def _path(grid: Grid, generator: Generator, path: Sequence[int] | None) -> Chooser:
+    if path is None:
+        raise ValueError("path=None: this method looks along one path; give its T cells")
+    return along(path)
+
+
+LOOKS: dict[str, Callable[[Grid, Generator, Sequence[int] | None], Chooser]] = {
+    "random": _random,
+    "centre": _centre,
+    "path": _path,
+}
+
+
+def chooser(
+    method: Method,
+    grid: Grid,
+    *,
+    generator: Generator,
+    path: Sequence[int] | None = None,
+    policy: Chooser = greedy,
+) -> Chooser:
+    """Return how ``method`` chooses cells, in training and in test.
+
+    ``path``: the T cells of a method that looks along one path, None for every other. ``policy`` turns location
+    logits into cells; methods without a policy ignore it.
+    """
+    return policy if method.looks == "policy" else LOOKS[method.looks](grid, generator, path)
 
 
 def method(name: str, *, argument: str = "methods") -> Method:

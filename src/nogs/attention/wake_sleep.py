@@ -1,9 +1,9 @@
-"""Wake-sleep's inference network: where would one have looked, had one known the label?
+"""Wake-sleep recurrent attention: a proposal over locations that sees the label, and its training step.
 
-A proposal r(l_t | h_t-1, x, θ) over the grid's cells (Ba, Salakhutdinov, Grosse and Frey 2015, *Learning Wake-Sleep
-Recurrent Attention Models*, section 3). It reads what the hard attention network remembers (detached), the whole
-image averaged down to 16 px, and the label, so it exists in training alone: sequences are drawn from it, and
-`nogs.attention.objectives.wake_sleep_loss` weighs them by what they make of the label.
+The inference network is a proposal r(l_t | h_t-1, x, θ) over the grid's cells (Ba, Salakhutdinov, Grosse and Frey
+2015, *Learning Wake-Sleep Recurrent Attention Models*, section 3). It reads the detached state of the hard attention
+network, the whole image averaged down to 16 px, and the label, so it exists in training alone: sequences are drawn
+from it, and `nogs.attention.objectives.wake_sleep_loss` weights them by the likelihood of the label.
 
 The weights are those of Bornschein and Bengio 2015, *Reweighted Wake-Sleep*; the control variates that Ba et al.
 subtract from them are left out.
@@ -20,12 +20,13 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from nogs.attention.choosers import sampling
-from nogs.attention.network import HardAttention, chosen
-from nogs.attention.objectives import Rollout
+from nogs.attention.network import HardAttention, Rollout, stack_trajectory
+from nogs.attention.objectives import wake_sleep_loss
+from nogs.attention.train_step import Objective, Training
 from nogs.glimpses.grid import Grid
 
 COARSE_PX = 16
-"""Side length of the image as the inference network sees it."""
+"""Side length of the averaged image that the inference network reads."""
 
 
 class InferenceNetwork(nn.Module):
@@ -39,17 +40,17 @@ class InferenceNetwork(nn.Module):
         self.locator = nn.Sequential(nn.Linear(width + hidden, 64), nn.ReLU(), nn.Linear(64, len(grid)))
 
     def context(self, images: UInt8[Tensor, "B c H H"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B w"]:
-        """What is known before the first glimpse."""
+        """Return the features of image and label, which do not change from glimpse to glimpse."""
         coarse = F.adaptive_avg_pool2d(images.float(), self.coarse_px) / 127.5 - 1
         return (self.image(coarse.flatten(1)) + self.label(labels)).relu()
 
     def forward(self, context: Float[Tensor, "*batch w"], h: Float[Tensor, "*batch h"]) -> Float[Tensor, "*batch L"]:
-        """Logits of r; no gradient goes back into what is remembered."""
+        """Return the logits of r; no gradient flows into the state ``h``."""
         return self.locator(torch.cat((context, h.detach()), dim=-1))
 
 
 class Proposed(NamedTuple):
-    """M sequences an image, its rows side by side, and log r(l_t | h_t-1, x, θ) of their cells."""
+    """M sequences per image, in consecutive rows, and log r(l_t | h_t-1, x, θ) of their cells."""
 
     rollout: Rollout
     log_proposal: Float[Tensor, "BM T"]
@@ -66,11 +67,11 @@ def propose(
     samples: int,
     generator: Generator,
 ) -> Proposed:
-    """Run the network ``samples`` times on each image of ``rows``, where the inference network says."""
+    """Run the network ``samples`` times on each image of ``rows``, at cells drawn from the inference network."""
     context = inference.context(images.index_select(0, rows), labels).repeat_interleave(samples, 0)
     rows = rows.repeat_interleave(samples)
-    cells, states, log_proposal = chosen(
-        network.run(
+    cells, states, log_proposal = stack_trajectory(
+        network.unroll(
             images,
             rows,
             glimpses=glimpses,
@@ -78,4 +79,36 @@ def propose(
             locate=partial(inference, context),
         )
     )
-    return Proposed(network.say(cells, states), log_proposal)
+    return Proposed(network.rollout(cells, states), log_proposal)
+
+
+def wake_sleep(training: Training) -> Objective:
+    """Return the objective of WS-RAM, with a new inference network that is trained beside the network."""
+    network = training.network
+    inference = InferenceNetwork(
+        network.grid,
+        channels=training.pixels.shape[1],
+        classes=network.classifier.out_features,
+        hidden=network.core.hidden_size,
+    ).to(training.pixels.device)
+    trained = nn.ModuleDict({"network": network, "inference": inference})
+    return Objective(trained, partial(wake_sleep_step, training, inference))
+
+
+def wake_sleep_step(
+    training: Training, inference: InferenceNetwork, images: Int[Tensor, " b"], generator: Generator
+) -> Float[Tensor, ""]:
+    """Return the wake-sleep loss of a batch."""
+    labels, samples = training.labels[images], training.config.wake_sleep_samples
+    proposed = propose(
+        training.network,
+        inference,
+        training.pixels,
+        images,
+        labels,
+        glimpses=training.config.geometry.glimpses,
+        samples=samples,
+        generator=generator,
+    )
+    repeated = labels.repeat_interleave(samples)
+    return wake_sleep_loss(proposed.rollout, repeated, proposed.log_proposal, samples=samples).mean()

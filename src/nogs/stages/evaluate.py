@@ -17,9 +17,9 @@ from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from nogs.attention.choosers import chooser, sampling
+from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import method
+from nogs.attention.methods import chooser, method
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
 from nogs.config.stages import Evaluate

@@ -7,9 +7,8 @@ import json
 import numpy as np
 import torch
 
-from nogs.attention.choosers import chooser
 from nogs.attention.classify import classify
-from nogs.attention.methods import method
+from nogs.attention.methods import chooser, method
 from nogs.config.stages import Predict
 from nogs.data.decode import Frame, decode
 from nogs.errors import UserError
@@ -17,7 +16,7 @@ from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import read_run
 from nogs.stopping.curves import macs_by_rule
-from nogs.stopping.heads import expecting_less
+from nogs.stopping.heads import stop_by_predicted_gain
 from nogs.stopping.rules import Stop, never
 from nogs.weights import load_attention, load_stopping
 
@@ -43,7 +42,7 @@ def predict(config: Predict) -> None:
     stop: Stop = never
     if config.stopping is not None and config.threshold is not None:
         heads = load_stopping(read_run(config.stopping, "fit-stopping"), device, of=run)
-        stop = expecting_less(heads, config.threshold)
+        stop = stop_by_predicted_gain(heads, config.threshold)
         macs = macs_by_rule(macs, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)["eig"]
     for file, pixels in zip(config.images, decode(config.images, Frame(channels, network.grid.image_px)), strict=True):
         if isinstance(pixels, str):

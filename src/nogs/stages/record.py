@@ -6,9 +6,8 @@ images that the search would annotate. They cost a training, and say what a sear
 
 from __future__ import annotations
 
-from nogs.attention.choosers import chooser
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import method
+from nogs.attention.methods import chooser, method
 from nogs.config.groups import Source
 from nogs.config.stages import Record
 from nogs.data import load

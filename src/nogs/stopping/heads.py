@@ -1,4 +1,4 @@
-"""Stopping heads: small perceptrons that predict expected gains and halting from the class probabilities."""
+"""Stopping heads: small perceptrons that predict gains and halting from the class probabilities."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nogs.stopping.rules import Stop, best_rate
 HEAD_WIDTH = 32
 
 
-class Expected(NamedTuple):
-    """What the stopping heads say after t glimpses: the gain a glimpse to come, and logits of halting for K costs."""
+class HeadOutputs(NamedTuple):
+    """Outputs of the heads after t glimpses: predicted gain per further glimpse, and halting logits for K costs."""
 
     entropy_gain: Float[Tensor, "B T-1"]
     accuracy_gain: Float[Tensor, "B T-1"]
@@ -25,55 +25,56 @@ class Expected(NamedTuple):
 
 
 class StoppingHeads(nn.Module):
-    """A small perceptron for each rule of `nogs.stopping`, on what a frozen network says after t glimpses.
+    """A small perceptron for each rule of `nogs.stopping.rules`, on the predictions of a frozen network.
 
-    Each is given H[q_t] and max_θ q_t(θ), apart for each t: what the network says, where the poster's heads read
-    what it remembers. h_t made every head worse on other images than those it had learned from (docs/log.md).
-    The heads of expected gain have an output for each number of further glimpses; the halting heads of ACT and of
-    the stochastic rule one for each of the costs that they are trained for.
+    The inputs are H[q_t] and max_θ q_t(θ), in separate columns for each t. The poster's heads read the hidden state
+    h_t instead; that made every head worse on new images (docs/log.md). The heads of expected gain have an output for
+    each number of further glimpses; the halting heads of ACT and of the stochastic rule have one for each cost.
     """
 
     def __init__(self, *, glimpses: int, costs: int) -> None:
         super().__init__()
         self.glimpses = glimpses
-        told = 3 * glimpses
-        self.entropy_gain = _perceptron(told, glimpses - 1)
-        self.accuracy_gain = _perceptron(told, glimpses - 1)
-        self.act = _perceptron(told, costs)
-        self.stochastic = _perceptron(told, costs)
+        features = 3 * glimpses
+        self.entropy_gain = _perceptron(features, glimpses - 1)
+        self.accuracy_gain = _perceptron(features, glimpses - 1)
+        self.act = _perceptron(features, costs)
+        self.stochastic = _perceptron(features, costs)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of asking a head of expected gain once, which a halting head, for one cost, stays under."""
+        """Multiply-adds of one output of a head of expected gain; a halting head for one cost needs fewer."""
         return (3 * self.glimpses + self.glimpses - 1) * HEAD_WIDTH
 
     def features(self, class_logits: Float[Tensor, "*batch C"], t: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch f"]:
-        """What the heads read; t counts from 1."""
+        """Return the inputs of the heads after glimpse ``t``, which counts from 1; f = 3 T."""
         log_probs = class_logits.detach().log_softmax(-1)
         confidence = log_probs.amax(-1).exp()
-        said = torch.stack((torch.ones_like(confidence), entropy(log_probs), confidence), dim=-1)
-        when = F.one_hot(t - 1, self.glimpses)
-        return (when[..., None] * said[..., None, :]).flatten(-2)
+        summary = torch.stack((torch.ones_like(confidence), entropy(log_probs), confidence), dim=-1)
+        is_step = F.one_hot(t - 1, self.glimpses)
+        return (is_step[..., None] * summary[..., None, :]).flatten(-2)
 
-    def forward(self, class_logits: Float[Tensor, "B T C"]) -> Expected:
-        """Ask every head."""
+    def forward(self, class_logits: Float[Tensor, "B T C"]) -> HeadOutputs:
+        """Return the outputs of every head after each glimpse."""
         t = torch.arange(1, self.glimpses + 1, device=class_logits.device)
-        told = self.features(class_logits, t)
+        features = self.features(class_logits, t)
         entropy_gain, accuracy_gain = (
-            best_rate(head(told[:, :-1]), self.glimpses - t[:-1]) for head in (self.entropy_gain, self.accuracy_gain)
+            best_rate(head(features[:, :-1]), self.glimpses - t[:-1])
+            for head in (self.entropy_gain, self.accuracy_gain)
         )
-        return Expected(entropy_gain, accuracy_gain, self.act(told), self.stochastic(told))
+        return HeadOutputs(entropy_gain, accuracy_gain, self.act(features), self.stochastic(features))
 
 
 def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, HEAD_WIDTH), nn.ReLU(), nn.Linear(HEAD_WIDTH, outputs))
 
 
-def expecting_less(heads: StoppingHeads, threshold_nats: float) -> Stop:
-    """Stop where the predicted entropy gain a glimpse is under the threshold."""
+def stop_by_predicted_gain(heads: StoppingHeads, threshold_nats: float) -> Stop:
+    """Return the rule that stops an image where the predicted entropy gain per glimpse is under the threshold."""
 
     def stop(class_logits: Tensor, t: int) -> Tensor:
-        now = torch.tensor(t, device=class_logits.device)
-        return best_rate(heads.entropy_gain(heads.features(class_logits, now)), heads.glimpses - now) < threshold_nats
+        step = torch.tensor(t, device=class_logits.device)
+        gains = heads.entropy_gain(heads.features(class_logits, step))
+        return best_rate(gains, heads.glimpses - step) < threshold_nats
 
     return stop

@@ -1,21 +1,20 @@
-"""When to stop looking: what a stopping head learns, and rules from recorded outputs to the step N to stop at.
+"""Stopping rules: from the recorded outputs of a network to the step N after which each image stops.
 
-Per image, with q_t = q(θ | y_1:t, l_1:t) of a network that answers at every t = 1..T:
+Per image, with q_t = q(θ | y_1:t, l_1:t) of a network that predicts at every t = 1..T:
 
-- expected gain (adaptive stopping of *Near-Optimal Glimpse Sequences*): a head regresses what k more glimpses
-  bring, H[q_t] - H[q_t+k] in nats or 1[q_t+k right] - 1[q_t right]; stop where the most a glimpse can bring, the
-  greatest gain / k, falls under a threshold. The poster has k = 1, after which an image whose next glimpse tells
-  nothing, and whose second next tells all, is given up.
+- expected gain (adaptive stopping of *Near-Optimal Glimpse Sequences*): a head predicts the gain of k more glimpses,
+  H[q_t] - H[q_t+k] in nats or 1[q_t+k correct] - 1[q_t correct]. Stop where the best rate, the maximum over k of
+  gain / k, is under a threshold. The poster has k = 1, which gives up images whose next glimpse is worth nothing but
+  whose second next glimpse is worth much.
 - confidence: stop where max_θ q_t(θ) is over a threshold.
 - ACT (Graves 2016, *Adaptive Computation Time*, eqs. 5-12): halting probabilities h_t, N = min{t: Σ_u≤t h_u ≥
-  1 - ε}, remainder R = 1 - Σ_u<N h_u, weights p_t = h_t for t < N and p_N = R; the answer is the mean field
-  Σ_t p_t q_t, its loss -log Σ_t p_t q_t(θ) + cost (N + R). We halt a network that is trained already, so q_t
-  are answers of ours, where Graves averages outputs that are trained with the halting.
-- stochastic: after glimpse t a stop is drawn with probability s_t, REINFORCE with the reward 1[q_N right] - cost N.
+  1 - ε}, remainder R = 1 - Σ_u<N h_u, weights p_t = h_t for t < N and p_N = R. The prediction is the mean field
+  Σ_t p_t q_t. The halting head is fitted to a trained, frozen network here, where Graves trains both together.
+- stochastic: after glimpse t the rule draws a stop with probability s_t.
 
-At T all stop, so gains are predicted after each of G = T - 1 glimpses, for K = T - 1 horizons. A threshold is set
-after training; of ACT and the stochastic rule, each cost is a training of its own. Several costs are a batch
-dimension here, and T comes last.
+All images stop at T, so gains are predicted after each of G = T - 1 glimpses, for K = T - 1 horizons. A threshold is
+set after training; ACT and the stochastic rule are trained once for each cost. Costs are a batch dimension here, and
+T is the last dimension. The losses are in `nogs.stopping.objectives`.
 """
 
 from __future__ import annotations
@@ -29,63 +28,50 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 HALTED = 0.01
-"""ε, which lets ACT stop after one glimpse (Graves 2016, section 2.1)."""
+"""ε, which allows ACT to stop after one glimpse (Graves 2016, section 2.1)."""
 
 
-def gains_ahead(worth: Float[Tensor, "n T"]) -> Float[Tensor, "n G K"]:
-    """worth_t+k - worth_t for t = 1..T-1 and k = 1..T-1: what a head of expected gain learns; 0 beyond T.
+def best_rate(gains: Float[Tensor, "*batch K"], remaining: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
+    """Return the best rate: the maximum of gain_k / k over k = 1..``remaining`` glimpses.
 
-    The worth of q_t is -H[q_t] in nats, or 1[q_t right].
+    ``gains``: of k = 1..K more glimpses, in nats or accuracy. ``remaining``: how many glimpses are left.
     """
-    T = worth.shape[1]
-    later = torch.stack([F.pad(worth[:, k:], (0, k)) for k in range(1, T)], dim=-1)[:, :-1]
-    return (later - worth[:, :-1, None]) * within_reach(T).to(worth.device)
-
-
-def within_reach(T: int) -> Bool[Tensor, "G K"]:
-    """Whether k glimpses are left after t of T."""
-    return torch.arange(1, T)[:, None] + torch.arange(1, T) <= T
-
-
-def best_rate(gains: Float[Tensor, "*batch K"], left: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch"]:
-    """The most that a glimpse brings: max of gain_k / k over k = 1..``left``, in gains a glimpse."""
     k = torch.arange(1, gains.shape[-1] + 1, device=gains.device)
-    return (gains / k).masked_fill(k > left[..., None], -torch.inf).amax(-1)
+    return (gains / k).masked_fill(k > remaining[..., None], -torch.inf).amax(-1)
 
 
 def stop_at(n: int, t: int) -> Int[Tensor, " n"]:
-    """Every one of n images after t glimpses."""
+    """Return the fixed rule's steps: n images stop after t glimpses."""
     return torch.full((n,), t)
 
 
 def stop_below(gains: Float[Tensor, "*batch G"], threshold: float) -> Int[Tensor, "*batch"]:
-    """The first t whose predicted gain a glimpse is under the threshold, else T."""
+    """Return the first t whose predicted gain per glimpse is under the threshold, else T."""
     return _first(gains < threshold)
 
 
 def stop_above(confidence: Float[Tensor, "*batch T"], threshold: float) -> Int[Tensor, "*batch"]:
-    """The first t whose confidence max_θ q_t(θ) is over the threshold, else T."""
+    """Return the first t whose confidence max_θ q_t(θ) is over the threshold, else T."""
     return _first(confidence[..., :-1] > threshold)
 
 
 def thresholds_below(gains: Float[Tensor, "n G"], count: int) -> Float[Tensor, " count"]:
-    """``count`` thresholds for `stop_below`, descending, whose mean glimpses here lie evenly from 1 to T.
+    """Return ``count`` descending thresholds for `stop_below`, whose mean glimpses on ``gains`` are even from 1 to T.
 
-    An image looks again after t where the least of its gains up to t is not under the threshold, so the mean
-    number of glimpses is 1 + (T - 1) x the share of such running minima that are not: it is linear in their
-    quantiles.
+    An image continues after t if the minimum of its gains up to t is not under the threshold. So the mean number of
+    glimpses is 1 + (T - 1) x the share of running minima that are not under it, which is linear in their quantiles.
     """
     lowest = gains.cummin(1).values.double().flatten()
     return torch.quantile(lowest, torch.linspace(1, 0, count, dtype=torch.float64)).to(gains.dtype)
 
 
 def thresholds_above(confidence: Float[Tensor, "n T"], count: int) -> Float[Tensor, " count"]:
-    """The same for `stop_above`, ascending."""
+    """Return ``count`` ascending thresholds for `stop_above`, as `thresholds_below` does."""
     return -thresholds_below(-confidence[:, :-1], count)
 
 
 class Halting(NamedTuple):
-    """What ACT does: the step N, the weights p_t, and the ponder cost N + R."""
+    """ACT's step N, weights p_t, and ponder cost N + R."""
 
     steps: Int[Tensor, "*batch"]
     weights: Float[Tensor, "*batch T"]
@@ -93,13 +79,13 @@ class Halting(NamedTuple):
 
 
 def halt(halting: Float[Tensor, "*batch T"], *, epsilon: float = HALTED) -> Halting:
-    """N, p_t and N + R from the halting probabilities h_t; h_T is not asked, for all halt at T."""
+    """Return N, p_t and N + R for halting probabilities h_t. h_T is ignored, because every image halts at T."""
     T = halting.shape[-1]
     steps = _first(halting[..., :-1].cumsum(-1) >= 1 - epsilon)
     t = torch.arange(1, T + 1, device=halting.device)
-    before = torch.where(t < steps[..., None], halting, 0)
-    remainder = 1 - before.sum(-1)
-    weights = torch.where(t == steps[..., None], remainder[..., None], before)
+    earlier = torch.where(t < steps[..., None], halting, 0)
+    remainder = 1 - earlier.sum(-1)
+    weights = torch.where(t == steps[..., None], remainder[..., None], earlier)
     # N is constant almost everywhere: the gradient of the ponder cost is that of R (Graves 2016, eq. 14).
     return Halting(steps, weights, steps + remainder)
 
@@ -107,66 +93,44 @@ def halt(halting: Float[Tensor, "*batch T"], *, epsilon: float = HALTED) -> Halt
 def mean_field(
     weights: Float[Tensor, "*batch T"], log_probs: Float[Tensor, "*#batch T C"]
 ) -> Float[Tensor, "*batch C"]:
-    """log Σ_t p_t q_t(θ): ACT's answer."""
+    """Return log Σ_t p_t q_t(θ), the prediction of ACT."""
     return (weights[..., None] * log_probs.exp()).sum(-2).clamp_min(torch.finfo(weights.dtype).tiny).log()
 
 
-def act_loss(
-    halting: Float[Tensor, "*batch T"], label_log_probs: Float[Tensor, "*#batch T"], costs: Float[Tensor, "*#batch"]
-) -> Float[Tensor, "*batch"]:
-    """-log Σ_t p_t q_t(θ) + cost (N + R) in nats, θ the true label; for each cost."""
-    _, weights, ponder = halt(halting)
-    return costs * ponder - mean_field(weights, label_log_probs[..., None])[..., 0]
-
-
 def stop_log_probs(logits: Float[Tensor, "*batch T"]) -> Float[Tensor, "*batch T"]:
-    """log p(N = t) = log s_t + Σ_u<t log (1 - s_u), with s = σ(logits) and s_T = 1."""
-    going = F.logsigmoid(-logits)
-    before = going.cumsum(-1) - going
-    return torch.cat(((before + F.logsigmoid(logits))[..., :-1], before[..., -1:]), dim=-1)
+    """Return log p(N = t) = log s_t + Σ_u<t log (1 - s_u), with s = σ(logits) and s_T = 1."""
+    log_continue = F.logsigmoid(-logits)
+    reached = log_continue.cumsum(-1) - log_continue
+    return torch.cat(((reached + F.logsigmoid(logits))[..., :-1], reached[..., -1:]), dim=-1)
 
 
 def stop_sampled(logits: Float[Tensor, "*batch T"], generator: Generator) -> Int[Tensor, "*batch"]:
-    """A draw of N from the stochastic rule."""
+    """Draw N from the stochastic rule."""
     cumulative = stop_log_probs(logits.detach()).exp().cumsum(-1)[..., :-1]
     draw = torch.rand(*logits.shape[:-1], 1, generator=generator, device=logits.device)
     return _first(draw < cumulative)
 
 
 def stop_likely(logits: Float[Tensor, "*batch T"]) -> Int[Tensor, "*batch"]:
-    """The stochastic rule made greedy: the first t whose stop is likelier than going on, s_t > 1/2, else T."""
+    """Return the greedy version of the stochastic rule: the first t with s_t > 1/2, else T."""
     return _first(logits[..., :-1] > 0)
 
 
-def stochastic_loss(
-    logits: Float[Tensor, "*batch T"], steps: Int[Tensor, "*batch"], rewards: Float[Tensor, "*#batch T"]
-) -> Float[Tensor, "*batch"]:
-    """REINFORCE on drawn steps N: -log p(N) (r_N - b), given the reward r_t of stopping at each t.
-
-    The record holds all r_t, so b is the policy's exact expected reward of this very image, Σ_t p(N = t) r_t: it
-    does not depend on the draw, and leaves the mean gradient alone.
-    """
-    log_probs = stop_log_probs(logits)
-    baseline = (log_probs.exp() * rewards).sum(-1)
-    advantage = (at_step(rewards, steps) - baseline).detach()
-    return -at_step(log_probs, steps) * advantage
-
-
 def at_step(values: Tensor, steps: Int[Tensor, "*batch"]) -> Tensor:
-    """Of values for t = 1..T along the last dimension, the one at each image's step."""
+    """Select from ``values``, whose last dimension is t = 1..T, the value at each image's step."""
     return values.expand(*steps.shape, -1).gather(-1, steps[..., None] - 1)[..., 0]
 
 
 def _first(decided: Bool[Tensor, "*batch G"]) -> Int[Tensor, "*batch"]:
-    """The first t = 1..T-1 that is true, else T."""
+    """Return the first t = 1..T-1 that is True, else T."""
     last = decided.new_ones(*decided.shape[:-1], 1)
     return torch.cat((decided, last), dim=-1).int().argmax(-1) + 1
 
 
 Stop = Callable[[Float[Tensor, "B C"], int], Bool[Tensor, " B"]]
-"""(class logits, t) → which images have been looked at enough; t counts from 1."""
+"""(class logits, t) → which images stop after glimpse t; t counts from 1."""
 
 
 def never(class_logits: Float[Tensor, "B C"], t: int) -> Bool[Tensor, " B"]:
-    """Look as often as one may."""
+    """Stop no image before the last glimpse."""
     return torch.zeros(len(class_logits), dtype=torch.bool, device=class_logits.device)

@@ -1,0 +1,99 @@
+"""The losses of one training step: partial supervision with REINFORCE, and the label loss alone.
+
+A method's row in `nogs.attention.methods` names its objective. An objective prepares what is trained beside the
+network and returns a loss that the training loop calls with a batch. `nogs.attention.wake_sleep` has another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from torch import Generator, Tensor, nn
+
+from nogs.attention.choosers import Chooser
+from nogs.attention.network import HardAttention, Rollout
+from nogs.attention.objectives import label_loss, partially_supervised_loss
+from nogs.config.stages import Train
+from nogs.glimpses.fovea import look
+from nogs.sequences.table import Sequences
+
+
+class Training(NamedTuple):
+    """Everything that a loss depends on, except the batch."""
+
+    config: Train
+    network: HardAttention
+    choose: Callable[[Generator], Chooser]
+    """How the method chooses cells during training."""
+    sequences: Sequences | None
+    """Glimpse sequences to imitate, for methods that have them."""
+    pixels: UInt8[Tensor, "N c H H"]
+    labels: Int[Tensor, " N"]
+
+
+Loss = Callable[[Int[Tensor, " b"], Generator], Float[Tensor, ""]]
+"""(indices of the batch's images, chance) → the scalar to minimise."""
+
+
+class Objective(NamedTuple):
+    """The module whose parameters are trained, which contains the network, and its loss."""
+
+    trained: nn.Module
+    loss: Loss
+
+
+def reinforce(training: Training) -> Objective:
+    """Return the objective of partial supervision with REINFORCE; without sequences it is RAM's."""
+    return Objective(training.network, partial(reinforce_step, training))
+
+
+def label_only(training: Training) -> Objective:
+    """Return the objective of a control without a policy: the label loss alone."""
+    return Objective(training.network, partial(label_only_step, training))
+
+
+def reinforce_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+    """Return the loss of a batch: REINFORCE where the policy draws its own cells, imitation where cells are given.
+
+    With ``supervision="published"`` the images with given cells take places of the batch; with ``"location"`` they
+    are added to it and train the location head alone.
+    """
+    config, network, pixels = training.config, training.network, training.pixels
+    taught, given = _supervised_batch(training, generator)
+    published = config.supervision == "published"
+    free = images[len(taught) :] if published else images
+    rollout = network(pixels, free, glimpses=config.geometry.glimpses, choose=training.choose(generator))
+    if len(taught):
+        # Where they train the location head alone, their states need no gradient.
+        with torch.set_grad_enabled(published):
+            states = network.encode(look(pixels, network.grid, given, taught))
+        rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states), strict=True)))
+    images = torch.cat((free, taught))
+    return partially_supervised_loss(
+        rollout,
+        training.labels[images],
+        torch.arange(len(images), device=images.device) >= len(free),
+        supervised_labels=published,
+    )
+
+
+def label_only_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
+    """Return the label loss of a batch, with cells that no policy chooses."""
+    T, choose = training.config.geometry.glimpses, training.choose(generator)
+    rollout = training.network(training.pixels, images, glimpses=T, choose=choose)
+    return label_loss(rollout, training.labels[images]).mean()
+
+
+def _supervised_batch(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:
+    """Draw the images of a step that have given cells, and those cells; none if the method has no sequences."""
+    device, sequences = training.pixels.device, training.sequences
+    if sequences is None:
+        cells = torch.empty(0, training.config.geometry.glimpses, dtype=torch.long, device=device)
+        return cells[:, 0], cells
+    k = min(training.config.supervised_batch, len(sequences.images))
+    rows = torch.randint(len(sequences.images), (k,), generator=generator, device=device).to(sequences.images.device)
+    return sequences.images[rows].to(device), sequences.cells[rows].to(device)
