@@ -22,6 +22,7 @@ from nogs.errors import UserError
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory, read_run
+from nogs.runs.marker import write_marker
 from nogs.sequences.table import load_sequences
 from nogs.weights import load_bank
 from staged import Stages, same_bits
@@ -174,7 +175,10 @@ def damage(file: Path) -> None:
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize(
     ("harm", "says"),
-    [(damage, "is damaged, its checksum .*: build the bank again$"), (os.unlink, "is missing: put it back, or")],
+    [
+        (damage, "is damaged, its SHA-256 is not the one in COMPLETE: restore it, or remove .*bank to make it again$"),
+        (os.unlink, "is missing: restore it, or"),
+    ],
     ids=["damaged", "missing"],
 )
 def test_a_shard_that_is_not_what_was_written_is_named(tmp_path: Path, harm, says: str) -> None:  # type: ignore[no-untyped-def]
@@ -225,5 +229,6 @@ def test_images_take_the_size_of_the_data(tmp_path: Path) -> None:
 def test_a_bank_of_an_older_nogs_is_refused_in_one_line(tmp_path: Path) -> None:
     run = build(tmp_path, "bank", folder_of(tmp_path / "faces"))
     run.save_tensors("bank", run.load_tensors("bank"))
-    with pytest.raises(UserError, match=r"^bank=.* is of an older nogs.*run `nogs build-bank` again$"):
+    write_marker(run.path)
+    with pytest.raises(UserError, match=r"^bank=.* was saved by an incompatible version: run `nogs build-bank` again$"):
         load_bank(run, load(Source(data=f"npz:{tmp_path / 'images.npz'}")))

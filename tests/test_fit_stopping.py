@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 import nogs
 from nogs.runs.directory import RunDirectory
+from nogs.runs.marker import write_marker
 from nogs.stages.fit_stopping import _halves
 from nogs.stopping.curves import RULES
 from tiny import GEOMETRY, GLIMPSE_PX, STRIDE_PX, driver, write_npz
@@ -170,6 +171,7 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
         nogs.predict(replace(ask, stopping=runs.folder / "stopping-1", threshold=0.1))
     older = RunDirectory(Path(shutil.copytree(stopping, tmp_path / "older")))
     older.save_tensors("model", older.load_tensors("model"), **older.load_metadata("model"), hidden=64)
+    write_marker(older.path)
     with pytest.raises(nogs.UserError, match="is of an older nogs"):
         nogs.predict(replace(ask, stopping=older.path, threshold=0.1))
 

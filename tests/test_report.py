@@ -25,6 +25,7 @@ from nogs.report.sections import sections_of
 from nogs.report.style import LIGHT, drawn_in
 from nogs.report.tables import print_results, ratio, results_table, time_breakdown
 from nogs.runs.directory import RunDirectory
+from nogs.runs.marker import write_marker
 from nogs.stages.report import draw_report
 from reported import GRID, chance, examples_of, make_run, recolours, results_of
 
@@ -121,6 +122,7 @@ def test_images_that_only_one_is_right_about_are_counted_one_by_one(run: Path, t
     for number, name in enumerate(f"{method}-seed{seed}" for method in ("ram", "ps-nogs") for seed in range(3)):
         record = mixed.load_tensors(name)
         mixed.save_tensors(name, {**record, "log_probs": torch.rand(50, 4, 3, generator=chance(number)).log()})
+    write_marker(mixed.path)
     lines = {line.title: line.cells for line in results_table(gather(tmp_path / "run"))}
     ram, ours = lines["Images that only it : only RAM is right about"]
     assert ram.summary == "–"
@@ -177,6 +179,7 @@ def test_captions_say_what_the_marked_square_is(tmp_path: Path, criterion: str, 
     path = make_run(tmp_path / "run", seeds=(0,))
     file = path / "sequences" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"criterion": criterion, "pooling": pooling}))
+    write_marker(file.parent)
     material = gather(path)
     of_design = captions.design_of_a_glimpse(material, examples_with_steps(material)[0], publishable=True)
     for caption in (captions.information_gain(material, publishable=False), of_design):
@@ -229,6 +232,7 @@ def test_what_is_missing_is_left_out(tmp_path: Path) -> None:
     for scores in results["methods"].values():
         del scores["test_auroc"], scores["macs_by_part"]
     RunDirectory(path / "evaluation").save_json("results.json", results)
+    write_marker(path / "evaluation")
     found = Reading(draw_report(Report(path)).read_text())
     assert not (path / "figures").exists()  # written on request alone
     assert set(found.ids) == set(ALWAYS)
@@ -250,6 +254,7 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> N
     completions = torch.randint(256, (3, 2, 1, 48, 48), generator=chance(1), dtype=torch.uint8)
     photographs = {"pixels": noise, "completions": completions}
     evaluation.save_tensors("examples", {**examples_of(3), **photographs}, grid=dataclasses.asdict(GRID))
+    write_marker(evaluation.path)
     photographed = (run / "report.html").read_bytes()
     page, others = (
         draw_report(Report(path, publishable=True, figures=("png", "pdf"))).read_bytes() for path in (run, other)

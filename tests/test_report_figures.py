@@ -21,6 +21,7 @@ from nogs.report.read import Example, Step, gather
 from nogs.report.records import balanced_accuracy
 from nogs.report.style import DARK, LIGHT, RULES, Palette, drawn_in
 from nogs.runs.directory import RunDirectory
+from nogs.runs.marker import write_marker
 from reported import cnns_of, make_run, results_of, stopping_of
 from staged import GEOMETRY, RETRIEVAL, Stages
 from tiny import T, write_npz
@@ -71,6 +72,7 @@ def test_costs_are_balanced_where_classes_are_not_even(tmp_path: Path) -> None:
     for scores in results["methods"].values():
         scores["macs_by_glimpse"] = [100, 200]
     evaluation.save_json("results.json", results)
+    write_marker(evaluation.path)
     found = gather(path).costs
     assert found.balanced
     assert found.fixed["ram"] == ([100, 200], [[0.5, 1.0]])

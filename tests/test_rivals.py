@@ -19,6 +19,7 @@ from nogs.glimpses.grid import Grid
 from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json
+from nogs.runs.marker import write_marker
 from nogs.sequences.table import Sequences, load_sequences, made_for, save_sequences
 from nogs.weights import load_attention
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
@@ -203,6 +204,7 @@ def test_a_damaged_path_is_refused(rivals: Rivals, tmp_path: Path, path: object)
     run = rivals.train(str(tmp_path / "path"), "path", iterations=20, sequences=rivals.folder / "imported")
     meta = {**run.load_metadata("model"), "path": path}
     run.save_tensors("model", run.load_tensors("model"), **meta)
+    write_marker(run.path)
     with pytest.raises(nogs.UserError, match=r"model\.safetensors is damaged: path=.* is not 2 cells from 0 to 8"):
         load_attention(run, torch.device("cpu"))
 
@@ -224,6 +226,7 @@ def test_a_path_is_one_sequence_of_cells_of_the_grid(
     known = load_sequences(given)
     table = torch.tensor(cells) if cells else torch.empty(0, T, dtype=torch.long)
     save_sequences(given, "sequences", Sequences(known.images[: len(cells)], table), **made_for(given))
+    write_marker(given.path)
     with pytest.raises(nogs.UserError, match=complaint):
         rivals.train(str(tmp_path / "out"), "path", sequences=given.path)
     assert not (tmp_path / "out").exists()

@@ -8,6 +8,7 @@ from typing import Any
 import nogs
 from nogs.evaluation.seconds import end_to_end, wall_seconds
 from nogs.runs.directory import RunDirectory, open_run
+from nogs.runs.marker import write_marker
 from nogs.stages.evaluate import _came_before
 
 
@@ -98,6 +99,7 @@ def test_each_training_is_followed_to_what_it_stands_on(tmp_path: Path) -> None:
     fitted = run_that_took(nogs.FitPosterior(at("posterior")), "fit-posterior", *log(0.9, 0.5, pace=10.0))
     bank = run_that_took(nogs.BuildBank(at("bank")), "build-bank")
     bank.save_json("provenance.json", {"started": "2020-01-01T00:00:00+00:00", "finished": "2020-01-01T00:00:07+00:00"})
+    write_marker(bank.path)
     chunks = [{"seconds": 1.5}, {"seconds": 2.0}]
     run_that_took(nogs.Search(at("sequences"), fitted.path, bank.path), "search", *chunks)
     ram = trained("ram", None)
@@ -105,6 +107,7 @@ def test_each_training_is_followed_to_what_it_stands_on(tmp_path: Path) -> None:
     recorded.save_json(
         "provenance.json", {"started": "2020-01-01T00:00:00+00:00", "finished": "2020-01-01T00:01:00+00:00"}
     )
+    write_marker(recorded.path)
     run_that_took(nogs.ImportSequences(at("given")), "import")
     assert _came_before(ram) == {}
     assert _came_before(trained("ps-nogs", "sequences")) == {"posterior": 20.0, "bank": 7.0, "search": 3.5}

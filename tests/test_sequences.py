@@ -18,6 +18,7 @@ import nogs
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json
+from nogs.runs.marker import write_marker
 from nogs.sequences.files import snap
 from nogs.sequences.table import (
     Sequences,
@@ -111,6 +112,7 @@ def test_sequences_of_an_older_version_are_refused(tmp_path: Path, source: nogs.
     """It left columns alone, and empty metadata."""
     run = make_run(tmp_path / "run", source)
     run.save_tensors("sequences", run.load_tensors("sequences"))
+    write_marker(run.path)
     with pytest.raises(nogs.UserError, match=r"sequences=.*run was made by an older version.*: run `nogs search`"):
         check_sequences(run, as_json(source), as_json(GEOMETRY))
     wrong = driver().run("sequences", "export", "--sequences", run.path, "--out", tmp_path / "x.csv")

@@ -7,7 +7,6 @@ method that learns from recorded sequences waits, for the training that is recor
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import signal
@@ -85,10 +84,10 @@ def run(config: Run) -> RunDirectory:
     models = tuple(job.training.machine.out for job in jobs)
     stopping = tuple(job.stopping.machine.out for job in jobs if job.stopping)
     evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
-    results = json.loads((evaluation.path / "results.json").read_text())
+    results = evaluation.load_json("results.json")
     if config.cnns:
         cnns = fit_baselines(Baselines(_within(config, Baselines), config.source))
-        results |= json.loads((cnns.path / "results.json").read_text())
+        results |= cnns.load_json("results.json")
     directory.save_json("results.json", results)
     draw_report(Report(directory.path))
     directory.finish()

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
@@ -24,7 +23,7 @@ from nogs.glimpses.grid import Grid
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
 from nogs.runs.directory import RunDirectory
-from nogs.runs.files import file_hash
+from nogs.runs.progress import Tick, ticking
 from nogs.stopping.heads import StoppingHeads
 
 
@@ -159,14 +158,14 @@ def save_stopping(run: RunDirectory, heads: StoppingHeads, *, costs: tuple[float
         kind="stopping",
         glimpses=heads.glimpses,
         costs=costs,
-        network=file_hash(of.path / "model.safetensors"),
+        network=of.hash_of("model.safetensors"),
     )
 
 
 def load_stopping(run: RunDirectory, device: torch.device, *, of: RunDirectory) -> StoppingHeads:
     """Stopping heads in eval mode. Raises UserError unless they were fitted on the train run ``of``."""
     meta = run.load_metadata("model")
-    if meta["network"] != file_hash(of.path / "model.safetensors"):
+    if meta["network"] != of.hash_of("model.safetensors"):
         raise UserError(f"stopping={run.path} was fitted on another network than {of.path}: run `nogs fit-stopping`")
     if "hidden" in meta:
         raise UserError(f"stopping={run.path} is of an older nogs, whose heads read other numbers: fit them again")
@@ -191,22 +190,28 @@ def save_cnn(
     )
 
 
-def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
-    """The bank of a finished build-bank run over the same images. Latents and shards are read when they are used.
+def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Bank:
+    """Return the bank of a finished build-bank run over the images ``data``.
 
-    Raises UserError for a shard that is missing, or not what was written.
+    Shards are memory-mapped. ``tick`` reports how many were compared with their checksums, which reads them once.
     """
     meta = run.load_metadata("bank")
-    if "shards" not in meta:
-        raise UserError(f"bank={run.path} is of an older nogs, which kept other latents: run `nogs build-bank` again")
+    names = meta.get("shards")
+    if not isinstance(names, list):
+        raise UserError(f"bank={run.path} was saved by an incompatible version: run `nogs build-bank` again")
     arrays = run.load_tensors("bank")
     pca = (meta["mirror"], arrays["mean"], arrays["components"])
-    if not meta["shards"]:
+    if not names:
         members = arrays["members"]
         return Bank(
             lambda indices: Found(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
         )
-    shards = [Shard(**_whole(run, name, sha256)) for name, sha256 in meta["shards"].items()]
+    shards = []
+    with ticking("bank", len(names), tick) as report:
+        for number, name in enumerate(names):
+            report(number, f"checking {name}")
+            shards.append(Shard(**run.load_tensors(name)))
+        report(len(names), "")
     decoded = Pictures(shards)
     return Bank(
         lambda indices: Found(decoded(indices), torch.arange(len(indices))),
@@ -214,13 +219,3 @@ def load_bank(run: RunDirectory, data: ImageSet) -> Bank:
         *pca,
         tuple(shard.latents for shard in shards),
     )
-
-
-def _whole(run: RunDirectory, name: str, sha256: str) -> dict[str, Tensor]:
-    """A shard of a bank, its checksum compared."""
-    file = run.path / f"{name}.safetensors"
-    if not file.exists():
-        raise UserError(f"{file} is missing: put it back, or build the bank again")
-    if file_hash(file) != sha256:
-        raise UserError(f"{file} is damaged, its checksum is not that of when it was written: build the bank again")
-    return run.load_tensors(name)

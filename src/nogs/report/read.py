@@ -5,14 +5,12 @@ Only the evaluation must be there. What else is missing, or not finished, is lef
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors import safe_open
 from torch import Tensor
 
 from nogs.config.stages import Baselines, Evaluate, Search, Train
@@ -101,8 +99,10 @@ def gather(path: Path, *, argument: str = "run") -> Material:
     """Read the run in ``path``. Raises UserError, in the name of ``argument``, if it holds no finished evaluation."""
     if not (path / stage_of(Evaluate).directory).is_dir():
         raise UserError(f"{argument}={path} holds no evaluation: give the directory of a `nogs run` or `nogs demo`")
+    if (whole := RunDirectory(path)).complete:
+        whole.check()
     evaluation = read_run(path / stage_of(Evaluate).directory, "evaluate")
-    results = json.loads((evaluation.path / "results.json").read_text())
+    results = evaluation.load_json("results.json")
     runs = {
         name: [_finished(path / stage_of(Train).directory / f"{name}-seed{seed}") for seed in scores["seeds"]]
         for name, scores in results["methods"].items()
@@ -137,14 +137,13 @@ def _finished(path: Path) -> RunDirectory | None:
 
 
 def _provenance(path: Path) -> dict[str, Any]:
-    file = path / "provenance.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    return RunDirectory(path).provenance if (path / "provenance.json").exists() else {}
 
 
 def _cnns(path: Path, results: dict[str, Any]) -> dict[str, Any]:
     """What `nogs baselines` found, if it is part of this run."""
     baselines = _finished(path / stage_of(Baselines).directory)
-    return json.loads((baselines.path / "results.json").read_text()) if baselines else results
+    return baselines.load_json("results.json") if baselines else results
 
 
 def _examples(
@@ -187,8 +186,7 @@ def _looks(evaluation: RunDirectory, results: dict[str, Any], locations: int) ->
 
 def _cells(run: RunDirectory, name: str) -> Int[Tensor, "n T"]:
     """The cells alone: the maps beside them may be large."""
-    with safe_open(run.path / f"{name}.safetensors", "pt") as file:
-        return file.get_tensor("cells")
+    return run.load_tensors(name, keys=("cells",))["cells"]
 
 
 def _shares(seeds: list[Int[Tensor, "n T"]], locations: int) -> Float[Tensor, "T L"]:

@@ -9,27 +9,31 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from nogs.config.table import command_of
 from nogs.errors import UserError
-from nogs.runs.files import whole_lines, write_whole
+from nogs.runs.files import check_regular, damaged, file_hash, parse_object, read_object, read_rows, write_whole
 from nogs.runs.identity import as_json, first_difference
 from nogs.runs.lock import lock, unlock
+from nogs.runs.marker import MARKER, check, check_all, entries, write_marker
 from nogs.runs.paths import absolute, movable
 from nogs.runs.provenance import environment, now
 
-MARKER = "COMPLETE"
-
 
 class RunDirectory:
-    """The directory of one stage. ``open_run`` opens it for writing, ``read_run`` as a finished input."""
+    """The directory of one stage. ``open_run`` opens it for writing, ``read_run`` as a finished input.
+
+    Reading a file raises UserError if it is missing or damaged. Files of a finished run are compared with the checksums
+    in COMPLETE first.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -39,10 +43,24 @@ class RunDirectory:
         return (self.path / MARKER).exists()
 
     @property
+    def exists(self) -> bool:
+        return self.complete or (self.path / "config.json").exists()
+
+    @property
     def config(self) -> dict[str, Any]:
         """config.json with absolute paths."""
         home = self.path.absolute()
-        return absolute(json.loads((home / "config.json").read_text()), home)
+        return absolute(read_object(self._checked("config.json")), home)
+
+    @property
+    def stage(self) -> str:
+        """Name of the stage in config.json; empty if it has none."""
+        return str(self.config.get("stage", ""))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """provenance.json: versions, commit, machine, inputs and times."""
+        return self.load_json("provenance.json")
 
     def log(self, **row: object) -> None:
         """Append one row to log.jsonl."""
@@ -50,15 +68,20 @@ class RunDirectory:
             file.write(json.dumps(row) + "\n")
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the rows of log.jsonl so far, without a last line torn by a kill."""
-        file = self.path / "log.jsonl"
-        return [json.loads(line) for line in whole_lines(file)] if file.exists() else []
+        """Return the rows of log.jsonl so far, without a last line torn by a kill; none if nothing is logged."""
+        return read_rows(self._checked("log.jsonl")) if self._holds("log.jsonl") else []
 
     def rewind_log(self, iteration: int) -> list[dict[str, Any]]:
         """Drop the rows after ``iteration``, which a resumed run writes again; return the others."""
-        kept = [row for row in self.rows() if row["iteration"] <= iteration]
+        rows = self.rows()
+        if not all(isinstance(row.get("iteration"), int) for row in rows):
+            raise damaged(self.path / "log.jsonl", "is damaged, a row has no iteration")
+        kept = [row for row in rows if row["iteration"] <= iteration]
         self._write("log.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
         return kept
+
+    def load_json(self, name: str) -> dict[str, Any]:
+        return read_object(self._checked(name))
 
     def save_json(self, name: str, content: object) -> None:
         self._write(name, (json.dumps(content, indent=1) + "\n").encode())
@@ -75,25 +98,63 @@ class RunDirectory:
         self._write(f"{name}.safetensors", save(contiguous, metadata={"nogs": json.dumps(metadata)}))
 
     def has(self, name: str) -> bool:
-        return (self.path / f"{name}.safetensors").exists()
+        """Return whether ``name``.safetensors was written. In a finished run it may have been lost since."""
+        return self._holds(f"{name}.safetensors")
 
-    def load_tensors(self, name: str) -> dict[str, Tensor]:
-        with safe_open(self.path / f"{name}.safetensors", "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    def load_tensors(self, name: str, *, keys: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Return the tensors of ``name``.safetensors, or those of ``keys`` alone."""
+        with self._safetensors(name) as file:
+            return {key: file.get_tensor(key) for key in file.keys() if keys is None or key in keys}  # noqa: SIM118
 
     def load_metadata(self, name: str) -> dict[str, Any]:
-        with safe_open(self.path / f"{name}.safetensors", "pt") as file:
-            return json.loads(file.metadata()["nogs"])
+        """Return the metadata that ``save_tensors`` wrote."""
+        with self._safetensors(name) as file:
+            content = (file.metadata() or {}).get("nogs", "")
+        return parse_object(self.path / f"{name}.safetensors", content.encode())
+
+    def shapes(self, name: str) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor of ``name``.safetensors, read from its header alone."""
+        with self._safetensors(name) as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+
+    def hash_of(self, name: str) -> str:
+        """Return the SHA-256 of a file of the run in hexadecimal. Raises UserError if it is missing or damaged."""
+        return file_hash(self._checked(name))
 
     def finish(self, **provenance: object) -> None:
         """Add ``provenance`` to provenance.json, then write the marker that makes the run an input for others."""
-        known = json.loads((self.path / "provenance.json").read_text())
-        self.save_json("provenance.json", {**known, **provenance, "finished": now()})
-        self._write(MARKER, b"")
+        self.save_json("provenance.json", {**self.provenance, **provenance, "finished": now()})
+        write_marker(self.path)
         unlock(self.path)
+
+    def check(self) -> None:
+        """Raise UserError unless this run and the runs within it are finished and undamaged (`marker.check_all`)."""
+        for directory in sorted({file.parent for name in (MARKER, "config.json") for file in self.path.rglob(name)}):
+            check_all(directory)
 
     def _write(self, name: str, content: bytes) -> None:
         write_whole(self.path / name, content)
+
+    def _holds(self, name: str) -> bool:
+        return name in entries(self.path) if self.complete else (self.path / name).exists()
+
+    def _checked(self, name: str) -> Path:
+        """Return the path of a file. Raises UserError if it is missing, or not what a finished run had written."""
+        file = self.path / name
+        if self.complete:
+            check(file)
+        else:
+            check_regular(file)
+        return file
+
+    @contextmanager
+    def _safetensors(self, name: str) -> Iterator[safe_open]:
+        file = self._checked(f"{name}.safetensors")
+        try:
+            with safe_open(file, "pt") as opened:
+                yield opened
+        except SafetensorError:
+            raise damaged(file, "is damaged, its tensors cannot be read") from None
 
 
 def open_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDirectory:
@@ -105,7 +166,7 @@ def open_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDirecto
     run = RunDirectory(path)
     wanted = {"stage": stage, **as_json(config)}
     _refuse_others(run, wanted, resume=resume)
-    if not (path / "config.json").exists():
+    if not run.exists:
         path.mkdir(parents=True, exist_ok=True)
         lock(path)
         run.save_json("provenance.json", {"started": now(), **environment()})
@@ -113,9 +174,11 @@ def open_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDirecto
         run.save_json("config.json", movable(wanted, path.absolute()))
     elif not run.complete:
         if (path / "log.jsonl").exists():
-            run.save_text("log.jsonl", "".join(f"{line}\n" for line in whole_lines(path / "log.jsonl")))
-        known = json.loads((path / "provenance.json").read_text())
-        run.save_json("provenance.json", {**known, "resumed": [*known.get("resumed", []), now()]})
+            run.save_text("log.jsonl", "".join(f"{json.dumps(row)}\n" for row in run.rows()))
+        known = run.provenance
+        resumed = known.get("resumed")
+        earlier = resumed if isinstance(resumed, list) else []
+        run.save_json("provenance.json", {**known, "resumed": [*earlier, now()]})
     return run
 
 
@@ -127,7 +190,10 @@ def finished_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDir
     """
     run = RunDirectory(path)
     _refuse_others(run, {"stage": stage, **as_json(config)}, resume=resume)
-    return run if run.complete else None
+    if not run.complete:
+        return None
+    run.check()
+    return run
 
 
 def extend_run(path: Path, stage: str, config: Any, *, by: tuple[str, ...], outdated: tuple[str, ...]) -> None:
@@ -137,7 +203,7 @@ def extend_run(path: Path, stage: str, config: Any, *, by: tuple[str, ...], outd
     any other field differs; ``open_run`` then raises. A kill leaves the old configuration or the new.
     """
     run = RunDirectory(path)
-    if not (path / "config.json").exists() or run.config["stage"] != stage:
+    if not run.exists or run.stage != stage:
         return
     had, wanted = run.config, {"stage": stage, **as_json(config)}
     if first_difference({**had, **{field: wanted[field] for field in by}}, wanted):
@@ -159,10 +225,10 @@ def _holds(wanted: Any, had: Any) -> bool:
 def read_run(path: Path, stage: str) -> RunDirectory:
     """Open a finished run directory as input. Raises UserError if it is missing, unfinished or of another stage."""
     run = RunDirectory(path)
-    if not (path / "config.json").exists():
+    if not run.exists:
         raise UserError(f"{path} is not a run directory of {_command(stage)}: it has no config.json")
-    if run.config["stage"] != stage:
-        raise UserError(f"{path} is a run directory of {_command(run.config['stage'])}, not of {_command(stage)}")
+    if run.stage != stage:
+        raise UserError(f"{path} is a run directory of {_command(run.stage)}, not of {_command(stage)}")
     if not run.complete:
         raise UserError(f"{path} is not finished: run its {_command(stage)} again with resume=True")
     return run
@@ -179,7 +245,7 @@ def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -
     if not nearest.is_dir():
         where = "" if nearest == path else f": {nearest}"
         raise UserError(f"out={path}{where} is a file: choose a directory")
-    if (path / "config.json").exists():
+    if run.exists:
         if not run.complete:
             lock(path)
         if not resume:

@@ -8,7 +8,6 @@ best accuracy (mean over seeds) is reported, and whether no other CNN is both as
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby, product
@@ -55,7 +54,7 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
             for cnn in some:
                 name = cnn.machine.out.name
                 trained = _fit_cnn(cnn, small, device, inputs, after(len(rows) * config.iterations, name, report))
-                rows.append(json.loads((trained.path / "results.json").read_text()))
+                rows.append(trained.load_json("results.json"))
                 report(len(rows) * config.iterations, name)
     run.save_json(
         "results.json",

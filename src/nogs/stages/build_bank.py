@@ -25,7 +25,7 @@ from nogs.data.listing import Faults
 from nogs.errors import UserError
 from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory, finished_run, open_run
-from nogs.runs.files import file_hash
+from nogs.runs.files import damaged
 from nogs.runs.progress import Tick, ticking
 
 CHUNK = 512
@@ -36,7 +36,7 @@ HALF = torch.bfloat16
 
 
 def build_bank(config: BuildBank, tick: Tick | None = None) -> RunDirectory:
-    """Write bank.safetensors: mean, components, and the latents of training images; or shards, and their checksums."""
+    """Write bank.safetensors: mean, components, and the latents of training images; or shards, and their names."""
     if finished := finished_run(config.machine.out, "build-bank", config, resume=config.machine.resume):
         return finished
     data = load(config.source)
@@ -63,7 +63,7 @@ def _index_training_images(run: RunDirectory, config: BuildBank, data: ImageSet,
             latents[start : start + len(chunk)] = project(data.images[chunk], mean, components)
             report(start + len(chunk), "")
     arrays = {"members": members, "mean": mean, "components": components, "latents": latents}
-    run.save_tensors("bank", arrays, mirror=config.mirror, shards={})
+    run.save_tensors("bank", arrays, mirror=config.mirror, shards=[])
 
 
 def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: list[Path], tick: Tick | None) -> str:
@@ -86,12 +86,13 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
                 images = _decoded(chunk, frame, faults)
                 latents = torch.cat([project(part, mean, components) for part in images.split(CHUNK)])
                 run.save_tensors(name, pack(images, latents.to(HALF))._asdict())
-                written[name] = {"sha256": file_hash(run.path / f"{name}.safetensors")}
+                written[name] = {"sha256": run.hash_of(f"{name}.safetensors")}
                 run.log(name=name, images=len(images), files=listed, **written[name])
+            elif run.hash_of(f"{name}.safetensors") != written[name]["sha256"]:
+                raise damaged(run.path / f"{name}.safetensors", "is damaged, its SHA-256 is not the one in log.jsonl")
             report(start + len(chunk), "")
     faults.warn()
-    shards = {name: row["sha256"] for name, row in written.items()}
-    run.save_tensors("bank", {"mean": mean, "components": components}, mirror=config.mirror, shards=shards)
+    run.save_tensors("bank", {"mean": mean, "components": components}, mirror=config.mirror, shards=list(written))
     return listed
 
 

@@ -8,7 +8,6 @@ its over-confidence on the latter is what a design suffers from (the optimiser's
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +33,6 @@ from nogs.information import empirical_entropy
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
-from nogs.runs.files import file_hash
 from nogs.runs.identity import first_difference
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
@@ -72,7 +70,9 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
         places = _judge_posterior(posterior, data, sequences)
         report(len(trained) + 1, "examples")
         how = searched.config
-        bank = load_bank(read_run(Path(how["bank"]), "build-bank"), data)
+        bank = load_bank(
+            read_run(Path(how["bank"]), "build-bank"), data, lambda done, note: report(len(trained) + 1, note)
+        )
         shown = examples(
             posterior,
             Retrieval(bank, posterior.grid, RetrievalOptions(**how["retrieval"])),
@@ -108,7 +108,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     )
     run.finish(
         device=str(device),
-        inputs={str(path): file_hash(path / "model.safetensors") for path in (*config.models, *config.stopping)},
+        inputs={str(run.path): run.hash_of("model.safetensors") for run in (*trained, *fits.values())},
     )
     return run
 
@@ -156,7 +156,7 @@ def _judge_network(
         outlook = Outlook(log_probs, *(said.cpu() for said in heads(log_probs.to(device))))
         kept |= recorded(outlook)
         answer_macs = network.classifier.weight.numel()
-        held_out = json.loads((stopping.path / "results.json").read_text())
+        held_out = stopping.load_json("results.json")
         stopped = Stopped(
             stop_by_every_rule(
                 outlook,
@@ -234,10 +234,7 @@ def _came_before(trained: RunDirectory) -> dict[str, float] | None:
     runs = {part: RunDirectory(Path(path)) for part, path in paths.items()}
     if not all(run.complete for run in runs.values()):
         return None
-    return {
-        part: wall_seconds(run.rows(), json.loads((run.path / "provenance.json").read_text()))
-        for part, run in runs.items()
-    }
+    return {part: wall_seconds(run.rows(), run.provenance) for part, run in runs.items()}
 
 
 def _check_alike(trained: list[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
@@ -257,7 +254,7 @@ def _check_alike(trained: list[RunDirectory], searched: RunDirectory, fitted: Ru
 
 def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict[Path, RunDirectory]:
     """The fit-stopping run of each train run that has one: of one method, for one curve speaks of one method."""
-    networks = {file_hash(run.path / "model.safetensors"): run for run in trained} if paths else {}
+    networks = {run.hash_of("model.safetensors"): run for run in trained} if paths else {}
     found: dict[Path, RunDirectory] = {}
     for path in paths:
         fitted = read_run(path, "fit-stopping")

@@ -29,7 +29,6 @@ from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
-from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, after, ticking
 from nogs.stopping.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
 from nogs.stopping.heads import StoppingHeads
@@ -83,7 +82,7 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
     )
     curves = _curves(heads, held_out, costs=config.costs, macs=macs, generator=chance(o.seed, 14))
     run.save_json("results.json", curves)
-    run.finish(device=str(device), inputs={str(config.model): file_hash(config.model / "model.safetensors")})
+    run.finish(device=str(device), inputs={str(config.model): trained.hash_of("model.safetensors")})
     return run
 
 

@@ -13,7 +13,6 @@ from nogs.config.stages import Record
 from nogs.data import load
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
-from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
 from nogs.weights import load_attention
@@ -49,5 +48,5 @@ def record(config: Record, tick: Tick | None = None) -> RunDirectory:
         task=source.task,
         origin="record",
     )
-    run.finish(device=str(device), inputs={str(config.model): file_hash(config.model / "model.safetensors")})
+    run.finish(device=str(device), inputs={str(config.model): trained.hash_of("model.safetensors")})
     return run

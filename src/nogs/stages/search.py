@@ -29,7 +29,6 @@ from nogs.glimpses.fovea import Glimpses, look, nothing_seen
 from nogs.posterior.protocol import Posterior, TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
-from nogs.runs.files import file_hash
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
 from nogs.weights import load_bank, load_posterior
@@ -77,8 +76,8 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     run.finish(
         device=str(device),
         inputs={
-            str(config.posterior): file_hash(config.posterior / "model.safetensors"),
-            str(config.bank): file_hash(config.bank / "bank.safetensors"),
+            str(config.posterior): fitted.hash_of("model.safetensors"),
+            str(config.bank): indexed.hash_of("bank.safetensors"),
         },
     )
     return run

@@ -21,7 +21,6 @@ from nogs.data import fingerprint, load
 from nogs.errors import UserError
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
-from nogs.runs.files import file_hash
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
@@ -96,7 +95,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         save(name="model-sampled")
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
-        inputs[str(config.sequences)] = file_hash(config.sequences / "sequences.safetensors")
+        inputs[str(config.sequences)] = RunDirectory(config.sequences).hash_of("sequences.safetensors")
     run.finish(device=str(device), inputs=inputs)
     return run
 
