@@ -212,7 +212,7 @@ def test_a_damaged_path_is_refused(rivals: Rivals, tmp_path: Path, path: object)
 @pytest.mark.parametrize(
     ("cells", "complaint"),
     [
-        ([[1, 2], [1, 2], [1, 3]], "holds 2 different sequences, but one path serves all images: run `nogs search --p"),
+        ([[1, 2], [1, 2], [1, 3]], "holds 2 different sequences, but one path serves all images: run `nogs"),
         ([[1, 9]], "is damaged: its cells are not 2 of a grid of 9"),
         ([[-1, 2]], "is damaged: its cells are not 2 of a grid of 9"),
         ([[1, 2, 3]], "is damaged: its cells are not 2 of a grid of 9"),
