@@ -316,3 +316,17 @@ def test_the_share_of_pixels_read_counts_each_pixel_once(grid: Grid, monkeypatch
             read |= {(top + i, left + j) for i, j in itertools.product(side, side)}
         inside = [pixel for pixel in read if all(0 <= k < grid.image_px for k in pixel)]
         assert share == pytest.approx(len(inside) / grid.image_px**2)
+
+
+def test_a_grid_of_too_many_locations_is_refused_with_the_stride_that_fits() -> None:
+    assert len(Grid(image_px=16_384, glimpse_px=1, stride_px=5)) < 2**24
+    with pytest.raises(UserError, match=r"^stride_px=1 makes 268435456 locations: choose at least 5$"):
+        Grid(image_px=16_384, glimpse_px=1, stride_px=1)
+
+
+@pytest.mark.parametrize(("glimpse_px", "widest"), [(16, 2), (9, 3), (8, 3), (4, 4), (1, 6)])
+def test_scales_stop_where_a_square_covers_the_image_from_everywhere(glimpse_px: int, widest: int) -> None:
+    grid = Grid(image_px=16, glimpse_px=glimpse_px, stride_px=1, scales=widest)
+    assert glimpse_px * 2 ** (grid.scales - 1) >= 32 > glimpse_px * 2 ** (grid.scales - 2)
+    with pytest.raises(UserError, match=rf"^scales={widest + 1} .*choose at most {widest}$"):
+        Grid(image_px=16, glimpse_px=glimpse_px, stride_px=1, scales=widest + 1)

@@ -88,7 +88,7 @@ def many_glimpses(place: Path) -> tuple[list[object], list[str]]:
 
 
 def no_glimpses(place: Path) -> tuple[list[object], list[str]]:
-    return [*good(place), "--glimpses", 0], ["--glimpses 0", "choose 1 to 9"]
+    return [*good(place), "--glimpses", 0], ["--glimpses 0", "must be at least 1"]
 
 
 def no_such_task(place: Path) -> tuple[list[object], list[str]]:

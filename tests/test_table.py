@@ -59,11 +59,11 @@ import dataclasses
 import json
 from pathlib import Path
 
-from nogs.config.bounds import Bounded, Count
+from nogs.config.bounds import Checked, Count
 
 
 @dataclasses.dataclass(frozen=True)
-class CountWords(Bounded):
+class CountWords(Checked):
     \"\"\"Count words.\"\"\"
 
     out: Path

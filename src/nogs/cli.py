@@ -12,9 +12,13 @@ import difflib
 import errno
 import importlib
 import io
+import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import tyro
@@ -44,6 +48,7 @@ COMMANDS = {
 }
 ALIASES = {"image_px": "image_size", "glimpse_px": "glimpse_size", "stride_px": "stride"}
 """Arguments of functions whose names differ from the option that sets them."""
+_OF_PATHS = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 _ARGUMENT = re.compile(r"(?<![\w/.=`-])(?:`(?P<bare>\w+)`|(?P<name>\w+)=(?P<switch>True\b|False\b)?)")
 
 
@@ -52,21 +57,27 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     name = _command_of(words)
     try:
-        if not name:
-            return _without_command(words)
-        _run(name, words[len(name.split()) :])
+        with _interrupted_once():
+            if not name:
+                return _without_command(words)
+            _run(name, words[len(name.split()) :])
     except UserError as error:
         return _end(in_flags(str(error), name), USER_ERROR)
     except RunError as error:
         return _end(in_flags(str(error), name), FAILED)
+    except BrokenPipeError:  # the reader of standard output, as in `nogs predict ... | head`, has all it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            return _end(f"{error.filename}: no permission to read or write here; choose another place", USER_ERROR)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _end(_disk_full(error.filename), FAILED)
-        raise
+        if error.errno is None:
+            raise
+        return _end(*_of_system(error, name))
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        return _end(f"out of memory: {_advice(name)}", FAILED)
     except KeyboardInterrupt:
-        return _end("stopped; the same command with --resume goes on from here", FAILED)
+        return _end(f"stopped{_continue(name)}", FAILED)
     return OK
 
 
@@ -118,6 +129,7 @@ def _without_command(words: list[str]) -> int:
 
 def _run(name: str, args: list[str]) -> None:
     config = _parse(name, args)
+    _check_working_directory()
     module, function = COMMANDS[name].verb.split(":")
     getattr(importlib.import_module(module), function)(config)
     if isinstance(config, Run):
@@ -176,8 +188,67 @@ def _without_box(box: str) -> str:
     return f"{title}: {'; '.join(text.strip(' .') for text in paragraphs if text)}"
 
 
-def _disk_full(file: object) -> str:
-    return f"the disk is full ({file or 'while writing'}): free some room, then the same command with --resume goes on"
+@contextlib.contextmanager
+def _interrupted_once() -> Iterator[None]:
+    """Raise KeyboardInterrupt at the first Ctrl-C and ignore those that follow, while the run is being ended."""
+
+    def interrupt(number: int, frame: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    # Python handles signals in the main thread alone; a process in the background may ignore them already.
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
+        threading.current_thread() is not threading.main_thread()
+    ):
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is interrupt:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _check_working_directory() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the working directory does not exist any more: change to another one") from None
+
+
+def _of_system(error: OSError, name: str) -> tuple[str, int]:
+    """Return one line and the exit code for an error of the operating system."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"{error.filename}: no permission to read or write here; choose another place", USER_ERROR
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{place}: remove files from it{_continue(name)}", FAILED
+    exists = error.errno == errno.EEXIST and not Path(error.filename).exists()
+    reason = "a link that leads nowhere" if exists else error.strerror
+    line = f"{os.fsdecode(error.filename) if error.filename else 'input or output'}: {reason}"
+    if error.errno in _OF_PATHS:
+        return f"{line}; choose another path", USER_ERROR
+    return line, FAILED
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether numpy, or torch on any device, was refused memory; torch has no class of its own for the CPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+
+
+def _advice(name: str) -> str:
+    """Name the options of a command that take memory."""
+    flags = dict(_flags(COMMANDS[name].config))
+    smaller = [flags[option] for option in ("batch_size", "image_size", "hidden", "completions") if option in flags]
+    return f"choose a smaller {' or '.join(smaller)}" if smaller else "close other programs, or use a larger machine"
+
+
+def _continue(name: str) -> str:
+    """How to go on, where a command can."""
+    resumes = name and any(option == "resume" for option, _ in _flags(COMMANDS[name].config))
+    return "; the same command with --resume goes on from here" if resumes else ""
 
 
 def _end(line: str, code: int) -> int:

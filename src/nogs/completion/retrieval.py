@@ -105,8 +105,10 @@ class Retrieval:
         def versions_of(some: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
             return _mirror(images.index_select(0, rows[some]), mirrored[some])
 
-        if self.grid.scales == 1:  # what is seen at all shifts is cut out of one larger square
-            wide = replace(self.grid, glimpse_px=self.grid.glimpse_px + 2 * s)
+        wide_px = self.grid.glimpse_px + 2 * s
+        if self.grid.scales == 1 and wide_px <= images.shape[-1]:
+            # What is seen at all shifts is cut out of one larger square.
+            wide = replace(self.grid, glimpse_px=wide_px)
             straight = (top_left_px - s).expand(len(rows), -1, -1)
             last = images.shape[-1] - wide.glimpse_px
             reflected = torch.stack((straight[..., 0], last - straight[..., 1]), dim=-1)

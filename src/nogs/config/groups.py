@@ -11,7 +11,23 @@ from typing import Annotated, Literal
 
 from tyro.constructors import PrimitiveConstructorSpec
 
-from nogs.config.bounds import COUNT, NATURAL, RATE, Bounded, Count, Natural, Rate, Share
+from nogs.config.bounds import (
+    PIXELS,
+    RATE,
+    SEED,
+    WIDTH,
+    Batch,
+    Checked,
+    Count,
+    Natural,
+    Pixels,
+    Rate,
+    Scales,
+    Seed,
+    Share,
+    Shift,
+    Units,
+)
 
 
 def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
@@ -27,44 +43,45 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
-Seeds = Annotated[tuple[int, ...], _comma_separated(int), NATURAL]
+Seeds = Annotated[tuple[int, ...], _comma_separated(int), SEED]
 Paths = Annotated[tuple[Path, ...], _comma_separated(Path)]
-Sizes = Annotated[tuple[int, ...], _comma_separated(int), COUNT]
+Sizes = Annotated[tuple[int, ...], _comma_separated(int), PIXELS]
+Widths = Annotated[tuple[float, ...], _comma_separated(float), WIDTH]
 Rates = Annotated[tuple[float, ...], _comma_separated(float), RATE]
 
 
 @dataclass(frozen=True)
-class Source(Bounded):
+class Source(Checked):
     """Which images, and which label of them."""
 
     data: str = "digits"
     """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
-    image_size: int | None = None
+    image_size: Pixels | None = None
     """side length in pixels that images are resized and cropped to; by default the size of the data"""
-    split_seed: Natural = 0
+    split_seed: Seed = 0
     """seed of the train/val/test split, where the data has none"""
     skip_bad: bool = False
     """list files that cannot be read and leave them out, instead of stopping"""
 
 
 @dataclass(frozen=True)
-class Geometry(Bounded):
+class Geometry(Checked):
     """What a glimpse is, where it can be taken, and how many."""
 
-    glimpse_size: int = 8
+    glimpse_size: Pixels = 8
     """side length of a glimpse in pixels"""
-    stride: int = 4
+    stride: Pixels = 4
     """pixels between neighbouring locations"""
-    glimpses: int = 5
+    glimpses: Count = 5
     """glimpses an image (T)"""
-    scales: Count = 1
+    scales: Scales = 1
     """concentric squares in a glimpse, each twice as wide (Mnih et al. 2014)"""
 
 
 @dataclass(frozen=True)
-class Machine:
+class Machine(Checked):
     """Where to write, and on what to compute."""
 
     out: Path
@@ -76,12 +93,12 @@ class Machine:
 
 
 @dataclass(frozen=True)
-class PosteriorNetwork(Bounded):
+class PosteriorNetwork(Checked):
     """The attentional variational posterior g(θ | y_1:t, l_1:t)."""
 
     posterior: Literal["lookahead", "avp-cnn"] = "lookahead"
     """lookahead: recurrent, a whole map in one batched pass; avp-cnn: a CNN on the masked image"""
-    hidden: Count = 128
+    hidden: Units = 128
     """hidden units of the lookahead posterior"""
     backbone: str = "small-resnet"
     """CNN of the avp-cnn: small-resnet, or any timm model (the paper's is densenet121)"""
@@ -90,7 +107,7 @@ class PosteriorNetwork(Bounded):
 
 
 @dataclass(frozen=True)
-class RetrievalOptions(Bounded):
+class RetrievalOptions(Checked):
     """How what was not seen is completed from the bank."""
 
     completions: Count = 64
@@ -99,14 +116,14 @@ class RetrievalOptions(Bounded):
     """images proposed by PCA for the exact stage"""
     rank: Count = 16
     """directions by which a glimpse is compared before the exact stage"""
-    shift: Natural = 2
+    shift: Shift = 2
     """completions may be shifted by so many pixels, up, down, left and right"""
     effective: Share = 0.25
     """σ² is tempered until the effective sample size is this share of --completions"""
 
 
 @dataclass(frozen=True)
-class RaceOptions(Bounded):
+class RaceOptions(Checked):
     """How a race saves evaluations of the posterior (`nogs.design.race`)."""
 
     coarse: Count = 4
@@ -122,14 +139,14 @@ class RaceOptions(Bounded):
 
 
 @dataclass(frozen=True)
-class Optimisation(Bounded):
+class Optimisation(Checked):
     """One training loop's numbers."""
 
     iterations: Count = 8000
-    batch_size: Count = 64
+    batch_size: Batch = 64
     learning_rate: Rate = 1e-3
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 3000
     """stop after so many iterations without a better validation loss, greedy or sampled; 0: never"""
-    seed: Natural = 0
+    seed: Seed = 0

@@ -12,7 +12,20 @@ from typing import Annotated, Literal
 
 import tyro
 
-from nogs.config.bounds import Bounded, Count, Natural, Rate, Share
+from nogs.config.bounds import (
+    Batch,
+    Checked,
+    Count,
+    Nats,
+    Natural,
+    Pixels,
+    Processes,
+    Rate,
+    Seed,
+    Share,
+    Units,
+    Width,
+)
 from nogs.config.groups import (
     Geometry,
     Machine,
@@ -28,11 +41,12 @@ from nogs.config.groups import (
     Source,
     Strategy,
     Supervision,
+    Widths,
 )
 
 
 @dataclass(frozen=True)
-class FitPosterior(Bounded):
+class FitPosterior(Checked):
     """Fit the posterior over the label given any set of glimpses."""
 
     machine: Machine
@@ -47,7 +61,7 @@ class FitPosterior(Bounded):
 
 
 @dataclass(frozen=True)
-class BuildBank(Bounded):
+class BuildBank(Checked):
     """Index images for retrieval by PCA: the training images, or a bank of others."""
 
     machine: Machine
@@ -58,11 +72,11 @@ class BuildBank(Bounded):
     """PCA components"""
     mirror: bool = True
     """also offer every image mirrored left to right (not for digits or text)"""
-    seed: Natural = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
-class Search(Bounded):
+class Search(Checked):
     """Find near-optimal glimpse sequences."""
 
     machine: Machine
@@ -84,11 +98,11 @@ class Search(Bounded):
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     first: Count = 1024
     """completions for the first glimpse, which all images share"""
-    seed: Natural = 0
+    seed: Seed = 0
 
 
 @dataclass(frozen=True)
-class Train(Bounded):
+class Train(Checked):
     """Train a hard attention network by one of the methods."""
 
     machine: Machine
@@ -106,12 +120,12 @@ class Train(Bounded):
     """images with sequences in each step"""
     wake_sleep_samples: Count = 4
     """sequences that ws-ram weighs for each image"""
-    hidden: Count = 64
+    hidden: Units = 64
     """hidden units of the recurrent core"""
 
 
 @dataclass(frozen=True)
-class Record(Bounded):
+class Record(Checked):
     """Record where a trained network looks, as sequences for others to learn from."""
 
     machine: Machine
@@ -122,7 +136,7 @@ class Record(Bounded):
 
 
 @dataclass(frozen=True)
-class FitStopping(Bounded):
+class FitStopping(Checked):
     """Fit heads that say when a trained network has looked enough."""
 
     machine: Machine
@@ -136,7 +150,7 @@ class FitStopping(Bounded):
 
 
 @dataclass(frozen=True)
-class ImportSequences(Bounded):
+class ImportSequences(Checked):
     """Take glimpse sequences that were made elsewhere."""
 
     machine: Machine
@@ -148,14 +162,14 @@ class ImportSequences(Bounded):
     """instead, where the parts of images are: CSV (image,part,row,col,visible), or part_locs.txt of cub"""
     parts_order: Names = ("beak", "eye", "forehead", "belly", "feet")
     """parts to look at, one after the other"""
-    sequences_image_size: Count | None = None
+    sequences_image_size: Pixels | None = None
     """side length in pixels of the images that the file speaks of; by default that of the data"""
-    sequences_glimpse_size: Count | None = None
+    sequences_glimpse_size: Pixels | None = None
     """side length of a glimpse in the file; by default the same share of the image as --glimpse-size"""
 
 
 @dataclass(frozen=True)
-class ExportSequences:
+class ExportSequences(Checked):
     """Write glimpse sequences for others, as top-left pixels."""
 
     sequences: Path
@@ -167,7 +181,7 @@ class ExportSequences:
 
 
 @dataclass(frozen=True)
-class Evaluate(Bounded):
+class Evaluate(Checked):
     """Record what each trained network sees and says of every test image, and sum it up."""
 
     machine: Machine
@@ -182,7 +196,7 @@ class Evaluate(Bounded):
 
 
 @dataclass(frozen=True)
-class Baselines(Bounded):
+class Baselines(Checked):
     """Train small whole-image CNNs of many costs, and a large one as the upper bound."""
 
     machine: Machine
@@ -190,14 +204,14 @@ class Baselines(Bounded):
     architectures: Names = ("shufflenet-v2", "mobilenet-v2")
     resolutions: Sizes = (12, 24, 48)
     """side lengths in pixels that images are averaged down to"""
-    widths: Rates = (0.05, 0.25)
+    widths: Widths = (0.05, 0.25)
     """channels, as a share of the published ones"""
     learning_rates: Rates = (1e-3, 4e-3)
     """each is tried, and the best on validation images kept"""
     seeds: Seeds = (0,)
     iterations: Count = 1500
     """iterations of each training at most"""
-    batch_size: Count = 128
+    batch_size: Batch = 128
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 600
@@ -207,19 +221,19 @@ class Baselines(Bounded):
 
 
 @dataclass(frozen=True)
-class FitCNN(Bounded):
+class FitCNN(Checked):
     """One whole-image CNN; a run directory within that of `nogs baselines`."""
 
     machine: Machine
     source: Source
     optimisation: Optimisation
     architecture: str
-    resolution: Count
-    width: Rate
+    resolution: Pixels
+    width: Width
 
 
 @dataclass(frozen=True)
-class Report:
+class Report(Checked):
     """Draw report.html of one run, or poster.html of several; computes nothing new."""
 
     run: Path | None = None
@@ -235,7 +249,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Run(Bounded):
+class Run(Checked):
     """The whole pipeline on your images: posterior, bank, search, training, report."""
 
     machine: Machine
@@ -254,7 +268,7 @@ class Run(Bounded):
     seeds: Seeds = (0, 1, 2)
     iterations: Count = 8000
     """iterations of each training at most"""
-    batch_size: Count = 64
+    batch_size: Batch = 64
     learning_rate: Rate = 1e-3
     validate_every: Count = 100
     """iterations between validations"""
@@ -271,12 +285,12 @@ class Run(Bounded):
     """location: sequences teach the location head alone; published: the classifier too, teacher-forced"""
     cnns: bool = False
     """also train small whole-image CNNs of many costs, to compare with"""
-    jobs: Natural = 0
+    jobs: Processes = 0
     """trainings side by side; 0 is one for each core (one in all on an accelerator)"""
 
 
 @dataclass(frozen=True)
-class Predict:
+class Predict(Checked):
     """Classify images with a trained model."""
 
     model: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MODEL")]
@@ -287,7 +301,7 @@ class Predict:
     """print one JSON object an image: label, probs, glimpses, steps, macs"""
     stopping: Path | None = None
     """run directory of fit-stopping: each image is looked at until --threshold"""
-    threshold: float | None = None
+    threshold: Nats | None = None
     """stop where the next glimpse is expected to bring less, in nats; results.json of --stopping lists some"""
     device: str = "auto"
     """auto | cpu | cuda | mps"""

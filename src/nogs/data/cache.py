@@ -22,6 +22,8 @@ import PIL
 from jaxtyping import UInt8
 
 from nogs.data.decode import Box, Frame, decode, survey
+from nogs.data.memory import check_memory
+from nogs.errors import UserError
 
 VERSION = 1  # raise it when decode.py gives other pixels
 _DAY_S = 86_400
@@ -46,6 +48,7 @@ def read(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | N
     frame, bad = survey(files, image_size)
     if frame is None:
         return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), bad)
+    check_memory(len(files) - len(bad), channels=frame.channels, image_px=frame.side_px, disk=place.parent)
     try:
         _write(place, files, frame, bad, boxes)
     except OSError:
@@ -56,7 +59,10 @@ def read(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | N
 def directory() -> Path:
     """Where decoded images are kept."""
     if own := os.environ.get("NOGS_CACHE"):
-        return Path(own).expanduser()
+        try:
+            return Path(own).expanduser()
+        except RuntimeError:
+            raise UserError(f"NOGS_CACHE={own}: unknown user {Path(own).parts[0]}; give an absolute path") from None
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base) / "nogs"
     try:

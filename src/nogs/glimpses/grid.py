@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,30 +10,41 @@ import torch
 from jaxtyping import Float, Int, Real
 from torch import Tensor
 
+from nogs.config.bounds import Checked, Pixels, Scales
 from nogs.errors import UserError
+
+MOST_LOCATIONS = 2**24
+"""A location head with 64 hidden units has a billion weights on this many."""
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Checked):
     """A square grid of glimpse locations over square images; its last row and column touch the border.
 
     ``image_px`` and ``glimpse_px`` are side lengths, ``stride_px`` the step between neighbouring cells,
     ``scales`` the number of concentric squares in a glimpse.
     """
 
-    image_px: int
-    glimpse_px: int
-    stride_px: int
-    scales: int = 1
+    image_px: Pixels
+    glimpse_px: Pixels
+    stride_px: Pixels
+    scales: Scales = 1
 
     def __post_init__(self) -> None:
-        for name in ("image_px", "glimpse_px", "stride_px", "scales"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"{name}={value}: must be at least 1")
-        if self.glimpse_px > self.image_px:
+        super().__post_init__()
+        image_px, glimpse_px = self.image_px, self.glimpse_px
+        if glimpse_px > image_px:
+            raise UserError(f"glimpse_px={glimpse_px} exceeds image_px={image_px}: choose at most {image_px}")
+        # A square twice as wide as the image covers it from every location: a wider one adds nothing.
+        widest = 1 + math.ceil(math.log2(max(1, 2 * image_px / glimpse_px)))
+        if self.scales > widest:
             raise UserError(
-                f"glimpse_px={self.glimpse_px} exceeds image_px={self.image_px}: choose at most {self.image_px}"
+                f"scales={self.scales} with glimpse_px={glimpse_px} makes squares of "
+                f"{glimpse_px * 2 ** (self.scales - 1)} px on image_px={image_px}: choose at most {widest}"
             )
+        if len(self) > MOST_LOCATIONS:
+            fewest = math.ceil((image_px - glimpse_px) / (math.isqrt(MOST_LOCATIONS) - 1))
+            raise UserError(f"stride_px={self.stride_px} makes {len(self)} locations: choose at least {fewest}")
 
     @cached_property
     def offsets_px(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nogs.data.imageset import SPLITS, ImageSet
+from nogs.data.memory import check_memory
 from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
@@ -38,6 +39,7 @@ def digits(
     """Canvases [N, 1, canvas_px, canvas_px] of one digit each; its group is the digit's index, 0..1796."""
     if canvas_px < _SCAN_PX * enlarge:
         raise UserError(f"image_size={canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
+    check_memory(sum(canvases), channels=1, image_px=canvas_px)
     from sklearn.datasets import load_digits  # seconds to import, for this source alone
 
     scans, labels = load_digits(return_X_y=True)

@@ -18,6 +18,7 @@ from PIL import Image
 from nogs.data.decode import Frame, square
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults
+from nogs.data.memory import check_memory
 from nogs.errors import UserError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -132,6 +133,7 @@ def _squares(x: Array, image_size: int | None) -> UInt8[np.ndarray, "N c H H"]:
     x = x if x.ndim == 4 else x[..., None]
     side = min(x.shape[1:3])
     frame = Frame(channels=x.shape[3], side_px=image_size or side)
+    check_memory(len(x), channels=frame.channels, image_px=frame.side_px)
     images = np.empty((len(x), frame.channels, frame.side_px, frame.side_px), dtype=np.uint8)
     for row, pixels in enumerate(x):
         images[row] = square(Image.fromarray(pixels[..., 0] if frame.channels == 1 else pixels), frame)
