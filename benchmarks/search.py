@@ -213,11 +213,12 @@ def _timed(work) -> tuple[Maps, float]:  # type: ignore[no-untyped-def] # () -> 
 def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> float:
     """Of one evaluation, over a sample."""
     every = torch.arange(SAMPLE, device=completed.owners.device)
-    candidates = Candidates(every % len(completed.owners), every * 7 % len(posterior.grid))
+    rows, cells = every % len(completed.owners), every * 7 % len(posterior.grid)
+    candidates = Candidates(completed.images, completed.owners, rows, cells)
     best = []
     for _ in range(2):
         started = time.perf_counter()
-        posterior.lookahead(seen, completed.images, completed.owners, candidates).logits.cpu()
+        posterior.lookahead(seen, candidates).logits.cpu()
         best.append(time.perf_counter() - started)
     return min(best) / SAMPLE
 
@@ -227,10 +228,10 @@ def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
     counts = []
     for n in (256, 512):
         cells = torch.arange(n, device=completed.owners.device) % len(posterior.grid)
-        candidates = Candidates(torch.zeros_like(cells), cells)
+        candidates = Candidates(completed.images, completed.owners, torch.zeros_like(cells), cells)
 
         def ahead(candidates: Candidates = candidates) -> None:
-            posterior.lookahead(seen, completed.images, completed.owners, candidates)
+            posterior.lookahead(seen, candidates)
 
         counts.append(count_macs(posterior, ahead))
     return (counts[1] - counts[0]) // 256

@@ -97,7 +97,7 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     completions, owners = images.expand(P, -1, -1, -1), torch.zeros(P, dtype=torch.long)
 
     def ahead() -> None:
-        posterior.lookahead(seen, completions, owners, every_candidate(P, L, images.device))
+        posterior.lookahead(seen, every_candidate(completions, owners, locations=L))
 
     by_hand = {
         # Beside its cell, in its own code: the state's product once, what arrives at every candidate.
@@ -110,10 +110,8 @@ def test_lookahead_shares_the_recurrent_product() -> None:
     assert breakdown(posterior, ahead) == by_hand
     assert count_macs(posterior, ahead) == sum(by_hand.values())
     nothing = nothing_seen(images, grid)
-    candidates = every_candidate(1, L, images.device)
-    assert breakdown(posterior, lambda: posterior.lookahead(nothing, images, owners[:1], candidates))[ITSELF] == (
-        recalled + L * arriving
-    )
+    candidates = every_candidate(images, owners[:1], locations=L)
+    assert breakdown(posterior, lambda: posterior.lookahead(nothing, candidates))[ITSELF] == (recalled + L * arriving)
 
 
 def test_one_layer_of_each_kind() -> None:

@@ -263,8 +263,8 @@ def test_an_image_does_not_depend_on_the_others(world: World) -> None:
 class OneAgainstTheRest(ExactPosterior):
     """The world's posterior as that of a multi-label set: label k is whether the class is k."""
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Bernoulli:
-        probs = super().lookahead(seen, completions, owners, candidates).probs
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Bernoulli:
+        probs = super().lookahead(seen, candidates).probs
         return Bernoulli(logits=probs.clamp(1e-15, 1 - 1e-15).logit())
 
 
@@ -285,11 +285,11 @@ def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
     """A posterior of made-up numbers, for which the two forms of the gain disagree."""
 
     class MadeUp(ExactPosterior):
-        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
-            noise = torch.randn(len(owners), 9, 3, generator=Generator().manual_seed(2), dtype=torch.float64)
+        def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical:
+            noise = torch.randn(len(candidates.owners), 9, 3, generator=Generator().manual_seed(2), dtype=torch.float64)
             # Sure of one class at cells 6 to 8, whatever is seen there.
             sure = torch.tensor([0.0] * 6 + [5.0] * 3)[:, None] * torch.eye(3)[0]
-            return LabelDistribution((2 * noise + sure)[candidates].log_softmax(-1))
+            return LabelDistribution((2 * noise + sure)[candidates.rows, candidates.cells].log_softmax(-1))
 
     seen, _, completions = situation(TILES, [4])
     design = maps_of(MadeUp(TILES), seen, completions)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 import nogs.glimpses.fovea
 from nogs.errors import UserError
-from nogs.glimpses.fovea import Glimpses, fovea, look, masked_image, pixels_read_share
+from nogs.glimpses.fovea import Glimpses, fovea, look, pixels_read_share
 from nogs.glimpses.grid import Grid
+from nogs.glimpses.masked import masked_image
 from world import OVERLAPPING, TILES, World
 
 GRIDS = [

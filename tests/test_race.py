@@ -56,8 +56,8 @@ class Smooth:
     def by_glimpse(self, glimpses: Glimpses) -> Categorical:
         return distribution(torch.zeros(*glimpses.cells.shape, 2), multilabel=False)
 
-    def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
-        rows, cells = candidates
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical:
+        rows, cells = candidates.rows, candidates.cells
         self.asked += len(rows)
         at = torch.stack((cells // 11, cells % 11), dim=-1)
         bump = 3 * torch.exp(-(at - self.places[rows]).square().sum(-1) / (2 * 1.5**2))
@@ -134,10 +134,10 @@ def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
     """A cell that left with a flattering estimate is not chosen after all: of its image, the chosen saw the most."""
 
     class Counting(Smooth):
-        def lookahead(self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates) -> Categorical:
-            rows, cells = candidates
+        def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical:
+            rows, cells = candidates.rows, candidates.cells
             counts.index_put_((rows // COMPLETIONS, cells), torch.ones_like(rows), accumulate=True)
-            return super().lookahead(seen, completions, owners, candidates)
+            return super().lookahead(seen, candidates)
 
     counts = torch.zeros(IMAGES, 121, dtype=torch.long)
     maps = race(Counting(), RaceOptions(confidence=0.6, tolerance=0.0), criterion)

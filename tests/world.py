@@ -183,13 +183,11 @@ class ExactPosterior:
         histories = [[seen_in(glimpses, b)[: t + 1] for t in range(T)] for b in range(B)]
         return LabelDistribution(torch.stack([self._log_probs(of_image) for of_image in histories]))
 
-    def lookahead(
-        self, seen: Glimpses, completions: Tensor, owners: Tensor, candidates: Candidates
-    ) -> Categorical | Bernoulli:
-        images = completions[:, 0].tolist()
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical | Bernoulli:
+        images = candidates.completions[:, 0].tolist()
         histories = []
         for p, cell in zip(candidates.rows.tolist(), candidates.cells.tolist(), strict=True):
-            before = seen_in(seen, int(owners[p]))
+            before = seen_in(seen, int(candidates.owners[p]))
             histories.append((*before, (cell, self.world.patch(images[p], cell))))
         return LabelDistribution(self._log_probs(histories))
 

@@ -102,8 +102,8 @@ def exhaustive(posterior: Posterior, seen: Glimpses, completions: Completions, *
     home, device = seen.cells.device, posterior.device
     seen, completions = seen.to(device), completions.to(device)
     P, L = len(completions.owners), len(posterior.grid)
-    predicted = posterior.lookahead(seen, completions.images, completions.owners, every_candidate(P, L, device))
-    log_probs = predicted.logits.unflatten(0, (P, L))
+    candidates = every_candidate(completions.images, completions.owners, locations=L)
+    log_probs = posterior.lookahead(seen, candidates).logits.unflatten(0, (P, L))
     epe, eig = [], []
     for row in range(len(seen.cells)):
         of_row = completions.owners == row

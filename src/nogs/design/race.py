@@ -187,9 +187,13 @@ class _Samples:
         """
         real = self.weights[images, start:stop] > 0
         self.evaluations += int(real.sum())
-        candidates = Candidates(self.rows[images, start:stop][real], cells[:, None].expand_as(real)[real])
-        predicted = self.posterior.lookahead(self.seen, self.completions.images, self.completions.owners, candidates)
-        log_probs = predicted.logits
+        candidates = Candidates(
+            self.completions.images,
+            self.completions.owners,
+            rows=self.rows[images, start:stop][real],
+            cells=cells[:, None].expand_as(real)[real],
+        )
+        log_probs = self.posterior.lookahead(self.seen, candidates).logits
         return log_probs.new_zeros(*real.shape, log_probs.shape[-1]).masked_scatter(real[..., None], log_probs)
 
     def enter(self, cells: Bool[Tensor, "B L"], n: int) -> Entries:

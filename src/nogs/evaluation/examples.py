@@ -104,8 +104,8 @@ def _step_in_detail(
     completions = completion(seen, groups=data.groups[images], generator=chance(10, t))
     there = completions.to(posterior.device)
     P, L = len(completions.owners), len(posterior.grid)
-    candidates = every_candidate(P, L, posterior.device)
-    predicted = posterior.lookahead(seen.to(posterior.device), there.images, there.owners, candidates)
+    candidates = every_candidate(there.images, there.owners, locations=L)
+    predicted = posterior.lookahead(seen.to(posterior.device), candidates)
     log_probs = predicted.logits.unflatten(0, (P, L)).cpu()
     fewest = int(completions.owners.bincount().min())
     kept: dict[str, list[Tensor]] = {"completions": [], "completion_weights": [], "completion_gains": []}

@@ -9,7 +9,7 @@ the glimpses.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 from torch.nn import functional as F
@@ -62,19 +62,14 @@ class LookaheadPosterior(nn.Module):
         """Return the states h_1..h_T."""
         return self.states(glimpses)[:, 1:]
 
-    def lookahead(
-        self,
-        seen: Glimpses,
-        completions: UInt8[Tensor, "P c H H"],
-        owners: Int[Tensor, " P"],
-        candidates: Candidates,
-    ) -> Categorical | Bernoulli:
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical | Bernoulli:
+        completions, owners, *pairs = candidates
         h = self.states(seen)[:, -1]
         recurrent = F.linear(h, self.core.weight_hh, self.core.bias_hh)
         logits = []
         with design_precision(completions.device) as dtype:
             h, recurrent = h.to(dtype), recurrent.to(dtype)
-            for rows, cells in zip(*(column.split(CANDIDATES) for column in candidates), strict=True):
+            for rows, cells in zip(*(column.split(CANDIDATES) for column in pairs), strict=True):
                 patches = look(completions, self.grid, cells[:, None], rows).patches[:, 0]
                 inputs = F.linear(self.embedding(patches, cells), self.core.weight_ih, self.core.bias_ih)
                 row_of = owners[rows]

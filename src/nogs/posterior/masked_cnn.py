@@ -7,12 +7,13 @@ of the glimpses, and needs one pass of the CNN for each location of each complet
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 from torch.distributions import Bernoulli, Categorical
 
-from nogs.glimpses.fovea import Glimpses, look, masked_image
+from nogs.glimpses.fovea import Glimpses, look
 from nogs.glimpses.grid import Grid
+from nogs.glimpses.masked import masked_image
 from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distribution
 from nogs.runs.device import design_precision
 
@@ -73,20 +74,15 @@ class AVPCNN(nn.Module):
             features.append(self.backbone.forward_head(maps, pre_logits=True))  # type: ignore[operator]
         return torch.stack(features, dim=1)
 
-    def lookahead(
-        self,
-        seen: Glimpses,
-        completions: UInt8[Tensor, "P c H H"],
-        owners: Int[Tensor, " P"],
-        candidates: Candidates,
-    ) -> Categorical | Bernoulli:
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical | Bernoulli:
+        completions, owners, *pairs = candidates
         logits = []
         with design_precision(completions.device):
-            for rows, cells in zip(*(column.split(CANDIDATES) for column in candidates), strict=True):
+            for rows, cells in zip(*(column.split(CANDIDATES) for column in pairs), strict=True):
                 new = look(completions, self.grid, cells[:, None], rows)
                 row_of = owners[rows]
-                pairs = zip((seen.patches[row_of], seen.cells[row_of]), new, strict=True)
-                logits.append(self._logits(Glimpses(*(torch.cat(pair, dim=1) for pair in pairs))))
+                both = zip((seen.patches[row_of], seen.cells[row_of]), new, strict=True)
+                logits.append(self._logits(Glimpses(*(torch.cat(column, dim=1) for column in both))))
         return self._distribution(torch.cat(logits).float())
 
     def _distribution(self, logits: Float[Tensor, "*batch C"]) -> Categorical | Bernoulli:

@@ -31,16 +31,21 @@ class LabelDistribution(Categorical):
 
 
 class Candidates(NamedTuple):
-    """Q candidate glimpses: glimpse q is taken of completion ``rows[q]`` at cell ``cells[q]``."""
+    """Q candidate glimpses: glimpse q is taken of completion ``rows[q]`` at cell ``cells[q]``.
 
+    ``completions`` are images of uint8 in [0, 255]; completion p completes image ``owners[p]`` of those looked at.
+    """
+
+    completions: UInt8[Tensor, "P c H H"]
+    owners: Int[Tensor, " P"]
     rows: Int[Tensor, " Q"]
     cells: Int[Tensor, " Q"]
 
 
-def every_candidate(completions: int, locations: int, device: torch.device) -> Candidates:
-    """Return each of L locations of each of P completions, locations fastest: Q = P L."""
-    every = torch.arange(completions * locations, device=device)
-    return Candidates(every // locations, every % locations)
+def every_candidate(completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, " P"], *, locations: int) -> Candidates:
+    """Return each of L = ``locations`` locations of each of P completions, locations fastest: Q = P L."""
+    every = torch.arange(len(completions) * locations, device=completions.device)
+    return Candidates(completions, owners, rows=every // locations, cells=every % locations)
 
 
 @runtime_checkable
@@ -62,16 +67,10 @@ class Posterior(Protocol):
         """Return g(θ | y_1:t, l_1:t) for every t = 1..T, batch shape [B, T] (or [B, T, K])."""
         ...
 
-    def lookahead(
-        self,
-        seen: Glimpses,
-        completions: UInt8[Tensor, "P c H H"],
-        owners: Int[Tensor, " P"],
-        candidates: Candidates,
-    ) -> Categorical | Bernoulli:
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical | Bernoulli:
         """Return the posterior after one more glimpse, for each of Q candidates: batch shape [Q] (or [Q, K]).
 
-        ``owners[p]`` is the row of ``seen`` (of T ≥ 0 glimpses) that completion p belongs to.
+        ``seen``: the T ≥ 0 glimpses of each of the B images that were looked at.
         """
         ...
 
@@ -115,14 +114,8 @@ class OneLabel:
     def by_glimpse(self, glimpses: Glimpses) -> LabelDistribution:
         return self._narrow(self._posterior.by_glimpse(glimpses))
 
-    def lookahead(
-        self,
-        seen: Glimpses,
-        completions: UInt8[Tensor, "P c H H"],
-        owners: Int[Tensor, " P"],
-        candidates: Candidates,
-    ) -> LabelDistribution:
-        return self._narrow(self._posterior.lookahead(seen, completions, owners, candidates))
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> LabelDistribution:
+        return self._narrow(self._posterior.lookahead(seen, candidates))
 
     def _narrow(self, labels: Categorical | Bernoulli) -> LabelDistribution:
         logits = labels.logits[..., self._label]

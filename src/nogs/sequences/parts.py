@@ -11,14 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nogs.data.listing import Faults
+from nogs.data.sources.cub import Point
 from nogs.data.sources.table import rows
 from nogs.errors import UserError
 
 COLUMNS = ("image", "part", "row", "col", "visible")
 _TRUTH = {"1": True, "true": True, "0": False, "false": False}
-
-Point = tuple[float, float]
-"""(row, column) in pixels."""
 
 
 def read_parts(file: Path, faults: Faults) -> dict[str, dict[str, Point]]:
