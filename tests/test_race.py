@@ -11,18 +11,11 @@ from torch.distributions import Categorical
 
 from nogs.completion.protocol import Completions
 from nogs.config.groups import RaceOptions
+from nogs.design.coarse_to_fine import coarse_cells, interpolate, neighbours
 from nogs.design.gain_maps import Criterion, Maps, exhaustive
 from nogs.design.greedy import choose, regret
-from nogs.design.race import (
-    Entries,
-    Race,
-    _gains,
-    _interpolate,
-    _neighbours,
-    _nodes,
-    _ordered,
-    _shares,
-)
+from nogs.design.race import Race
+from nogs.design.samples import Entries, estimation_weights, gains, ordered
 from nogs.glimpses.fovea import Glimpses, nothing_seen
 from nogs.glimpses.grid import Grid
 from nogs.posterior.protocol import Candidates, distribution
@@ -145,9 +138,9 @@ def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
     assert torch.equal(counts.gather(1, chosen[:, None])[:, 0], counts.max(1).values)
 
 
-def test_neighbours() -> None:
+def testneighbours() -> None:
     grid = Grid(image_px=10, glimpse_px=4, stride_px=1)
-    found = _neighbours(torch.tensor([[0, 24]]), grid, 2)[0].nonzero()[:, 0].tolist()
+    found = neighbours(torch.tensor([[0, 24]]), grid, 2)[0].nonzero()[:, 0].tolist()
     assert found == sorted([0, 2, 14, 16] + [7 * row + column for row in (1, 3, 5) for column in (1, 3, 5)])
 
 
@@ -196,10 +189,10 @@ def test_weighing_what_came_first_estimates_the_whole_without_bias(n: int) -> No
         weights.repeat(orders),
         torch.ones(orders),
     )
-    rows, ordered = _ordered(many, orders, generator)
+    rows, sorted_weights = ordered(many, orders, generator=generator)
     assert torch.equal((rows // 20).unique(dim=1)[:, 0], torch.arange(orders))
-    torch.testing.assert_close(ordered, weights[rows % 20])
-    estimates = (_shares(ordered, n) * values[rows[:, :n] % 20]).sum(-1)
+    torch.testing.assert_close(sorted_weights, weights[rows % 20])
+    estimates = (estimation_weights(sorted_weights, n) * values[rows[:, :n] % 20]).sum(-1)
     exact = (weights * values).sum()
     error = estimates.std() / math.sqrt(orders)
     assert abs(estimates.mean() - exact) < 4 * error + 0.05 * values.std() / n
@@ -218,8 +211,8 @@ def test_weighted_order_beats_an_even_one() -> None:
         weights.repeat(orders),
         torch.ones(orders),
     )
-    rows, ordered = _ordered(many, orders, generator)
-    ours = (_shares(ordered, 8) * values[rows[:, :8] % 40]).sum(-1)
+    rows, sorted_weights = ordered(many, orders, generator=generator)
+    ours = (estimation_weights(sorted_weights, 8) * values[rows[:, :8] % 40]).sum(-1)
     evenly = torch.rand(orders, 40, generator=generator).argsort(-1)[:, :8]
     even = (weights[evenly] * values[evenly]).sum(-1) / weights[evenly].sum(-1)
     exact = (weights * values).sum()
@@ -244,7 +237,7 @@ def test_a_contender_that_is_better_in_truth_seldom_leaves(criterion: Criterion)
     )
     left = Race(RaceOptions(tolerance=0.0), criterion)._contenders(field, weights, torch.zeros(2))
     assert (~left[fields:]).float().mean() <= 0.08
-    epe, eig = _gains(field, weights)
+    epe, eig = gains(field, weights)
     leads = (-epe if criterion == "epe" else eig).unflatten(0, (2, fields)).argmax(0)
     assert left.unflatten(0, (2, fields)).gather(0, leads[None]).all()  # the leader never leaves
 
@@ -256,6 +249,6 @@ def test_interpolation_is_exact_on_planes(side: int, step: int) -> None:
     cells = torch.arange(side * side)
     row, column = (cells // side).double(), (cells % side).double()
     surface = 1 + 2 * row - 3 * column + 0.5 * row * column
-    nodes = _nodes(grid, step)
+    nodes = coarse_cells(grid, step)
     assert {0, side * side - 1} <= set(nodes.flatten().tolist())
-    torch.testing.assert_close(_interpolate(surface[nodes.flatten()][None], grid, step)[0], surface)
+    torch.testing.assert_close(interpolate(surface[nodes.flatten()][None], grid, step)[0], surface)
