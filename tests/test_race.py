@@ -11,11 +11,10 @@ from torch.distributions import Categorical
 
 from nogs.completion.protocol import Completions
 from nogs.config.groups import RaceOptions
-from nogs.design.coarse_to_fine import coarse_cells, interpolate, neighbours
 from nogs.design.gain_maps import Criterion, Maps, exhaustive
 from nogs.design.greedy import choose, regret
-from nogs.design.race import Race
-from nogs.design.samples import Entries, estimation_weights, gains, ordered
+from nogs.design.race import Race, rounds
+from nogs.design.samples import Entries, gains
 from nogs.glimpses.fovea import Glimpses, nothing_seen
 from nogs.glimpses.grid import Grid
 from nogs.posterior.protocol import Candidates, distribution
@@ -105,10 +104,10 @@ def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: 
         population=gain.mean(0),
         pooling=pooling,
     )
-    assert complete.evaluations > 8 * raced.evaluations
+    assert complete.evaluations > 7 * raced.evaluations
     at_stake = (whole.max(-1).values - whole.mean(-1)).mean()
-    assert lost.mean() < 0.02 * at_stake
-    assert lost.quantile(0.95) < 0.1 * at_stake
+    assert lost.mean() < 0.002 * at_stake
+    assert lost.quantile(0.95) < 0.002 * at_stake
 
 
 def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> None:
@@ -136,12 +135,6 @@ def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
     maps = race(Counting(), RaceOptions(confidence=0.6, tolerance=0.0), criterion)
     chosen = choose(maps.gain(criterion), torch.empty(IMAGES, 0, dtype=torch.long))
     assert torch.equal(counts.gather(1, chosen[:, None])[:, 0], counts.max(1).values)
-
-
-def testneighbours() -> None:
-    grid = Grid(image_px=10, glimpse_px=4, stride_px=1)
-    found = neighbours(torch.tensor([[0, 24]]), grid, 2)[0].nonzero()[:, 0].tolist()
-    assert found == sorted([0, 2, 14, 16] + [7 * row + column for row in (1, 3, 5) for column in (1, 3, 5)])
 
 
 def test_more_confidence_asks_more() -> None:
@@ -175,80 +168,81 @@ def test_images_with_fewer_completions() -> None:
     assert raced.evaluations == complete.evaluations < IMAGES * COMPLETIONS * 121
 
 
-@pytest.mark.parametrize("n", [1, 3, 8, 20])
-def test_weighing_what_came_first_estimates_the_whole_without_bias(n: int) -> None:
-    """The mean of n of 20 unequal values, over 4,000 orders: within four standard errors and the known small bias."""
-    generator = Generator().manual_seed(5)
-    weights = torch.rand(20, generator=generator).square() + 0.02
-    weights /= weights.sum()
-    values = torch.randn(20, generator=generator)
-    orders = 4000
-    many = Completions(
-        torch.zeros(20 * orders, 1, 1, 1, dtype=torch.uint8),
-        torch.arange(orders).repeat_interleave(20),
-        weights.repeat(orders),
-        torch.ones(orders),
-    )
-    rows, sorted_weights = ordered(many, orders, generator=generator)
-    assert torch.equal((rows // 20).unique(dim=1)[:, 0], torch.arange(orders))
-    torch.testing.assert_close(sorted_weights, weights[rows % 20])
-    estimates = (estimation_weights(sorted_weights, n) * values[rows[:, :n] % 20]).sum(-1)
-    exact = (weights * values).sum()
-    error = estimates.std() / math.sqrt(orders)
-    assert abs(estimates.mean() - exact) < 4 * error + 0.05 * values.std() / n
-    assert n < 20 or estimates.std() < 1e-6
-
-
-def test_weighted_order_beats_an_even_one() -> None:
-    """Why completions come in the order of their weights: the estimate from 8 of 40 spreads less."""
-    generator = Generator().manual_seed(6)
-    weights = torch.rand(40, generator=generator) ** 4 + 1e-3
-    weights /= weights.sum()
-    values, orders = torch.randn(40, generator=generator), 2000
-    many = Completions(
-        torch.zeros(40 * orders, 1, 1, 1, dtype=torch.uint8),
-        torch.arange(orders).repeat_interleave(40),
-        weights.repeat(orders),
-        torch.ones(orders),
-    )
-    rows, sorted_weights = ordered(many, orders, generator=generator)
-    ours = (estimation_weights(sorted_weights, 8) * values[rows[:, :8] % 40]).sum(-1)
-    evenly = torch.rand(orders, 40, generator=generator).argsort(-1)[:, :8]
-    even = (weights[evenly] * values[evenly]).sum(-1) / weights[evenly].sum(-1)
-    exact = (weights * values).sum()
-    assert (ours - exact).square().mean() < 0.5 * (even - exact).square().mean()
-
-
 @CRITERIA
 def test_a_contender_that_is_better_in_truth_seldom_leaves(criterion: Criterion) -> None:
-    """At 95 % confidence, of 400 fields whose second cell is better by 0.05 nats, at most 8 % lose it (5 % + noise)."""
+    """At 95 % confidence of a comparison, of 400 fields whose second cell is better by 0.05 nats, 8 % at most lose it.
+
+    5 % are expected; the rest is noise.
+    """
     fields, n, N = 400, 12, 200
     generator = Generator().manual_seed(7)
     weights = torch.full((fields, N), 1 / N)
 
-    def told(mean: float) -> Tensor:
+    def posteriors(mean: float) -> Tensor:
         logits = mean + 0.8 * torch.randn(fields, n, generator=generator)
         sides = torch.where(torch.rand(fields, n, generator=generator) < 0.5, -1.0, 1.0)
         return torch.stack((logits * sides, -logits * sides), dim=-1).log_softmax(-1)
 
-    worse, better = told(0.5), told(0.6)
+    worse, better = posteriors(0.5), posteriors(0.6)
     field = Entries(
         torch.arange(fields).repeat(2), torch.tensor([0, 1]).repeat_interleave(fields), torch.cat((worse, better))
     )
-    left = Race(RaceOptions(tolerance=0.0), criterion)._contenders(field, weights, torch.zeros(2))
+    left = Race(RaceOptions(tolerance=0.0), criterion)._contenders(
+        field, weights, torch.zeros(2), torch.full((fields,), 0.95)
+    )
     assert (~left[fields:]).float().mean() <= 0.08
     epe, eig = gains(field, weights)
     leads = (-epe if criterion == "epe" else eig).unflatten(0, (2, fields)).argmax(0)
     assert left.unflatten(0, (2, fields)).gather(0, leads[None]).all()  # the leader never leaves
 
 
-@pytest.mark.parametrize(("side", "step"), [(11, 3), (11, 1), (7, 2), (5, 4), (4, 9), (1, 3)])
-def test_interpolation_is_exact_on_planes(side: int, step: int) -> None:
-    """a + b row + c column + d row x column is what bilinear interpolation keeps."""
-    grid = Grid(image_px=side + 3, glimpse_px=4, stride_px=1)
-    cells = torch.arange(side * side)
-    row, column = (cells // side).double(), (cells % side).double()
-    surface = 1 + 2 * row - 3 * column + 0.5 * row * column
-    nodes = coarse_cells(grid, step)
-    assert {0, side * side - 1} <= set(nodes.flatten().tolist())
-    torch.testing.assert_close(interpolate(surface[nodes.flatten()][None], grid, step)[0], surface)
+class Independent:
+    """Two classes; how sure they are is drawn for each completion and cell by itself, from the same distribution.
+
+    So all cells are nearly equal, which is the hardest race: many may lead by chance.
+    """
+
+    device = torch.device("cpu")
+    grid = Grid(image_px=16, glimpse_px=4, stride_px=3)
+    """5 x 5 cells."""
+
+    def __init__(self, completions: int) -> None:
+        generator = Generator().manual_seed(8)
+        self.logits = 0.8 + 0.5 * torch.randn(completions, len(self.grid), generator=generator)
+
+    def __call__(self, glimpses: Glimpses) -> Categorical:
+        return distribution(torch.zeros(len(glimpses.cells), 2), multilabel=False)
+
+    def by_glimpse(self, glimpses: Glimpses) -> Categorical:
+        return distribution(torch.zeros(*glimpses.cells.shape, 2), multilabel=False)
+
+    def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical:
+        logits = self.logits[candidates.rows, candidates.cells]
+        signs = 1 - 2 * (candidates.rows % 2)
+        return distribution(torch.stack((-logits, logits), dim=-1) * signs[:, None], multilabel=False)
+
+
+@CRITERIA
+@pytest.mark.parametrize("confidence", [0.95, 0.6])
+def test_the_confidence_holds_for_a_whole_race(criterion: Criterion, confidence: float) -> None:
+    """Of 1,000 races of 25 nearly equal cells, at most 5 % (40 %) eliminate the best.
+
+    Allowed are 3.1 binomial standard deviations more: a false alarm once in 1,000 at the stated confidence.
+    """
+    images, n = 1000, 32
+    owners = torch.arange(images).repeat_interleave(n)
+    pixels = torch.zeros(images * n, 1, 16, 16, dtype=torch.uint8)
+    completions = Completions(pixels, owners, torch.full((images * n,), 1 / n), torch.full((images,), float(n)))
+    posterior, seen = Independent(images * n), nothing_seen(pixels[:images], Independent.grid)
+    options = RaceOptions(coarse=1, tolerance=0.0, confidence=confidence)
+    raced = Race(options, criterion)(posterior, seen, completions, generator=Generator().manual_seed(9))
+    complete = exhaustive(posterior, seen, completions, generator=Generator())
+    chosen, best = (choose(maps.gain(criterion), seen.cells) for maps in (raced, complete))
+    allowed = 1 - confidence
+    assert (chosen != best).float().mean() <= allowed + 3.1 * math.sqrt(allowed * (1 - allowed) / images)
+    assert raced.evaluations < complete.evaluations
+
+
+@pytest.mark.parametrize(("n", "completions", "expected"), [(8, 64, 3), (8, 65, 4), (8, 9, 1), (8, 8, 0), (25, 200, 3)])
+def test_rounds_are_the_doublings(n: int, completions: int, expected: int) -> None:
+    assert rounds(n, completions) == expected

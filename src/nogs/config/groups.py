@@ -133,9 +133,9 @@ class RaceOptions(Checked):
     pilot: Share = 0.125
     """share of the completions that every one of these is tried on"""
     confidence: Share = 0.95
-    """at which a location must be unable to win before it leaves the race"""
+    """probability that a race does not eliminate its best location, over all its comparisons"""
     tolerance: Share = 0.003
-    """nats by which it may win all the same"""
+    """nats by which an eliminated location may be better all the same"""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,12 @@ Maps are smooth, since neighbouring glimpses overlap, and most locations can be 
    or no completion is. Eliminated cells keep their last estimate, lowered to the winner's where it is above: the
    leader led by an estimate that its selection biased upwards, and further completions remove that bias for it alone.
 
+The confidence 1 - α holds for a whole race: with probability 1 - α no round eliminates the best of its m cells in
+favour of one that it beats by more than the tolerance. The leader of a round may be any of the m - 1 other cells, and
+there are R rounds, so each comparison has the level α / (R (m - 1)) (Bonferroni). m counts the cells at the start of
+the race, because those that are left later were selected by the same completions. The bound takes differences as
+normally distributed. It does not cover steps 1 and 2, in which the best cell may be missed.
+
 The value of a completion for a cell is -H[g_n] for the expected posterior entropy and KL(g_n || mean g) for the
 mixture gain; their weighted means over completions are the two gains (`nogs.information`).
 
@@ -20,6 +26,7 @@ With pooled maps (`nogs.design.greedy.choose`) cells compete by their pooled sco
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -103,8 +110,10 @@ class Race:
         entries = entries.where(~visited)
         racing = torch.zeros_like(maps.eig, dtype=torch.bool)
         racing[entries.images, entries.cells] = True
+        comparisons = (rounds(n, samples.count) * (racing.sum(1) - 1)).clamp_min(1)
+        confidence = 1 - (1 - self.options.confidence) / comparisons.double()
         while n < samples.count:
-            left = self._contenders(entries, weights, population)
+            left = self._contenders(entries, weights, population, confidence)
             racing[entries.images[~left], entries.cells[~left]] = False
             entries = entries.where(left)
             entries = entries.where((entries.images.bincount(minlength=B) > 1)[entries.images])
@@ -117,12 +126,16 @@ class Race:
         return racing
 
     def _contenders(
-        self, entries: Entries, weights: Float[Tensor, "B N"], population: Float[Tensor, " L"]
+        self,
+        entries: Entries,
+        weights: Float[Tensor, "B N"],
+        population: Float[Tensor, " L"],
+        confidence: Float[Tensor, " B"],
     ) -> Bool[Tensor, " F"]:
         """Return the mask of entries that may still beat their image's leader by the tolerance, and of the leaders.
 
         A Student t bound on weighted paired differences, with the correction for a sample without replacement from a
-        finite number of completions.
+        finite number of completions. ``confidence``: that of each comparison of an image.
         """
         n = entries.log_probs.shape[1]
         shares = estimation_weights(weights, n)[entries.images]
@@ -140,8 +153,14 @@ class Race:
         spread = difference - (shares * difference).sum(-1, keepdim=True)
         unseen = (1 - weights[:, :n].sum(-1)).clamp_min(0)[entries.images]
         error = ((shares * spread).square().sum(-1) * unseen * n / (n - 1)).sqrt()
-        reach = score - score[leader] + (1 - self.pooling) * stdtrit(n - 1, self.options.confidence) * error
+        quantile = torch.as_tensor(stdtrit(n - 1, confidence.cpu().numpy())).to(score)[entries.images]
+        reach = score - score[leader] + (1 - self.pooling) * quantile * error
         return (reach > self.options.tolerance) | (leader == torch.arange(len(leader), device=leader.device))
+
+
+def rounds(n: int, completions: int) -> int:
+    """Return how often n doubles until it reaches the number of completions: the rounds of a race."""
+    return math.ceil(math.log2(completions / n))
 
 
 def _write(maps: Maps, entries: Entries, weights: Float[Tensor, "B N"]) -> None:
