@@ -9,7 +9,8 @@ import pytest
 
 from nogs.config.groups import Source
 from nogs.data import cache, fingerprint, load
-from nogs.data.sources.digits import digits
+from nogs.data.load import assemble
+from nogs.data.sources.digits import draw
 from sets import make_folder, picture, pixels_of, save
 
 pytestmark = pytest.mark.usefixtures("cached")
@@ -90,7 +91,7 @@ def test_cache_directory(monkeypatch):
 
 
 def test_fingerprint_sees_every_part():
-    images = digits(50, 0, canvases=(40, 20, 20))
+    images = assemble(draw(50, 0, canvases=(40, 20, 20)), Source())
     prints = {fingerprint(images)}
     for name in ("images", "labels", "split"):
         other = getattr(images, name).clone()

@@ -10,11 +10,12 @@ from sklearn.datasets import load_digits
 
 from nogs.config.groups import Source
 from nogs.data import fingerprint, load
-from nogs.data.sources.digits import digits
+from nogs.data.load import assemble
+from nogs.data.sources.digits import draw
 
 
 def test_digits_are_there_and_their_groups_never_cross_splits():
-    images = digits(50, 3, canvases=(1300, 300, 300))
+    images = assemble(draw(50, 3, canvases=(1300, 300, 300)), Source())
     assert images.images.shape == (1900, 1, 50, 50)
     assert images.classes == tuple("0123456789")
     by_split = [set(images.groups[images.members(split)].tolist()) for split in ("train", "val", "test")]
@@ -29,7 +30,7 @@ def test_digits_are_there_and_their_groups_never_cross_splits():
 
 def test_digits_without_fragments_hold_exactly_one_digit():
     """Somewhere on the canvas the enlarged scan lies whole, and nothing else is lit."""
-    images = digits(30, 0, enlarge=2, fragments=0, canvases=(20, 20, 20))
+    images = assemble(draw(30, 0, enlarge=2, fragments=0, canvases=(20, 20, 20)), Source())
     scans, _ = load_digits(return_X_y=True)
     corners = set()
     for image, group in zip(images.images[:, 0], images.groups, strict=True):
@@ -45,8 +46,8 @@ def test_digits_without_fragments_hold_exactly_one_digit():
 
 
 def test_digits_fragments_add_light_and_never_take_it():
-    clean = digits(32, 0, enlarge=2, fragments=0, canvases=(50, 5, 5))
-    busy = digits(32, 0, enlarge=2, fragments=6, fragment_px=5, canvases=(50, 5, 5))
+    clean = assemble(draw(32, 0, enlarge=2, fragments=0, canvases=(50, 5, 5)), Source())
+    busy = assemble(draw(32, 0, enlarge=2, fragments=6, fragment_px=5, canvases=(50, 5, 5)), Source())
     train = slice(0, 50)  # the first draws are alike, so the digits lie alike
     assert (busy.images[train] >= clean.images[train]).all()
     assert (busy.images[train].float().mean() - clean.images[train].float().mean()) > 5

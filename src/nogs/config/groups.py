@@ -5,6 +5,7 @@ Imports no torch, so that ``nogs --help`` answers at once. Numbers are bounded b
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +29,7 @@ from nogs.config.bounds import (
     Shift,
     Units,
 )
+from nogs.errors import UserError
 
 
 def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
@@ -40,6 +42,22 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
     )
 
 
+def _low_and_high(args: list[str]) -> tuple[float, float]:
+    low, high = args[0].split(",")
+    return float(low), float(high)
+
+
+Fit = Literal["crop", "pad", "squash"]
+Range = Annotated[
+    tuple[float, float],
+    PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="LOW,HIGH",
+        instance_from_str=_low_and_high,
+        is_instance=lambda value: isinstance(value, tuple) and len(value) == 2,
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    ),
+]
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
@@ -64,6 +82,19 @@ class Source(Checked):
     """seed of the train/val/test split, where the data has none"""
     skip_bad: bool = False
     """list files that cannot be read and leave them out, instead of stopping"""
+    fit: Fit = "crop"
+    """how an image becomes a square. crop: its centre; pad: all, with black borders; squash: all, stretched"""
+    range: Range | None = None
+    """values that become 0 and 255, for images of more than 8 bits a channel: 0,65535, or --range=-1,1"""
+
+    def __post_init__(self) -> None:
+        """Check ``range``, which is a list where it comes from JSON."""
+        super().__post_init__()
+        if self.range is None:
+            return
+        if len(self.range) != 2 or not -math.inf < self.range[0] < self.range[1] < math.inf:
+            raise UserError(f"range={','.join(map(str, self.range))}: give two numbers LOW,HIGH, the smaller first")
+        object.__setattr__(self, "range", tuple(map(float, self.range)))
 
 
 @dataclass(frozen=True)

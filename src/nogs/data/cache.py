@@ -1,63 +1,85 @@
-"""Decoded images as one memory-mapped file, so that the second start takes no time and no memory.
+"""Decoded images as one memory-mapped file, so that a second start costs neither time nor memory.
 
-``$NOGS_CACHE``, else ``$XDG_CACHE_HOME/nogs``, else ``~/.cache/nogs`` holds ``KEY.npy`` (uint8 [M, c, H, H])
-and, where files were bad, ``KEY.json`` (index → reason). KEY is a hash of the file list with sizes and
-times, of the image size, and of the versions of what decodes. The files can be deleted at any time.
+``$NOGS_CACHE``, else ``$XDG_CACHE_HOME/nogs``, else ``~/.cache/nogs`` holds ``KEY.npy`` (uint8 [M, c, H, H]) and
+``KEY.json``, what is known of the files beside (`About`), unless it is nothing. KEY is a hash of the file list with
+sizes and times, of how the images are read, and of the versions of the decoders. The files can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import PIL
 from jaxtyping import UInt8
 
-from nogs.data.decode import Box, Frame, decode, survey
+from nogs.config.groups import Source
+from nogs.data.decode import Survey, decode, survey
+from nogs.data.frame import Box, Cut, Frame
 from nogs.data.memory import check_memory
+from nogs.data.notices import notice
 from nogs.errors import UserError
 
-VERSION = 1  # raise it when decode.py gives other pixels
+VERSION = 2
+"""To be raised when decoding gives other pixels."""
 _DAY_S = 86_400
 
 
+@dataclass
+class About:
+    """What is known of files beside their pixels; files are called by their index.
+
+    ``bad``: the reason why a file has no image. ``twins``: pairs of files with the same pixels, the first such file
+    with every later one. ``cut``: what cropping removes.
+    """
+
+    bad: dict[int, str]
+    twins: list[tuple[int, int]]
+    cut: Cut
+
+
 class Pixels(NamedTuple):
-    """Images that could be read, in the order of their files, and the others by index, with the reason."""
+    """The images that could be decoded, in the order of their files, and what is known of all files."""
 
     images: UInt8[np.ndarray, "M c H H"]
-    bad: dict[int, str]
+    about: About
 
 
-def read(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | None = None) -> Pixels:
-    """The files, or a box of each, as square images of one size: from the cache, or decoded into it.
+def read(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None = None) -> Pixels:
+    """Return files as square images of one size: from the cache, or decoded into it.
 
-    Where the cache cannot be written (no permission, disk full), they are decoded into memory.
+    ``source`` has the size, and how images become square (`nogs.data.frame.Frame`). ``boxes``: the part of each image
+    to keep. If the cache cannot be written (no permission, disk full), the images are decoded into memory.
     """
-    place = directory() / f"{_key(files, image_size, boxes)}.npy"
-    known = _open(place, len(files))
-    if known is not None:
-        return known
-    frame, bad = survey(files, image_size)
-    if frame is None:
-        return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), bad)
-    check_memory(len(files) - len(bad), channels=frame.channels, image_px=frame.side_px, disk=place.parent)
+    place = directory() / f"{_key(files, source, boxes)}.npy"
+    kept = _open(place, len(files))
+    if kept is not None:
+        return kept
+    found = survey(files, source.image_size, fit=source.fit, range=source.range, boxed=boxes is not None)
+    if found.frame is None:
+        return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), About(found.bad, [], Cut()))
+    count, frame = len(files) - len(found.bad), found.frame
+    check_memory(count, channels=frame.channels, image_px=frame.side_px, disk=place.parent)
     try:
-        _write(place, files, frame, bad, boxes)
-    except OSError:
-        return _in_memory(files, frame, bad, boxes)
-    return _open(place, len(files)) or _in_memory(files, frame, bad, boxes)
+        _write(place, files, found.frame, found, boxes)
+    except OSError as error:
+        notice(f"the cache {place.parent} cannot be written ({error.strerror}), so every start decodes all images")
+        return _in_memory(files, found.frame, found, boxes)
+    return _open(place, len(files)) or _in_memory(files, found.frame, found, boxes)
 
 
 def directory() -> Path:
-    """Where decoded images are kept."""
+    """Return the directory of decoded images. Raises UserError if $NOGS_CACHE is in an unknown user's home."""
     if own := os.environ.get("NOGS_CACHE"):
         try:
             return Path(own).expanduser()
@@ -71,10 +93,9 @@ def directory() -> Path:
         return Path(tempfile.gettempdir()) / "nogs"
 
 
-def _key(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | None) -> str:
-    digest = hashlib.sha256(f"{VERSION} {PIL.__version__} {image_size}".encode())
-    if boxes:
-        digest.update(repr(boxes).encode())
+def _key(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None) -> str:
+    how = (VERSION, PIL.__version__, source.image_size, source.fit, source.range, boxes or None)
+    digest = hashlib.sha256(repr(how).encode())
     for file in files:
         try:
             stat = file.stat()
@@ -86,20 +107,26 @@ def _key(files: Sequence[Path], image_size: int | None, boxes: Sequence[Box] | N
 
 
 def _open(place: Path, count: int) -> Pixels | None:
-    """What ``place`` holds of ``count`` files; None where it is absent or not whole."""
+    """Return what ``place`` holds of ``count`` files, None if it is absent or not whole."""
     try:
         beside = place.with_suffix(".json")
-        bad = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+        about = _about(json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else About({}, [], Cut())
         # copy on write: PyTorch takes only writable arrays, and no write may reach the file
         images = np.load(place, mmap_mode="c", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError):
         return None
-    if images.dtype != np.uint8 or images.ndim != 4 or len(images) + len(bad) != count:
+    if images.dtype != np.uint8 or images.ndim != 4 or len(images) + len(about.bad) != count:
         return None
-    return Pixels(images, {int(index): reason for index, reason in bad.items()})
+    return Pixels(images, about)
 
 
-def _write(place: Path, files: Sequence[Path], frame: Frame, bad: dict[int, str], boxes: Sequence[Box] | None) -> None:
+def _about(content: dict[str, Any]) -> About:
+    bad = {int(index): str(reason) for index, reason in content["bad"].items()}
+    images, largest = content["cut"]
+    return About(bad, [(int(i), int(j)) for i, j in content["twins"]], Cut(int(images), float(largest)))
+
+
+def _write(place: Path, files: Sequence[Path], frame: Frame, found: Survey, boxes: Sequence[Box] | None) -> None:
     """Decode into a file beside ``place`` and move it there when it is whole.
 
     Written as a stream rather than through a map: a disk that is full raises OSError and not SIGBUS.
@@ -109,53 +136,56 @@ def _write(place: Path, files: Sequence[Path], frame: Frame, bad: dict[int, str]
         with contextlib.suppress(FileNotFoundError):
             if time.time() - old.stat().st_mtime > _DAY_S:
                 old.unlink()
-    partial = place.with_suffix(f".{os.getpid()}.partial")
-    bad = dict(bad)
-    good = [index for index in range(len(files)) if index not in bad]
+    partial, beside = place.with_suffix(f".{os.getpid()}.partial"), place.with_suffix(".json")
+    about = About(dict(found.bad), [], found.cut)
     try:
         with partial.open("wb") as stream:
-            start = _head(stream, len(good), frame)
-            for index, pixels in zip(good, _decoded(good, files, frame, boxes), strict=True):
-                if isinstance(pixels, str):
-                    bad[index] = pixels
-                else:
-                    stream.write(pixels.tobytes())
+            start = _head(stream, len(files), frame)
+            for pixels in _decoded(files, frame, about, boxes):
+                stream.write(pixels.tobytes())
             stream.seek(0)
-            if _head(stream, len(files) - len(bad), frame) != start:
-                raise OSError("the header grew")
-        if bad:
-            reasons = partial.with_suffix(".json.partial")
-            reasons.write_text(json.dumps(bad), encoding="utf-8")
-            reasons.replace(place.with_suffix(".json"))
+            if _head(stream, len(files) - len(about.bad), frame) != start:
+                raise OSError(errno.EIO, "the header grew")
+        if about.bad or about.twins or about.cut.images:
+            facts = partial.with_suffix(".json.partial")
+            facts.write_text(json.dumps(asdict(about)), encoding="utf-8")
+            facts.replace(beside)
         else:
-            place.with_suffix(".json").unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
         partial.replace(place)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def _head(stream: BinaryIO, count: int, frame: Frame) -> int:
-    """Write the .npy header of ``count`` images; where the pixels start."""
+    """Write the .npy header of ``count`` images and return where the pixels start."""
     shape = (count, frame.channels, frame.side_px, frame.side_px)
     np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return int(stream.tell())
 
 
+def _in_memory(files: Sequence[Path], frame: Frame, found: Survey, boxes: Sequence[Box] | None) -> Pixels:
+    about = About(dict(found.bad), [], found.cut)
+    shape = (len(files) - len(about.bad), frame.channels, frame.side_px, frame.side_px)
+    images, count = np.empty(shape, dtype=np.uint8), 0
+    for pixels in _decoded(files, frame, about, boxes):
+        images[count] = pixels
+        count += 1
+    return Pixels(images[:count], about)
+
+
 def _decoded(
-    good: Sequence[int], files: Sequence[Path], frame: Frame, boxes: Sequence[Box] | None
-) -> Iterator[UInt8[np.ndarray, "c H H"] | str]:
-    return decode([files[i] for i in good], frame, [boxes[i] for i in good] if boxes else None)
-
-
-def _in_memory(files: Sequence[Path], frame: Frame, bad: dict[int, str], boxes: Sequence[Box] | None) -> Pixels:
-    bad = dict(bad)
-    good = [index for index in range(len(files)) if index not in bad]
-    images = np.empty((len(good), frame.channels, frame.side_px, frame.side_px), dtype=np.uint8)
-    count = 0
-    for index, pixels in zip(good, _decoded(good, files, frame, boxes), strict=True):
+    files: Sequence[Path], frame: Frame, about: About, boxes: Sequence[Box] | None
+) -> Iterator[UInt8[np.ndarray, "c H H"]]:
+    """Yield the images of the files that are not bad; add those that cannot be decoded, and twins, to ``about``."""
+    good = [index for index in range(len(files)) if index not in about.bad]
+    first: dict[bytes, int] = {}
+    decoded = decode([files[index] for index in good], frame, [boxes[index] for index in good] if boxes else None)
+    for index, pixels in zip(good, decoded, strict=True):
         if isinstance(pixels, str):
-            bad[index] = pixels
-        else:
-            images[count] = pixels
-            count += 1
-    return Pixels(images[:count], bad)
+            about.bad[index] = pixels
+            continue
+        twin = first.setdefault(hashlib.blake2b(pixels.tobytes(), digest_size=16).digest(), index)
+        if twin != index:
+            about.twins.append((twin, index))
+        yield pixels

@@ -1,4 +1,4 @@
-"""ImageSet: images, labels and who is in which split, whatever they came from."""
+"""ImageSet: square images with labels and splits, whatever source they come from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 class ImageSet:
     """N square images in memory, or memory-mapped, and their labels.
 
-    ``images`` are uint8 in [0, 255], channels first (1 grey, 3 RGB). ``labels`` is [N] for one label of
-    several classes, whose names are ``classes``; or [N, K] of 0/1 for a multi-label set, and then
-    ``classes`` names the K labels. ``split`` is 0 train, 1 val, 2 test (SPLITS). ``groups`` are people:
-    images of one group never cross splits, nor complete each other; where unknown, each image is its own.
-    ``names`` are what the user calls the images: a file, or a row.
+    ``images``: uint8 in [0, 255], channels first (1 grey, 3 RGB).
+    ``labels``: [N], the index in ``classes`` of each image's class; or [N, K] of 0/1 for a multi-label set, and then
+    ``classes`` names the K labels.
+    ``split``: 0 train, 1 val, 2 test, as in `SPLITS`.
+    ``groups``: images of one group (one person) never cross splits, and do not complete each other. If groups are
+    unknown, each image is its own.
+    ``names``: the user's name of each image, a file or a row.
+    ``task``: the label that was selected, of a set with several.
     """
 
     images: UInt8[Tensor, "N c H H"]
@@ -32,6 +35,7 @@ class ImageSet:
     split: Int[Tensor, " N"]
     groups: Int[Tensor, " N"]
     names: tuple[str, ...]
+    task: str | None = None
 
     @property
     def multilabel(self) -> bool:
@@ -41,7 +45,7 @@ class ImageSet:
         return len(self.images)
 
     def select(self, task: str | None) -> ImageSet:
-        """The same images under one label of a multi-label set, classes ("not TASK", TASK).
+        """Return the images under one label of a multi-label set, with classes ("not TASK", TASK).
 
         With ``task`` None a multi-label set stays whole. Raises UserError for a task that does not exist.
         """
@@ -51,16 +55,17 @@ class ImageSet:
             raise UserError(f"task={task}: these images have one label only, of classes {', '.join(self.classes)}")
         if task not in self.classes:
             raise UserError(f"task={task} does not exist: choose one of {', '.join(self.classes)}")
-        return replace(self, labels=self.labels[:, self.classes.index(task)], classes=(f"not {task}", task))
+        labels = self.labels[:, self.classes.index(task)]
+        return replace(self, labels=labels, classes=(f"not {task}", task), task=task)
 
     def members(self, split: Split) -> Int[Tensor, " n"]:
-        """Indices of the images of a split, ascending."""
+        """Return the indices of the images of a split, ascending."""
         return (self.split == SPLITS.index(split)).nonzero()[:, 0]
 
     def annotated(self, count: int, seed: int) -> Int[Tensor, " n"]:
-        """Indices of the training images that get sequences: a seeded draw, at most half of the split.
+        """Return the indices of the training images that get sequences: a seeded draw, at most half of the split.
 
-        The posterior keeps them out of its own training; every stage draws the same ones.
+        The posterior is not trained on them. Every stage draws the same ones.
         """
         train = self.members("train")
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))

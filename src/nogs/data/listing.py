@@ -1,47 +1,55 @@
-"""What a source knows before any pixel is decoded: names, labels, splits, people; and what is bad."""
+"""Results of a data source: names, labels, splits and groups, with images in files or in memory; and bad rows."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 
-from nogs.data.decode import Box
+from nogs.data.frame import Box
+from nogs.data.imageset import SPLITS
+from nogs.data.notices import notice
 from nogs.errors import UserError
 
-LISTED = 10  # bad files that a warning names
+LISTED = 10
+"""Bad files and rows that a notice names."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """All of an ImageSet but its pixels. ``split`` and ``groups`` are None where the source has none."""
+    """All of an ImageSet but its pixels.
+
+    ``split`` and ``groups`` are None if the source has none. ``task``: the one label that ``labels`` are of, if the
+    source has several and read this one alone.
+    """
 
     names: tuple[str, ...]
     labels: Int[np.ndarray, " N"] | Int[np.ndarray, "N K"]
     classes: tuple[str, ...]
     split: Int[np.ndarray, " N"] | None = None
     groups: Int[np.ndarray, " N"] | None = None
+    task: str | None = None
 
     def keep(self, rows: Int[np.ndarray, " M"]) -> Annotations:
-        """The same, of these rows only."""
+        """Return the annotations of these rows."""
         return Annotations(
             names=tuple(self.names[row] for row in rows),
             labels=self.labels[rows],
             classes=self.classes,
             split=None if self.split is None else self.split[rows],
             groups=None if self.groups is None else self.groups[rows],
+            task=self.task,
         )
 
 
 class Listing(NamedTuple):
-    """Image files, what errors call each (a path, or a file and its row), and what is known of them.
+    """Image files that are still to be decoded, and their annotations.
 
-    With ``boxes``, only that part of each image is kept.
+    ``where``: what errors call each file (a path, or a table and its row). ``boxes``: the part of each image to keep.
     """
 
     files: tuple[Path, ...]
@@ -50,14 +58,21 @@ class Listing(NamedTuple):
     boxes: tuple[Box, ...] | None = None
 
 
+class Arrays(NamedTuple):
+    """Images in memory, and their annotations."""
+
+    images: UInt8[np.ndarray, "N c H H"]
+    about: Annotations
+
+
 def by_path(files: Sequence[Path], about: Annotations, *, boxes: Sequence[Box] | None = None) -> Listing:
-    """The listing of files that errors call by their paths."""
+    """Return the listing of files that errors call by their paths."""
     return Listing(tuple(files), tuple(map(str, files)), about, None if boxes is None else tuple(boxes))
 
 
 @dataclass
 class Faults:
-    """Files and rows that cannot be used: with ``skip`` they are left out and listed, else they stop us."""
+    """Files and rows that cannot be used. With ``skip`` they are left out and listed; otherwise they are an error."""
 
     skip: bool
     found: list[tuple[str, str]] = field(default_factory=list)
@@ -73,20 +88,26 @@ class Faults:
             raise UserError(f"{where}: {reason}{count}; mend it, or add skip_bad=True to leave it out")
 
     def warn(self) -> None:
-        """List on stderr what was left out."""
+        """List on stderr the files and rows that were left out."""
         if not self.found:
             return
-        print(f"warning: left out {len(self.found)} that cannot be used:", file=sys.stderr)
-        for where, reason in self.found[:LISTED]:
-            print(f"  {where}: {reason}", file=sys.stderr)
+        lines = [f"left out {len(self.found)} that cannot be used:"]
+        lines += [f"  {where}: {reason}" for where, reason in self.found[:LISTED]]
         if len(self.found) > LISTED:
-            print(f"  ... and {len(self.found) - LISTED} more", file=sys.stderr)
+            lines.append(f"  ... and {len(self.found) - LISTED} more")
+        notice("\n".join(lines))
 
 
 def in_order(classes: Iterable[str]) -> tuple[str, ...]:
-    """Distinct class names, sorted; by value where all are integers."""
+    """Return distinct class names, sorted; by value if all are integers."""
     distinct = sorted(set(classes))
     try:
         return tuple(sorted(distinct, key=int))
     except ValueError:
         return tuple(distinct)
+
+
+def split_numbers(names: Iterable[str]) -> Int[np.ndarray, " N"]:
+    """Return the number of each split in `SPLITS`; -1 for a name that is none."""
+    numbers = {str(name): which for which, name in enumerate(SPLITS)}
+    return np.array([numbers.get(name, -1) for name in names], dtype=np.int64)

@@ -1,84 +1,157 @@
-"""``--data SPEC`` to an ImageSet: the source is read, bad files dealt with, splits made, a task picked."""
+"""Load the images of ``data=SPEC``: read the source, leave out bad files, complete the splits, choose the task.
+
+To add a data source, write its reader (a file in `nogs.data.sources`) and a row of `SOURCES`.
+"""
 
 from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from nogs.config.groups import Source
 from nogs.data import cache
+from nogs.data.files import check_regular
 from nogs.data.imageset import ImageSet
-from nogs.data.listing import Annotations, Faults, Listing
+from nogs.data.listing import Annotations, Arrays, Faults, Listing
+from nogs.data.notices import notice
 from nogs.data.sources.celeba import celeba
 from nogs.data.sources.celebahq import celebahq
 from nogs.data.sources.cub import cub
-from nogs.data.sources.digits import CANVAS_PX, digits
+from nogs.data.sources.digits import digits
 from nogs.data.sources.folder import folder
 from nogs.data.sources.npz import npz
 from nogs.data.sources.table import table
 from nogs.data.splits import TRAIN, complete
 from nogs.errors import UserError
 
-_LISTINGS: dict[str, Callable[[Path, Faults], Listing]] = {
-    "folder": folder,
-    "csv": table,
-    "celeba": celeba,
-    "celebahq": celebahq,
-    "cub": cub,
-}
-_KINDS = ("digits", *(f"{kind}:PATH" for kind in (*_LISTINGS, "npz")))
-_FILES = ("csv", "npz")
 _FINGERPRINT_BYTES = 2**30
 
 
-def load(source: Source) -> ImageSet:
-    """The images that ``--data``, ``--task`` and ``--image-size`` name, split into train, val and test.
+class Kind(NamedTuple):
+    """A row of the table of sources.
 
-    Without a task a multi-label set stays multi-label. Raises UserError for whatever the user can mend;
-    with ``--skip-bad`` files and rows that cannot be used are listed on stderr and left out.
+    ``read`` returns the images of a path, as files to decode or as arrays. Rows that it cannot use become faults, and
+    what makes the whole source unusable raises UserError or OSError. ``place``: what follows the colon of a SPEC.
+    """
+
+    read: Callable[[Path, Source, Faults], Listing | Arrays]
+    place: Literal["nothing", "a folder", "a file"]
+
+
+SOURCES: Mapping[str, Kind] = {
+    "digits": Kind(digits, "nothing"),
+    "folder": Kind(folder, "a folder"),
+    "csv": Kind(table, "a file"),
+    "npz": Kind(npz, "a file"),
+    "celeba": Kind(celeba, "a folder"),
+    "celebahq": Kind(celebahq, "a folder"),
+    "cub": Kind(cub, "a folder"),
+}
+
+
+def load(source: Source) -> ImageSet:
+    """Return the images of a source under its task, split into train, val and test.
+
+    Without a task a multi-label set keeps all labels. Raises UserError for invalid input. With ``skip_bad``, files
+    and rows that cannot be used are listed on stderr and left out.
     """
     return of_task(load_all(source), source)
 
 
 def of_task(images: ImageSet, source: Source) -> ImageSet:
-    """The same under the label that ``--task`` names. Raises UserError where training images do not differ in it."""
-    chosen = images.select(source.task)
-    if source.task is not None and chosen.labels[chosen.members("train")].bincount(minlength=2).min() == 0:
+    """Return the same images under the label ``source.task``.
+
+    Raises UserError if all training images have the same label.
+    """
+    chosen = images if images.task else images.select(source.task)
+    if source.task is not None and len(chosen.labels[chosen.members("train")].unique()) < 2:
         raise UserError(f"task={source.task}: all training images have the same label; choose another")
     return chosen
 
 
 def load_all(source: Source) -> ImageSet:
-    """The images under all of their labels, whatever the task."""
+    """Return the images under all of their labels, whatever the task.
+
+    The exception is a table whose labels are not all 0/1: it is read under its task alone.
+    """
     if source.image_size is not None and source.image_size < 1:
         raise UserError(f"image_size={source.image_size}: must be one pixel or more")
-    if _is_digits(source.data):
-        return digits(source.image_size or CANVAS_PX, source.split_seed)
     faults = Faults(source.skip_bad)
     try:
         kind, path = parse(source.data)
-        images, about = _read(kind, path, source.image_size, faults)
+        found = SOURCES[kind].read(path, source, faults)
+        _check_names(found.about.classes, source.data)
+        faults.stop()  # before anything is decoded, which takes longest
+        arrays = found if isinstance(found, Arrays) else _decoded(found, source, faults)
     except OSError as error:
         culprit = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise UserError(f"data={source.data}: cannot read {culprit}") from error
     faults.stop()
     faults.warn()
-    if len(images) == 0:
+    if len(arrays.images) == 0:
         raise UserError(f"data={source.data}: no usable image is there")
-    return _assemble(images, about, source)
+    return assemble(arrays, source)
+
+
+def parse(spec: str) -> tuple[str, Path]:
+    """Return the kind and the path of a SPEC; the path is empty for a kind without one."""
+    kind, colon, place = spec.partition(":")
+    if kind not in SOURCES:
+        raise UserError(f"data={spec}: there is no such source; {_advice(kind, place, spec)}")
+    wanted = SOURCES[kind].place
+    if wanted == "nothing":
+        if colon:
+            raise UserError(f"data={spec}: {kind} takes no path; write data={kind}")
+        return kind, Path()
+    if not place:
+        raise UserError(f"data={spec}: give its path, as in {kind}:PATH")
+    try:
+        path = Path(place).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"data={spec}: unknown user in {place}; give an absolute path") from error
+    if not _is_utf8(str(path.absolute())):
+        raise UserError(f"data={spec}: the path is not UTF-8; rename its folders and file")
+    if not path.exists():
+        raise UserError(f"data={spec}: {path} does not exist")
+    if path.is_dir() == (wanted == "a file"):
+        raise UserError(f"data={spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
+    if wanted == "a file":
+        check_regular(path)
+    return kind, path
+
+
+def assemble(arrays: Arrays, source: Source) -> ImageSet:
+    """Return images and annotations as one set, with the splits that the source leaves out."""
+    images, about = arrays
+    groups = np.arange(len(images)) if about.groups is None else about.groups
+    if about.labels.ndim == 1:
+        _check_classes(about, source.data)
+    split = complete(about.split, about.labels, groups=groups, seed=source.split_seed)
+    if about.labels.ndim == 1:
+        missing = sorted(set(range(len(about.classes))) - set(about.labels[split == TRAIN].tolist()))
+        if missing:
+            raise UserError(f"data={source.data}: class {about.classes[missing[0]]} has no training image; add some")
+    return ImageSet(
+        images=torch.from_numpy(images),
+        labels=torch.from_numpy(about.labels),
+        classes=about.classes,
+        split=torch.from_numpy(split),
+        groups=torch.from_numpy(groups),
+        names=about.names,
+        task=about.task,
+    )
 
 
 def fingerprint(images: ImageSet) -> str:
-    """SHA-256, in hexadecimal, of labels, classes, splits, groups, names and pixels.
+    """Return the SHA-256, in hexadecimal, of labels, classes, splits, groups, names and pixels.
 
-    Of pixels, all up to 1 GiB; of a larger set every k-th image, so that about 1 GiB is read.
+    Up to 1 GiB of pixels are read. Of a larger set every k-th image is, so that it is about 1 GiB.
     """
     digest = hashlib.sha256(repr((tuple(images.images.shape), images.classes, images.names)).encode())
     for column in (images.labels, images.split, images.groups):
@@ -89,69 +162,49 @@ def fingerprint(images: ImageSet) -> str:
     return digest.hexdigest()
 
 
-def _is_digits(spec: str) -> bool:
-    if spec.startswith("digits:"):
-        raise UserError(f"data={spec}: digits are built in and take no path; write data=digits")
-    return spec == "digits"
+def _advice(kind: str, place: str, spec: str) -> str:
+    """Return what to write in place of a SPEC whose kind does not exist."""
+    if close := difflib.get_close_matches(kind, SOURCES, n=1):
+        path = "" if SOURCES[close[0]].place == "nothing" else f":{place or 'PATH'}"
+        return f"did you mean {close[0]}{path}?"
+    if not place and Path(spec).is_dir():
+        return f"did you mean folder:{spec}?"
+    specs = [name if kind.place == "nothing" else f"{name}:PATH" for name, kind in SOURCES.items()]
+    return f"choose one of {', '.join(specs)}"
 
 
-def parse(spec: str) -> tuple[str, Path]:
-    """The kind and the path of a SPEC other than ``digits``."""
-    kind, colon, place = spec.partition(":")
-    choices = f"choose one of {', '.join(_KINDS)}"
-    kinds = [name.removesuffix(":PATH") for name in _KINDS]
-    if kind not in kinds:
-        close = difflib.get_close_matches(kind, kinds, n=1)
-        if close:
-            choices = f"did you mean {close[0]}{':' + (place or 'PATH') if close[0] != 'digits' else ''}?"
-        elif not colon and Path(spec).is_dir():
-            choices = f"did you mean folder:{spec}?"
-        raise UserError(f"data={spec}: there is no such source; {choices}")
-    if not place:
-        raise UserError(f"data={spec}: give its path, as in {kind}:PATH")
-    try:
-        path = Path(place).expanduser()
-    except RuntimeError as error:
-        raise UserError(f"data={spec}: nobody has the home folder of {place}; write it out") from error
-    if not path.exists():
-        raise UserError(f"data={spec}: {path} does not exist")
-    if path.is_dir() == (kind in _FILES):
-        raise UserError(f"data={spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
-    return kind, path
-
-
-def _read(
-    kind: str, path: Path, image_size: int | None, faults: Faults
-) -> tuple[UInt8[Tensor, "N c H H"], Annotations]:
-    if kind == "npz":
-        images, about = npz(path, image_size, faults)
-        return torch.from_numpy(images), about
-    listing = _LISTINGS[kind](path, faults)
-    faults.stop()  # bad rows first: they are found before anything is decoded
-    pixels = cache.read(listing.files, image_size, listing.boxes)
-    for index, reason in sorted(pixels.bad.items()):
+def _decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
+    """Decode the files of a listing. Those that cannot be used become faults."""
+    images, about = cache.read(listing.files, source, listing.boxes)
+    bad = about.bad | {i: "its name is not UTF-8" for i, name in enumerate(listing.about.names) if not _is_utf8(name)}
+    for index, reason in sorted(bad.items()):
         faults.add(listing.where[index], reason)
-    good = np.array([i for i in range(len(listing.files)) if i not in pixels.bad], dtype=np.int64)
-    return torch.from_numpy(pixels.images), listing.about.keep(good)
+    decoded = [index for index in range(len(listing.files)) if index not in about.bad]
+    if warning := about.cut.warning(len(decoded)):
+        notice(warning)
+    if listing.about.labels.ndim == 1:
+        _warn_of_twins(listing, about.twins)
+    rows = [row for row, index in enumerate(decoded) if index not in bad]
+    good = np.array([decoded[row] for row in rows], dtype=np.int64)
+    return Arrays(images if len(rows) == len(decoded) else images[rows], listing.about.keep(good))
 
 
-def _assemble(images: UInt8[Tensor, "N c H H"], about: Annotations, source: Source) -> ImageSet:
-    groups = np.arange(len(images)) if about.groups is None else about.groups
-    if about.labels.ndim == 1:
-        _check_classes(about, source.data)
-    split = complete(about.split, about.labels, groups=groups, seed=source.split_seed)
-    if about.labels.ndim == 1:
-        missing = sorted(set(range(len(about.classes))) - set(about.labels[split == TRAIN].tolist()))
-        if missing:
-            raise UserError(f"data={source.data}: class {about.classes[missing[0]]} has no training image; add some")
-    return ImageSet(
-        images=images,
-        labels=torch.from_numpy(about.labels),
-        classes=about.classes,
-        split=torch.from_numpy(split),
-        groups=torch.from_numpy(groups),
-        names=about.names,
-    )
+def _warn_of_twins(listing: Listing, twins: list[tuple[int, int]]) -> None:
+    """Print a notice if files with the same pixels are in two classes."""
+    labels, classes = listing.about.labels, listing.about.classes
+    apart = [(one, other) for one, other in twins if labels[one] != labels[other]]
+    if apart:
+        one, other = apart[0]
+        notice(
+            f"the same image is in two classes, {len(apart)} times: {listing.where[one]} "
+            f"({classes[labels[one]]}) and {listing.where[other]} ({classes[labels[other]]})"
+        )
+
+
+def _check_names(classes: Sequence[str], spec: str) -> None:
+    for name in classes:
+        if not _is_utf8(name):
+            raise UserError(f"data={spec}: the name of class {name!r} is not UTF-8; rename it")
 
 
 def _check_classes(about: Annotations, spec: str) -> None:
@@ -165,3 +218,12 @@ def _check_classes(about: Annotations, spec: str) -> None:
                 f"data={spec}: class {name} has 1 image, which cannot be split; "
                 "give it three or more, or leave the class out"
             )
+
+
+def _is_utf8(text: str) -> bool:
+    """Return whether a name is UTF-8; bytes of a file name that are not are surrogates in Python."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,16 +1,16 @@
-"""Train, val and test where the source leaves some of them out: whole groups, seeded, by class.
+"""Complete the splits that a source leaves out: whole groups, seeded, class by class.
 
 ========================  =====================================================
-the source has            and then
+the source has            the other splits
 ========================  =====================================================
-train, val and test       nothing is moved
+train, val and test       none is missing
 train and val             test is half of val
 train and test            val is a tenth of train
 train alone, or no split  test is a tenth and val a tenth; the rest is train
 ========================  =====================================================
 
-Images of one group (a person) stay together. Where images have one label, each class is cut on its own
-(a group counts for the class of its first image), so that every class keeps some of its groups.
+Images of one group (a person) stay together. If images have one label, each class is cut on its own, so that every
+class keeps groups in train. A group counts for the class of its first image.
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ def cut(
     share: float,
     seed: int,
 ) -> Bool[np.ndarray, " N"]:
-    """A seeded draw of about ``share`` of the groups of the images ``among``, from each stratum.
+    """Draw about ``share`` of the groups from each stratum, and return which images are in them.
 
-    At least one group of a stratum, but never all of them.
+    ``among``: the images that may be drawn. ``strata``: the stratum of each image; a group is in that of its first
+    image. At least one group of each stratum is drawn, but never all.
     """
     candidates = among.nonzero()[0]
-    people, first = np.unique(groups[candidates], return_index=True)
-    order = np.random.default_rng(seed).permutation(len(people))
+    members, first = np.unique(groups[candidates], return_index=True)
+    order = np.random.default_rng(seed).permutation(len(members))
     drawn: list[Int[np.ndarray, " n"]] = []
     for stratum in np.unique(strata[candidates]):
-        mine = order[strata[candidates[first[order]]] == stratum]
-        count = min(max(1, round(len(mine) * share)), len(mine) - 1)
-        drawn.append(people[mine[: max(0, count)]])
+        drawable = order[strata[candidates[first[order]]] == stratum]
+        count = min(max(1, round(len(drawable) * share)), len(drawable) - 1)
+        drawn.append(members[drawable[: max(0, count)]])
     return among & np.isin(groups, np.concatenate(drawn))
 
 
@@ -54,9 +55,10 @@ def complete(
     groups: Int[np.ndarray, " N"],
     seed: int,
 ) -> Int[np.ndarray, " N"]:
-    """The split (0 train, 1 val, 2 test) of every image, by the table above.
+    """Return the split (0 train, 1 val, 2 test) of every image, by the table above.
 
-    Raises UserError where there is no train split, where one would be empty, or a group is in two.
+    ``split``: the splits of the source, None if it has none. Raises UserError if no image is in train, if a split
+    would be empty, or if a group is in two splits.
     """
     strata = labels if labels.ndim == 1 else np.zeros(len(labels), dtype=np.int64)
     made = np.zeros(len(labels), dtype=np.int64) if split is None else split.astype(np.int64)

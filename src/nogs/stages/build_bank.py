@@ -20,7 +20,8 @@ from nogs.completion.pca import fitting_sample, principal_components, project
 from nogs.completion.shards import pack
 from nogs.config.stages import BuildBank
 from nogs.data import ImageSet, fingerprint, load
-from nogs.data.decode import Frame, decode, survey
+from nogs.data.decode import decode, survey
+from nogs.data.frame import Frame
 from nogs.data.listing import Faults
 from nogs.errors import UserError
 from nogs.runs.device import chance
@@ -75,7 +76,7 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
             f"images={config.images}: files came or went since {run.path} was begun, whose shards they do not "
             "fit; put them back, or choose another `out`"
         )
-    frame = Frame(data.images.shape[1], data.images.shape[-1])
+    frame = Frame(data.images.shape[1], data.images.shape[-1], config.source.fit, config.source.range)
     faults = Faults(config.source.skip_bad)
     with ticking("bank", len(files), tick) as report:
         report(0, "principal components")
@@ -99,7 +100,7 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
 def _fitted(
     run: RunDirectory, config: BuildBank, files: list[Path], frame: Frame
 ) -> tuple[Float[Tensor, "c H H"], Float[Tensor, "k c H H"]]:
-    """PCA of a sample of the files: kept, so that shards written after a resume have the same latents."""
+    """Return the PCA of a sample of the files; it is kept, so that a resumed build has the same latents."""
     if not run.has("components"):
         generator = chance(config.seed, 4)
         sample = [files[index] for index in fitting_sample(len(files), generator=generator).tolist()]
@@ -111,7 +112,7 @@ def _fitted(
 
 
 def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "n c H H"]:
-    """The images, in the form of the data's. Raises UserError for one that cannot be decoded, unless they may be."""
+    """Return the images in the form of ``frame``. Raises UserError for one that cannot be decoded, unless skipped."""
     images = []
     for file, pixels in zip(files, decode(files, frame), strict=True):
         if not isinstance(pixels, str):
@@ -126,14 +127,14 @@ def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "
 
 
 def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
-    """The image files below --images, by name; hidden ones are none. Those without a header are found here."""
+    """Return the image files below ``images``, sorted, without hidden ones; others without a header are faults."""
     root = config.images
     assert root is not None
     if not root.is_dir():
         raise UserError(f"images={root}: is not a folder; give one of image files")
-    found = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = sorted(path for path in root.rglob("*") if not path.is_dir() and not path.name.startswith("."))
     faults = Faults(config.source.skip_bad)
-    _, bad = survey(found, data.images.shape[-1])
+    bad = survey(found, data.images.shape[-1], fit=config.source.fit, range=config.source.range).bad
     for index, reason in sorted(bad.items()):
         faults.add(str(found[index]), reason)
     faults.stop()

@@ -1,17 +1,27 @@
-"""Stage predict: classify image files with a trained network, and say where it looked."""
+"""Stage predict: classify image files with a trained network."""
 
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
+from nogs.attention.choosers import Chooser
 from nogs.attention.classify import classify
 from nogs.attention.methods import chooser, method
+from nogs.attention.network import HardAttention
+from nogs.config.groups import Source
 from nogs.config.stages import Predict
-from nogs.data.decode import Frame, decode
-from nogs.errors import UserError
+from nogs.data.decode import Header, decode, read_headers
+from nogs.data.frame import Frame, shown
+from nogs.errors import RunError, UserError
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import read_run
@@ -21,47 +31,104 @@ from nogs.stopping.rules import Stop, never
 from nogs.weights import load_attention, load_stopping
 
 
-def predict(config: Predict) -> None:
-    """Print a line an image: its label and probability, or with ``json`` one object.
+class Model(NamedTuple):
+    """A trained network with everything that its answers depend on.
 
-    Glimpses are [row, column] of their top-left pixels in the resized image; ``macs`` are multiply-adds.
-    With ``stopping``, each image is looked at until its next glimpse is expected to bring less than ``threshold``.
+    ``macs``: multiply-adds of an image that stops after t = 1..T glimpses.
+    """
+
+    network: HardAttention
+    glimpses: int
+    classes: tuple[str, ...]
+    frame: Frame
+    choose: Chooser
+    stop: Stop
+    macs: Sequence[int]
+
+
+class Answer(NamedTuple):
+    """The answer for one image. ``glimpses``: [row, column] of top-left pixels in the image file."""
+
+    label: str
+    probs: dict[str, float]
+    glimpses: list[list[int]]
+    steps: int
+    macs: int
+
+
+def predict(config: Predict) -> None:
+    """Print one line an image: its label and probability, or with ``json`` one object.
+
+    A folder stands for the files in it. A file that cannot be read is reported on stderr and skipped. Raises RunError
+    at the end if there was one.
     """
     if not config.images:
         raise UserError("no image is given: name one or more files after the model's directory")
+    files = [file for path in config.images for file in _files_of(path)]
+    model = _load(config)
+    bad = 0
+    headers, images = read_headers(files, model.frame.range), decode(files, model.frame)
+    for file, header, pixels in zip(files, headers, images, strict=True):
+        if isinstance(header, str) or isinstance(pixels, str):
+            bad += 1
+            print(f"nogs: {file}: {header if isinstance(header, str) else pixels}", file=sys.stderr)
+            continue
+        answer = _answer(model, torch.from_numpy(np.array(pixels)), header)
+        if config.json:
+            print(json.dumps({"file": str(file), **answer._asdict()}, ensure_ascii=False))
+        else:
+            print(f"{file}: {answer.label} ({100 * answer.probs[answer.label]:.1f} %)")
+    if bad:
+        raise RunError(f"{bad} of {len(files)} images cannot be read; they are named above")
+
+
+def _files_of(path: Path) -> Iterator[Path]:
+    """Yield the path itself, or the files of a folder in order, without hidden ones."""
+    if path.is_dir():
+        yield from sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
+    else:
+        yield path
+
+
+def _load(config: Predict) -> Model:
     if (config.stopping is None) != (config.threshold is None):
         given, missing = ("`threshold`", "`stopping`") if config.stopping is None else ("`stopping`", "`threshold`")
         raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     network, T, classes, path = load_attention(run, device)
-    row = method(run.config["method"])
+    row, source = method(run.config["method"]), Source(**run.config["source"])
     channels = run.load_metadata("model")["channels"]
-    choose = chooser(row, network.grid, generator=chance(0, device=device), path=path)
     macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=row.policy != "none")
     stop: Stop = never
     if config.stopping is not None and config.threshold is not None:
         heads = load_stopping(read_run(config.stopping, "fit-stopping"), device, of=run)
         stop = stop_by_predicted_gain(heads, config.threshold)
         macs = macs_by_rule(macs, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)["eig"]
-    for file, pixels in zip(config.images, decode(config.images, Frame(channels, network.grid.image_px)), strict=True):
-        if isinstance(pixels, str):
-            raise UserError(f"{file} {pixels}")
-        with torch.inference_mode():
-            image = torch.from_numpy(np.array(pixels))[None].to(device)
-            answer = classify(network, image, glimpses=T, choose=choose, stop=stop)
-        probabilities = answer.class_logits[0].softmax(-1).tolist()
-        best = max(range(len(classes)), key=probabilities.__getitem__)
-        steps = int(answer.steps[0])
-        glimpses = network.grid.top_left_px(answer.cells[0, :steps]).tolist()
-        if config.json:
-            found = {
-                "label": classes[best],
-                "probs": dict(zip(classes, probabilities, strict=True)),
-                "glimpses": glimpses,
-                "steps": steps,
-                "macs": macs[steps - 1],
-            }
-            print(json.dumps({"file": str(file), **found}))
-        else:
-            print(f"{file}: {classes[best]} ({100 * probabilities[best]:.1f} %)")
+    return Model(
+        network,
+        T,
+        tuple(classes),
+        Frame(channels, network.grid.image_px, source.fit, source.range),
+        chooser(row, network.grid, generator=chance(0, device=device), path=path),
+        stop,
+        macs,
+    )
+
+
+def _answer(model: Model, pixels: UInt8[Tensor, "c H H"], header: Header) -> Answer:
+    """Classify one image; ``header`` has the size of the file that ``pixels`` were decoded from."""
+    network = model.network
+    with torch.inference_mode():
+        image = pixels[None].to(network.baseline.weight.device)
+        answers = classify(network, image, glimpses=model.glimpses, choose=model.choose, stop=model.stop)
+    probabilities = answers.class_logits[0].softmax(-1).tolist()
+    probs = dict(zip(model.classes, probabilities, strict=True))
+    steps = int(answers.steps[0])
+    box, side = shown(header.width, header.height, model.frame.fit), network.grid.image_px
+    scale = (box.bottom - box.top) / side, (box.right - box.left) / side
+    glimpses = [
+        [round(box.top + row * scale[0]), round(box.left + column * scale[1])]
+        for row, column in network.grid.top_left_px(answers.cells[0, :steps]).tolist()
+    ]
+    return Answer(max(probs, key=probs.__getitem__), probs, glimpses, steps, model.macs[steps - 1])

@@ -1,9 +1,14 @@
-"""CelebA in its official layout: photographs of faces, 40 attributes each.
+"""Read CelebA in its official layout: photographs of faces with 40 attributes (Liu et al. 2015).
 
-``img_align_celeba/*.jpg``, ``list_attr_celeba.txt`` (a count, the attributes' names, then a row an image of
--1 or 1), ``list_eval_partition.txt`` (0 train, 1 val, 2 test) and, optionally, ``identity_CelebA.txt`` (a
-number a person) and ``celebahq_index.txt`` (the CelebA-HQ index of each image that has one). Liu et al. (2015),
-"Deep learning face attributes in the wild". An image without a row is left out.
+===========================  ===================================================================
+``img_align_celeba/*.jpg``   images; those without a row in the attribute file are left out
+``list_attr_celeba.txt``     a count, the names of the attributes, then per image a row of -1 or 1
+``list_eval_partition.txt``  per image 0 (train), 1 (val) or 2 (test)
+``identity_CelebA.txt``      optional: per image the number of the person, which becomes its group
+``celebahq_index.txt``       optional: the CelebA-HQ index of each image that has one
+===========================  ===================================================================
+
+Liu, Luo, Wang and Tang (2015), "Deep learning face attributes in the wild".
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from nogs.config.groups import Source
+from nogs.data.files import check_present, is_number, read_lines
 from nogs.data.listing import Annotations, Faults, Listing, by_path
 from nogs.errors import UserError
 
@@ -27,11 +34,9 @@ CELEBAHQ = "celebahq_index.txt"
 _SIGNS = {"1", "-1"}
 
 
-def celeba(root: Path, faults: Faults) -> Listing:
-    """The images that the attribute file names, under labels [N, 40]; people are groups where known."""
-    for name in (IMAGES, ATTRIBUTES, PARTITION):
-        if not (root / name).exists():
-            raise UserError(f"data=celeba:{root}: {name} is missing; unpack it there as CelebA publishes it")
+def celeba(root: Path, source: Source, faults: Faults) -> Listing:
+    """Return the images of the attribute file, with labels [N, 40]."""
+    check_present("celeba", root, (IMAGES, ATTRIBUTES, PARTITION))
     present = {entry.name for entry in os.scandir(root / IMAGES)}
     partition = numbers(root / PARTITION)
     identity = numbers(root / IDENTITY) if (root / IDENTITY).exists() else None
@@ -57,7 +62,7 @@ def celeba(root: Path, faults: Faults) -> Listing:
 
 
 class Attributes(NamedTuple):
-    """N images by name, and which of the K attributes they have."""
+    """Names of N images, their labels 0/1 for K attributes, and the names of the attributes."""
 
     names: tuple[str, ...]
     labels: Int[np.ndarray, "N K"]
@@ -65,12 +70,13 @@ class Attributes(NamedTuple):
 
 
 def attributes(file: Path, faults: Faults, *, fault: Callable[[str], str | None]) -> Attributes:
-    """Read a file of attributes: a count, a line of their names, then a row an image of -1 or 1.
+    """Read an attribute file: a count, a line of attribute names, then a row of -1 or 1 per image.
 
-    Rows that do not parse, and images that there is a ``fault`` with, become faults.
+    ``fault`` returns why an image cannot be used, None if it can. Such images become faults, and so do rows that do
+    not parse.
     """
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    if len(lines) < 3 or not lines[0].strip().isdigit():
+    lines = read_lines(file)
+    if len(lines) < 3 or not is_number(lines[0].strip()):
         raise UserError(f"{file}: not CelebA's format: a count, then a line of attribute names, then the rows")
     classes = tuple(lines[1].split())
     names: list[str] = []
@@ -88,7 +94,7 @@ def attributes(file: Path, faults: Faults, *, fault: Callable[[str], str | None]
 
 
 def _misread(values: list[str], classes: tuple[str, ...]) -> str | None:
-    """Why a row's values are no attributes, if they are none."""
+    """Return why the values of a row are not attributes, None if they are."""
     if len(values) != len(classes):
         return f"has {len(values)} values for {len(classes)} attributes"
     for name, value in zip(classes, values, strict=True):
@@ -98,18 +104,18 @@ def _misread(values: list[str], classes: tuple[str, ...]) -> str | None:
 
 
 def names_by_index(root: Path) -> dict[int, str]:
-    """CelebA-HQ index → file name, of the images in ``root`` that are also in CelebA-HQ."""
+    """Return CelebA-HQ index → file name, for the images in ``root`` that are also in CelebA-HQ."""
     file = root / CELEBAHQ
     return {index: name for name, index in numbers(file).items()} if file.exists() else {}
 
 
 def numbers(file: Path) -> dict[str, int]:
-    """File name → number, of a file of such pairs."""
-    found: dict[str, int] = {}
-    for line, text in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+    """Return file name → number, from a file of such pairs."""
+    pairs: dict[str, int] = {}
+    for line, text in enumerate(read_lines(file), start=1):
         fields = text.split()
-        if len(fields) == 2 and fields[1].isdigit():
-            found[fields[0]] = int(fields[1])
+        if len(fields) == 2 and is_number(fields[1]):
+            pairs[fields[0]] = int(fields[1])
         elif fields:
             raise UserError(f"{file} line {line}: {text!r} is not a file name and a number")
-    return found
+    return pairs

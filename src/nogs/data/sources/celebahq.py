@@ -1,15 +1,15 @@
-"""CelebA-HQ by index, with the splits of the paper: 30,000 photographs of faces, 40 attributes each.
+"""Read CelebA-HQ by index, with the splits of the paper: 30,000 photographs of faces with 40 attributes.
 
-``CelebAMask-HQ-attribute-anno.txt`` (a count, the attributes' names, then a row an image of -1 or 1, as
-``0.jpg``), and the images in ``CelebA-HQ-img`` or in a folder whose name begins with ``data``, each called by
-its index: ``0.jpg``, ``00000.jpg`` or ``imgHQ00000.png``. Karras et al. (2018), "Progressive growing of GANs";
-Lee et al. (2020), "MaskGAN", for the annotations. An image's name is its index.
+``CelebAMask-HQ-attribute-anno.txt`` holds a count, the names of the attributes, then per image a row of -1 or 1. The
+images are in ``CelebA-HQ-img``, or in a folder whose name begins with ``data``. The file name of an image ends in its
+index (``0.jpg``, ``00000.jpg``, ``imgHQ00000.png``), and its name in the set is that index. Karras et al. (2018),
+"Progressive growing of GANs"; for the annotations Lee et al. (2020), "MaskGAN".
 
 The splits are those of *Near-Optimal Glimpse Sequences*, as in its published code: train is the first 27,000
-images, val the next 500, test the last 2,500. There are sequences for the first 600.
+images, val the next 500, test the last 2,500. The published sequences are of the first 600 images.
 
-Where ``CelebA-HQ-to-CelebA-mapping.txt`` and ``identity_CelebA.txt`` are there too, people are groups. Splits
-by index know nothing of people, and some people are in two: a group is a person's images within one split.
+With ``CelebA-HQ-to-CelebA-mapping.txt`` and ``identity_CelebA.txt`` beside them, images of one person are a group.
+The splits by index put some people in two splits, so a group is the images of a person within one split.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from nogs.config.groups import Source
+from nogs.data.files import check_present, is_number, read_lines
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults, Listing, by_path
 from nogs.data.sources.celeba import IDENTITY, attributes, numbers
@@ -32,10 +34,9 @@ MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 SPLIT_BEGINS = (0, 27_000, 27_500)
 
 
-def celebahq(root: Path, faults: Faults) -> Listing:
-    """The images that the attribute file names, under labels [N, 40]."""
-    if not (root / ATTRIBUTES).exists():
-        raise UserError(f"data=celebahq:{root}: {ATTRIBUTES} is missing; unpack it there as it is published")
+def celebahq(root: Path, source: Source, faults: Faults) -> Listing:
+    """Return the images of the attribute file, with labels [N, 40]."""
+    check_present("celebahq", root, (ATTRIBUTES,))
     place = _images(root)
     files = {index: place / entry.name for entry in os.scandir(place) if (index := _index(entry.name)) is not None}
     person = _people(root)
@@ -47,7 +48,7 @@ def celebahq(root: Path, faults: Faults) -> Listing:
         if index not in files:
             return f"there is no image {index} in {place}"
         if person is not None and index not in person:
-            return f"{MAPPING} and {IDENTITY} name nobody for image {index}"
+            return f"{MAPPING} and {IDENTITY} have no person for image {index}"
         return None
 
     names, labels, classes = attributes(root / ATTRIBUTES, faults, fault=fault)
@@ -65,7 +66,7 @@ def celebahq(root: Path, faults: Faults) -> Listing:
 
 
 def _images(root: Path) -> Path:
-    """The one folder of images."""
+    """Return the folder of images. Raises UserError unless there is exactly one."""
     places = [place for place in (root / IMAGES, *sorted(root.glob("data*"))) if place.is_dir()]
     if not places:
         raise UserError(f"data=celebahq:{root}: has no folder {IMAGES}, nor one called data...; put the images there")
@@ -75,19 +76,19 @@ def _images(root: Path) -> Path:
 
 
 def _index(name: str) -> int | None:
-    found = re.search(r"(\d+)$", Path(name).stem)
-    return int(found[1]) if found else None
+    digits = re.search(r"[0-9]{1,18}$", Path(name).stem)
+    return int(digits[0]) if digits else None
 
 
 def _people(root: Path) -> dict[int, int] | None:
-    """Index → person, by way of CelebA's file names; None where that is not known."""
+    """Return index → person, through the file names of CelebA; None if one of the two files is missing."""
     if not (root / MAPPING).exists() or not (root / IDENTITY).exists():
         return None
     identity = numbers(root / IDENTITY)
     people: dict[int, int] = {}
-    for line, text in enumerate((root / MAPPING).read_text(encoding="utf-8").splitlines(), start=1):
+    for line, text in enumerate(read_lines(root / MAPPING), start=1):
         fields = text.split()
-        if len(fields) == 3 and fields[0].isdigit():
+        if len(fields) == 3 and is_number(fields[0]):
             if fields[2] in identity:
                 people[int(fields[0])] = identity[fields[2]]
         elif fields and line > 1:  # the first line is a header

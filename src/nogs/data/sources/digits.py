@@ -1,11 +1,13 @@
-"""Digits among clutter, built in: scikit-learn's handwritten digits, placed among fragments of others.
+"""Draw scikit-learn's handwritten digits anywhere on a canvas, among fragments of other digits.
 
-The 1,797 digits (8×8, by 13 people; Alpaydin and Kaynak, 1998) are split first, about 1,200 / 300 / 297 and
-alike in classes; then canvases are drawn, whose digit and fragments come from one split only, as in the
-cluttered translated MNIST of Mnih et al. (2014). Train and test digits never mix.
+The 1,797 digits (8×8 pixels, by 13 people; Alpaydin and Kaynak, 1998) are split first, about 1,200 / 300 / 297, with
+equal shares of each class. The digit and the fragments of a canvas come from one split, so train and test digits never
+mix. The task is the cluttered translated MNIST of Mnih et al. (2014), with other digits.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,21 +15,30 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from nogs.data.imageset import SPLITS, ImageSet
+from nogs.config.groups import Source
+from nogs.data.imageset import SPLITS
+from nogs.data.listing import Annotations, Arrays, Faults
 from nogs.data.memory import check_memory
 from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
 CANVAS_PX = 52
-ENLARGE = 6  # an 8×8 digit is drawn 48 px wide: a small glimpse sees less than one of its own pixels
+ENLARGE = 6
+"""An 8×8 digit is drawn 48 pixels wide, so that a small glimpse shows less than one of its original pixels."""
 FRAGMENTS = 4
 FRAGMENT_PX = 6
-CANVASES = (12_000, 1_500, 1_500)  # train (ten a digit), val, test
+CANVASES = (12_000, 1_500, 1_500)
+"""Number of train canvases (ten per digit), val and test canvases."""
 _SCAN_PX = 8
 _SCAN_MAX = 16.0
 
 
-def digits(
+def digits(path: Path, source: Source, faults: Faults) -> Arrays:
+    """Return the canvases of ``source.split_seed``, with the side length ``source.image_size``."""
+    return draw(source.image_size or CANVAS_PX, source.split_seed)
+
+
+def draw(
     canvas_px: int = CANVAS_PX,
     seed: int = 0,
     *,
@@ -35,12 +46,16 @@ def digits(
     fragments: int = FRAGMENTS,
     fragment_px: int = FRAGMENT_PX,
     canvases: tuple[int, int, int] = CANVASES,
-) -> ImageSet:
-    """Canvases [N, 1, canvas_px, canvas_px] of one digit each; its group is the digit's index, 0..1796."""
+) -> Arrays:
+    """Return canvases [N, 1, canvas_px, canvas_px] with one digit each, whose index (0..1796) is the group.
+
+    ``enlarge``: the factor by which digits are enlarged. ``fragments``: squares of ``fragment_px`` pixels, cut from
+    other digits, on each canvas. ``canvases``: how many train, val and test canvases are drawn.
+    """
     if canvas_px < _SCAN_PX * enlarge:
         raise UserError(f"image_size={canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
     check_memory(sum(canvases), channels=1, image_px=canvas_px)
-    from sklearn.datasets import load_digits  # seconds to import, for this source alone
+    from sklearn.datasets import load_digits  # takes seconds to import, and no other source needs it
 
     scans, labels = load_digits(return_X_y=True)
     labels = labels.astype(np.int64)
@@ -54,19 +69,19 @@ def digits(
         canvas = np.zeros((count, canvas_px, canvas_px), dtype=np.uint8)
         _stamp(canvas, drawn[pool[picks]], rng)
         for _ in range(fragments):
-            others = (picks + rng.integers(1, len(pool), count)) % len(pool)  # never the digit itself
+            others = (picks + rng.integers(1, len(pool), count)) % len(pool)  # 1 or more, so never the digit itself
             _stamp(canvas, _crops(drawn[pool[others]], fragment_px, rng), rng)
         images.append(canvas)
         sources.append(pool[picks])
-    source = torch.from_numpy(np.concatenate(sources))
-    return ImageSet(
-        images=torch.from_numpy(np.concatenate(images))[:, None],
-        labels=torch.from_numpy(labels)[source],
-        classes=tuple("0123456789"),
-        split=torch.repeat_interleave(torch.arange(len(SPLITS)), torch.tensor(canvases)),
-        groups=source,
+    source = np.concatenate(sources)
+    about = Annotations(
         names=tuple(f"{name}-{i:05d}" for name, count in zip(SPLITS, canvases, strict=True) for i in range(count)),
+        labels=labels[source],
+        classes=tuple("0123456789"),
+        split=np.repeat(np.arange(len(SPLITS)), canvases),
+        groups=source,
     )
+    return Arrays(np.concatenate(images)[:, None], about)
 
 
 def _enlarged(scans: Float[np.ndarray, "D 64"], enlarge: int) -> UInt8[np.ndarray, "D h h"]:
@@ -84,7 +99,7 @@ def _split(labels: Int[np.ndarray, " D"], seed: int) -> Int[np.ndarray, " D"]:
 
 
 def _corners(limit: int, count: int, rng: np.random.Generator) -> Int[np.ndarray, "2 n 1 1"]:
-    """Uniform top-left pixels (row, column), each in [0, limit]."""
+    """Return ``count`` uniform top-left pixels, rows and then columns, each in [0, limit]."""
     return rng.integers(0, limit + 1, size=(2, count, 1, 1))
 
 
@@ -95,7 +110,7 @@ def _crops(pictures: UInt8[np.ndarray, "n h h"], side: int, rng: np.random.Gener
 
 
 def _stamp(canvas: UInt8[np.ndarray, "n H H"], pictures: UInt8[np.ndarray, "n h h"], rng: np.random.Generator) -> None:
-    """Put each picture on its canvas at a uniform place; the brighter of the two pixels stays."""
+    """Put each picture on its canvas at a uniform place, in place. The brighter of two pixels is kept."""
     side = pictures.shape[1]
     top, left = _corners(canvas.shape[1] - side, len(canvas), rng)
     step = np.arange(side)

@@ -1,7 +1,7 @@
-"""Images in folders: one sub-folder a class; optionally ``train/``, ``val/`` and ``test/`` above them.
+"""Read images in folders: one sub-folder per class, optionally within ``train/``, ``val/`` and ``test/``.
 
-Every file of a class folder is an image, except hidden ones. Classes are sorted by name, by value where all
-are integers.
+Every file of a class folder is an image, except hidden ones. Classes are sorted by name, or by value if all are
+integers.
 """
 
 from __future__ import annotations
@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
+from nogs.config.groups import Source
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults, Listing, by_path, in_order
 from nogs.errors import UserError
 
-_LITTER = {"thumbs.db", "desktop.ini"}  # what Windows leaves in folders of images
+_LITTER = {"thumbs.db", "desktop.ini"}
+"""Files that Windows writes into folders of images."""
 
 
-def folder(root: Path, faults: Faults) -> Listing:
-    """All images under ``root``; a file's name is its path below ``root``.
+def folder(root: Path, source: Source, faults: Faults) -> Listing:
+    """Return all images under ``root``. The name of an image is its path below ``root``.
 
-    Splits are read where there is a ``train`` folder. Which files are no images is found by decoding.
+    The sub-folders are splits if one of them is called ``train``. Files that are no images are found when decoding.
     """
     above = _folders(root)
     splits = [name for name in above if name in SPLITS] if "train" in above else []
@@ -28,12 +30,12 @@ def folder(root: Path, faults: Faults) -> Listing:
         other = next(name for name in above if name not in SPLITS)
         raise UserError(f"{root / other}: beside train/ there may be only val/ and test/; rename or move it")
     tops = [(SPLITS.index(name), root / name) for name in SPLITS if name in splits] or [(-1, root)]
-    found = [(which, name, top / name) for which, top in tops for name in _classes(top)]
-    classes = in_order(name for _, name, _ in found)
+    places = [(which, name, top / name) for which, top in tops for name in _classes(top)]
+    classes = in_order(name for _, name, _ in places)
     files: list[Path] = []
     labels: list[int] = []
     split: list[int] = []
-    for which, name, place in found:
+    for which, name, place in places:
         images = _images(place)
         files += images
         labels += [classes.index(name)] * len(images)
@@ -59,7 +61,7 @@ def _classes(root: Path) -> list[str]:
 
 
 def _images(place: Path) -> list[Path]:
-    """The files of a class folder, sorted by name."""
+    """Return the files of a class folder, sorted by name."""
     files = []
     for entry in sorted(place.iterdir()):
         if entry.name.startswith(".") or entry.name.lower() in _LITTER:
