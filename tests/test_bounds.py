@@ -134,7 +134,7 @@ NUMBERS = [
     for stage in STAGES
     for group in (stage.config, *filter(dataclasses.is_dataclass, get_type_hints(stage.config).values()))
     for name, hint in get_type_hints(group, include_extras=True).items()
-    if numeric(hint)
+    if numeric(hint) and name != "range"  # a pair: tests/test_data_damage.py
     for flag in [f"--{name.replace('_', '-')}"]
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -202,6 +203,18 @@ def test_images_that_are_none(tmp_path: Path) -> None:
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"{picture}: ")
     assert ended.out.split(": ")[-1].split(" ")[0] in CLASSES
+    # Of several, those that can be read are answered. Glimpses are in pixels of the file, whose centre is cropped.
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "broken.png").write_bytes(b"no image")
+    save(np.zeros((40, 32, 3), dtype=np.uint8), folder / "tall.png")
+    ended = driver().run("predict", trained, folder, "--json")
+    assert ended.code == 1
+    assert "broken.png: " in ended.err.splitlines()[0]
+    assert "1 of 2 images cannot be read" in ended.err.splitlines()[-1]
+    (answer,) = map(json.loads, ended.out.splitlines())
+    assert answer["file"].endswith("tall.png")
+    assert all(4 <= row <= 36 - 12 and 0 <= column <= 32 - 12 for row, column in answer["glimpses"])
 
 
 def test_control_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:

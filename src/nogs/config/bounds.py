@@ -54,6 +54,8 @@ Processes = Annotated[int, Bound(0, 1024)]
 Share = Annotated[float, Bound(0, 1)]
 Rate = Annotated[float, RATE]
 Width = Annotated[float, WIDTH]
+VALUE = Bound(-(10.0**38), 10.0**38)
+"""What a pixel of 32 bits may hold."""
 Nats = Annotated[float, Bound(-(10**6), 10**6)]
 
 

@@ -5,7 +5,6 @@ Imports no torch, so that ``nogs --help`` answers at once. Numbers are bounded b
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,6 +15,7 @@ from nogs.config.bounds import (
     PIXELS,
     RATE,
     SEED,
+    VALUE,
     WIDTH,
     Batch,
     Checked,
@@ -57,6 +57,7 @@ Range = Annotated[
         is_instance=lambda value: isinstance(value, tuple) and len(value) == 2,
         str_from_instance=lambda value: [",".join(map(str, value))],
     ),
+    VALUE,
 ]
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
@@ -92,7 +93,7 @@ class Source(Checked):
         super().__post_init__()
         if self.range is None:
             return
-        if len(self.range) != 2 or not -math.inf < self.range[0] < self.range[1] < math.inf:
+        if len(self.range) != 2 or not self.range[0] < self.range[1]:
             raise UserError(f"range={','.join(map(str, self.range))}: give two numbers LOW,HIGH, the smaller first")
         object.__setattr__(self, "range", tuple(map(float, self.range)))
 

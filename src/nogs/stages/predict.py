@@ -59,8 +59,8 @@ class Answer(NamedTuple):
 def predict(config: Predict) -> None:
     """Print one line an image: its label and probability, or with ``json`` one object.
 
-    A folder stands for the files in it. A file that cannot be read is reported on stderr and skipped. Raises RunError
-    at the end if there was one.
+    A folder stands for the files in it. Of several files, one that cannot be read is reported on stderr and skipped,
+    and RunError is raised at the end. Raises UserError for a single file that cannot be read.
     """
     if not config.images:
         raise UserError("no image is given: name one or more files after the model's directory")
@@ -70,8 +70,11 @@ def predict(config: Predict) -> None:
     headers, images = read_headers(files, model.frame.range), decode(files, model.frame)
     for file, header, pixels in zip(files, headers, images, strict=True):
         if isinstance(header, str) or isinstance(pixels, str):
+            problem = f"{file}: {header if isinstance(header, str) else pixels}"
+            if len(files) == 1:
+                raise UserError(problem)
             bad += 1
-            print(f"nogs: {file}: {header if isinstance(header, str) else pixels}", file=sys.stderr)
+            print(f"nogs: {problem}", file=sys.stderr)
             continue
         answer = _answer(model, torch.from_numpy(np.array(pixels)), header)
         if config.json:
