@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The poster's comparison: every method of the paper, two controls, adaptive stopping and small CNNs, label by label.
+# The poster's comparison: every method of the paper, three controls, adaptive stopping and small CNNs, label by label.
 #
 #   bash experiments/poster.sh CELEBA OUT [TASK...]      (CELEBA: a folder in the official layout)
 #
@@ -18,7 +18,7 @@ export OMP_NUM_THREADS=1
 
 one() { # task, pixels, the rest as flags
   uv run nogs run --data "celeba:$celeba" --task "$1" --image-size "$2" --jobs 1 --out "$out/$1-$2" --resume \
-    --iterations 10000 --patience 4000 --methods ram,ws-ram,ps-ram,ps-nogs,random,centre --cnns "${@:3}"
+    --iterations 10000 --patience 4000 --methods ram,ws-ram,ps-ram,ps-nogs,path,random,centre --cnns "${@:3}"
 }
 
 two_at_a_time() { # pixels, tasks
