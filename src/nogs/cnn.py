@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from nogs.errors import UserError
 from nogs.glimpses.embedding import to_unit
-from nogs.posterior.masked_cnn import small_resnet
+from nogs.posterior.backbones import small_resnet
 
 UPPER_BOUND = "small-resnet"
 ARCHITECTURES = ("shufflenet-v2", "mobilenet-v2")

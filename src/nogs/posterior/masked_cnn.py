@@ -14,6 +14,7 @@ from torch.distributions import Bernoulli, Categorical
 from nogs.glimpses.fovea import Glimpses, look
 from nogs.glimpses.grid import Grid
 from nogs.glimpses.masked import masked_image
+from nogs.posterior.backbones import build_backbone
 from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distribution
 from nogs.runs.device import design_precision
 
@@ -42,7 +43,7 @@ class AVPCNN(nn.Module):
         self.multilabel = multilabel
         self.focus: Tensor
         self.register_buffer("focus", torch.full((len(grid),), 1 / len(grid)))
-        network = _backbone(backbone, channels + 1, classes, pretrained=pretrained)
+        network = build_backbone(backbone, channels + 1, classes, image_px=grid.image_px, pretrained=pretrained)
         self.backbone = network.to(memory_format=torch.channels_last)  # a quarter to a half faster, also on a CPU
 
     @property
@@ -98,25 +99,3 @@ class AVPCNN(nn.Module):
 
 def _first(glimpses: Glimpses, t: int) -> Glimpses:
     return Glimpses(glimpses.patches[:, :t], glimpses.cells[:, :t])
-
-
-def _backbone(name: str, channels: int, classes: int, *, pretrained: bool) -> nn.Module:
-    import timm  # takes seconds to import, and the lookahead posterior does not use it
-
-    if name == "small-resnet":
-        return small_resnet(channels, classes)
-    return timm.create_model(name, pretrained=pretrained, in_chans=channels, num_classes=classes)
-
-
-def small_resnet(channels: int, classes: int) -> nn.Module:
-    """A residual network of 0.7 M parameters for images of 32 to 128 pixels: timm's ResNet, a block a stage."""
-    import timm
-
-    return timm.models.resnet.ResNet(
-        timm.models.resnet.BasicBlock,  # type: ignore[arg-type] # timm's annotation is of an instance
-        layers=(1, 1, 1, 1),
-        channels=(32, 64, 96, 128),
-        in_chans=channels,
-        num_classes=classes,
-        stem_width=32,
-    )
