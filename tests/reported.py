@@ -84,9 +84,9 @@ def results_of(methods: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, An
             of_method["iterations_to_target"] = of_method["seconds_to_target"] = [None] * len(seeds)
     return {
         "schema": 1,
-        "data": "npz:shapes.npz",
+        "data": "npz:[/bold]/:smile:<i>$x$.npz",
         "task": None,
-        "classes": ["circle", "a $quare", "<b>triangle</b>"],
+        "classes": ["[/bold] circle", r"a $\frac$quare $x$", "<b>triangle</b>"],
         "target_nll_nats": target,
         "posterior": {
             "seconds": 131.0,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +19,9 @@ import pytest
 
 import nogs.cli
 import nogs.runs.directory
-from tiny import CLASSES, driver, wait_for
-from typed import QUICK, good, refused, save, typed
+import nogs.stages.predict
+from tiny import CLASSES, Ended, driver, wait_for
+from typed import NOGS, QUICK, good, refused, save, typed
 
 COMMANDS = (
     *("demo", "run", "fit-posterior", "build-bank", "search", "record", "train", "fit-stopping", "baselines"),
@@ -217,13 +221,12 @@ def test_images_that_are_none(tmp_path: Path) -> None:
     assert all(4 <= row <= 36 - 12 and 0 <= column <= 32 - 12 for row, column in answer["glimpses"])
 
 
-def test_control_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("presses", [1, 3])
+def test_control_c_stops_and_says_how_to_go_on(presses: int, tmp_path: Path) -> None:
     command = ("train", *good(tmp_path), *QUICK, "--iterations", 10_000, "--out", tmp_path / "out")
     pid = driver().start(*command)
     wait_for((tmp_path / "out" / "log.jsonl").exists, "a first validation")
-    os.kill(pid, signal.SIGINT)
-    ended = driver().wait(pid)
-    assert ended.code == 1
+    ended = interrupted(pid, presses)
     assert ended.err.splitlines()[-1].startswith("nogs: stopped; the same command with --resume goes on")
     # Interrupted in open(), the interpreter reports the unclosed file itself: that one traceback is not ours.
     lines = ended.err.splitlines()
@@ -232,6 +235,73 @@ def test_control_c_stops_and_says_how_to_go_on(tmp_path: Path) -> None:
     ]
     assert not [line for line in ours if line.startswith("Traceback")]
     assert "KeyboardInterrupt" not in ended.err
+
+
+def test_control_c_while_the_command_ends_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed again at every moment of the ending: in a clean-up, and as the line is printed."""
+    written = []
+
+    class Terminal(io.StringIO):
+        def write(self, text: str) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            written.append(text)
+            return len(text)
+
+    def predict(config: nogs.Predict) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(nogs.stages.predict, "predict", predict)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        assert nogs.cli.main(["predict", "model"]) == 1
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert "".join(written) == "nogs: stopped\n"
+
+
+@pytest.mark.parametrize("command", ["--help", "run --help", "--version"])
+def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
+    """As `head` in `nogs predict ... | head`, once it has its lines."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([NOGS, *command.split()], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.5])
+def test_control_c_while_workers_start(seconds: float, tmp_path: Path) -> None:
+    """A terminal sends it to all processes of the command, and a worker that imports has no handler of its own."""
+    command = ("run", *good(tmp_path), *QUICK, "--posterior-iterations", 20, "--annotate", 15, "--jobs", 2)
+    pid = driver().start(*command, "--out", tmp_path / "out")
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    if not children.exists():
+        pytest.skip("the processes of a command are listed by Linux alone")
+    wait_for(lambda: len(children.read_text().split()) == 3, "two workers, and what tracks their resources")
+    time.sleep(seconds)
+    ended = interrupted(pid, 2)
+    # The driver's processes end without the clean-up of an interpreter, of which the resource tracker warns.
+    assert [line for line in ended.err.splitlines() if line.startswith("nogs: ")] == [
+        "nogs: stopped; the same command with --resume goes on from here"
+    ]
+    assert "Traceback" not in ended.err
+    assert "KeyboardInterrupt" not in ended.err
+
+
+def interrupted(pid: int, presses: int) -> Ended:
+    """Press Ctrl-C, as a terminal does: the signal goes to the process group."""
+    for _ in range(presses):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGINT)
+        time.sleep(0.1)
+    ended = driver().wait(pid)
+    assert ended.code == 1
+    return ended
 
 
 def test_a_bug_is_no_users_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ def test_times_are_those_recorded(run: Path) -> None:
 def test_names_from_users_are_shown_as_they_are(run: Path) -> None:
     page = (run / "report.html").read_text()
     assert "Test image 3: &lt;b&gt;triangle" in page
-    assert "Test image 2: a $quare" in page
+    assert r"Test image 2: a $\frac$quare $x$" in page
+    assert "Test image 1: [/bold] circle" in page
+    assert "npz:[/bold]/:smile:&lt;i&gt;$x$.npz" in page
 
 
 def test_captions_say_what_the_numbers_say(run: Path) -> None:

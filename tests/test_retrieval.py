@@ -391,3 +391,16 @@ def test_sliding_distances_are_sums_of_squares(step: int) -> None:
     for m, i, j in itertools.product(range(5), range(3), range(3)):
         part = squares[m, :, step * i : step * i + 4, step * j : step * j + 4].long()
         assert got[m, i, j].item() == pytest.approx(int((part - patch.long()).square().sum()), rel=1e-5, abs=2)
+
+
+@pytest.mark.parametrize("glimpse_px", [5, IMAGE_PX])
+def test_an_image_of_the_bank_completes_itself_however_large_the_glimpse(glimpse_px: int) -> None:
+    """With shifts that reach over the border, too: a glimpse as wide as the image leaves no room for one."""
+    images = noise(20, px=IMAGE_PX)
+    grid = Grid(image_px=IMAGE_PX, glimpse_px=glimpse_px, stride_px=1)
+    complete = Retrieval(bank_of(images), grid, RetrievalOptions(completions=8, proposals=20, rank=20, effective=0.125))
+    cells = torch.zeros(1, 1, dtype=torch.long)
+    seen = Glimpses(look(images[3:4], grid, cells).patches, cells)
+    found = complete(seen, groups=nobody(1), generator=chance())
+    assert torch.equal(found.images[found.weights.argmax()], images[3])
+    assert found.weights.max() > 0.9

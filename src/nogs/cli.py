@@ -56,8 +56,10 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code: 0 done, 1 failed, 2 invalid input."""
     words = list(sys.argv[1:] if args is None else args)
     name = _command_of(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has not all characters of a name
     try:
-        with _interrupted_once():
+        with _interrupted_once(), _flushed():
             if not name:
                 return _without_command(words)
             _run(name, words[len(name.split()) :])
@@ -208,6 +210,15 @@ def _interrupted_once() -> Iterator[None]:
     finally:
         if signal.getsignal(signal.SIGINT) is interrupt:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextlib.contextmanager
+def _flushed() -> Iterator[None]:
+    """Flush standard output at the end, where a reader that has gone is an error that can still be caught."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 def _check_working_directory() -> None:

@@ -11,8 +11,10 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -262,7 +264,8 @@ def _train_side_by_side(jobs: list[Job], *, at_once: int) -> None:
             while waiting or running:
                 for job in [job for job in waiting if job.record is None or job.record.model in finished]:
                     waiting.remove(job)
-                    running[pool.submit(_do_quietly, job)] = job.training
+                    with _interrupts_blocked():
+                        running[pool.submit(_do_quietly, job)] = job.training
                 done, _ = wait(running, timeout=POLL_SECONDS)
                 for training in running.values():
                     iteration, note = _heard_of(training.machine.out)
@@ -286,13 +289,25 @@ def _train_side_by_side(jobs: list[Job], *, at_once: int) -> None:
             raise
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block Ctrl-C. Workers started meanwhile inherit the block and leave it to this process, from their first moment.
+
+    A Ctrl-C of that time reaches this process afterwards.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 def _begin_worker(threads: int) -> None:
-    """Ctrl-C is the parent's to answer; and a worker ends with its parent, however that ended.
+    """Set the threads of a worker, and end it with its parent, however that ends.
 
     A worker left behind by a kill would go on writing where the resumed run writes.
     """
     torch.set_num_threads(threads)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -160,7 +160,7 @@ def print_results(path: Path) -> None:
         table.add_column(title_of(name), justify="right")
     for line in results_table(material):
         table.add_row(line.title, *(" ".join(filter(None, (cell.summary, cell.note))) for cell in line.cells))
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names are the user's
     print(f"report: {path / 'report.html'}")
 
 

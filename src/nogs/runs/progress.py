@@ -21,12 +21,12 @@ def after(before: int, name: str, report: Tick) -> Tick:
 def progress_bars() -> Iterator[Progress]:
     """Several bars at once: add tasks to it, and fill the field ``note`` with what is worth reading."""
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True),
     ) as bars:
         yield bars
