@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from nogs.config.groups import Geometry, Machine, Optimisation
-from nogs.config.stages import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Run, Search, Train
+from nogs.config.pipeline import Run
+from nogs.config.stages import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Search, Train
 from nogs.glimpses.grid import Grid
 from nogs.report.sections import Section
 from nogs.report.style import DARK, LIGHT, darkened, drawn_in

@@ -15,6 +15,7 @@ import torch
 import nogs
 import nogs.cli
 import nogs.config.groups
+import nogs.config.pipeline
 import nogs.config.stages
 from nogs.config.bounds import Bound, Checked, Count, Nats, Natural, Pixels, Rate, Seed, Share
 from nogs.config.table import STAGES
@@ -107,13 +108,19 @@ def test_the_bounds_themselves_are_within_them() -> None:
     soup.__post_init__()
 
 
+CONFIGURATIONS = (nogs.config.groups, nogs.config.stages, nogs.config.pipeline)
+
+
 def kinds_of(module: ModuleType) -> list[type]:
     return [kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__]
 
 
 def test_every_number_and_text_of_every_configuration_is_checked() -> None:
     """So that none is forgotten: an annotation alone is not enough, the class must be Checked too."""
-    kinds = [*kinds_of(nogs.config.stages), *kinds_of(nogs.config.groups), Grid]
+    kinds = [
+        *(kind for module in CONFIGURATIONS for kind in kinds_of(module)),
+        Grid,
+    ]
     assert {nogs.Search, nogs.Optimisation, nogs.Predict} <= set(kinds)
     loose = []
     for kind in kinds:

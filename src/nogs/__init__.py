@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from nogs.config import table as _table
 from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RetrievalOptions, Source
-from nogs.config.stages import DEMO
+from nogs.config.pipeline import DEMO
 from nogs.errors import RunError, UserError
 
 if TYPE_CHECKING:  # at run time these come from the table of stages, in __getattr__
+    from nogs.config.pipeline import Run
     from nogs.config.stages import (
         Baselines,
         BuildBank,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:  # at run time these come from the table of stages, in __getat
         Predict,
         Record,
         Report,
-        Run,
         Search,
         Train,
     )

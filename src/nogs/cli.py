@@ -25,7 +25,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 import nogs
-from nogs.config.stages import DEMO, Run
+from nogs.config.pipeline import DEMO, Run
 from nogs.config.table import STAGES
 from nogs.errors import RunError, UserError
 

@@ -23,6 +23,7 @@ import torch
 
 from nogs.attention.methods import METHODS, STOPPING, TEACHER, method
 from nogs.config.groups import Machine, Optimisation
+from nogs.config.pipeline import Run
 from nogs.config.stages import (
     Baselines,
     BuildBank,
@@ -31,7 +32,6 @@ from nogs.config.stages import (
     FitStopping,
     Record,
     Report,
-    Run,
     Search,
     Train,
 )

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
+from nogs.config.documented import with_fields
 from nogs.errors import UserError
 
 MOST_PIXELS = 2**14
@@ -61,6 +62,10 @@ Nats = Annotated[float, Bound(-(10**6), 10**6)]
 
 class Checked:
     """A dataclass that checks its numbers, names and paths as it is made, and expands ``~`` in its paths."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__doc__ = with_fields(cls)
 
     def __post_init__(self) -> None:
         """Raise UserError, naming the argument, for a number out of bounds or a text that cannot be a name or path."""

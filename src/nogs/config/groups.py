@@ -1,6 +1,6 @@
-"""Groups of options that several stages share, each a frozen dataclass, and the types of single ones.
+"""Groups of options that stages share, each a frozen dataclass, and the types of single options.
 
-Imports no torch, so that ``nogs --help`` answers at once. Numbers are bounded by their types (`nogs.config.bounds`).
+Numbers are bounded by their types (`nogs.config.bounds`). Imports no torch, so that ``nogs --help`` answers at once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nogs.config.bounds import (
@@ -33,6 +34,7 @@ from nogs.errors import UserError
 
 
 def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
+    """Parse one word of the command line, as in ``0,1,2``, to a tuple of ``of``."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=f"{of.__name__.upper()},...",
@@ -43,6 +45,7 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
 
 
 def _low_and_high(args: list[str]) -> tuple[float, float]:
+    """Parse ``LOW,HIGH``."""
     low, high = args[0].split(",")
     return float(low), float(high)
 
@@ -61,6 +64,8 @@ Range = Annotated[
 ]
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
+Model = Annotated[Path, Positional, arg(metavar="MODEL")]
+Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE")]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
 Seeds = Annotated[tuple[int, ...], _comma_separated(int), SEED]
 Paths = Annotated[tuple[Path, ...], _comma_separated(Path)]
@@ -71,18 +76,18 @@ Rates = Annotated[tuple[float, ...], _comma_separated(float), RATE]
 
 @dataclass(frozen=True)
 class Source(Checked):
-    """Which images, and which label of them."""
+    """The images, and the label that is learned."""
 
     data: str = "digits"
     """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: Pixels | None = None
-    """side length in pixels that images are resized and cropped to; by default the size of the data"""
+    """side length in pixels that images are resized to; by default the size of the data"""
     split_seed: Seed = 0
-    """seed of the train/val/test split, where the data has none"""
+    """seed of the train/val/test split, if the data has none"""
     skip_bad: bool = False
-    """list files that cannot be read and leave them out, instead of stopping"""
+    """leave out files and rows that cannot be used, and list them, in place of stopping"""
     fit: Fit = "crop"
     """how an image becomes a square. crop: its centre; pad: all, with black borders; squash: all, stretched"""
     range: Range | None = None
@@ -100,28 +105,28 @@ class Source(Checked):
 
 @dataclass(frozen=True)
 class Geometry(Checked):
-    """What a glimpse is, where it can be taken, and how many."""
+    """Glimpses: their size, their locations and their number."""
 
     glimpse_size: Pixels = 8
     """side length of a glimpse in pixels"""
     stride: Pixels = 4
-    """pixels between neighbouring locations"""
+    """step between neighbouring locations, in pixels"""
     glimpses: Count = 5
-    """glimpses an image (T)"""
+    """glimpses taken of each image (T)"""
     scales: Scales = 1
-    """concentric squares in a glimpse, each twice as wide (Mnih et al. 2014)"""
+    """concentric squares of a glimpse, each twice as wide as the last (Mnih et al. 2014)"""
 
 
 @dataclass(frozen=True)
 class Machine(Checked):
-    """Where to write, and on what to compute."""
+    """Where a run is written and computed."""
 
     out: Path
-    """run directory"""
+    """run directory to write"""
     resume: bool = False
-    """go on with the run in --out from where it was stopped"""
+    """continue the run in this directory from where it was stopped"""
     device: str = "auto"
-    """auto | cpu | cuda | mps"""
+    """where to compute: auto, cpu, cuda or mps"""
 
 
 @dataclass(frozen=True)
@@ -129,56 +134,60 @@ class PosteriorNetwork(Checked):
     """The attentional variational posterior g(θ | y_1:t, l_1:t)."""
 
     posterior: Literal["lookahead", "avp-cnn"] = "lookahead"
-    """lookahead: recurrent, a whole map in one batched pass; avp-cnn: a CNN on the masked image"""
+    """lookahead: a recurrent network, with one batched pass for a whole map; avp-cnn: a CNN on the masked image"""
     hidden: Units = 128
     """hidden units of the lookahead posterior"""
     backbone: str = "small-resnet"
     """CNN of the avp-cnn: small-resnet, or any timm model (the paper's is densenet121)"""
     pretrained: bool = False
-    """start the backbone from its published weights"""
+    """start from the published weights of the backbone"""
 
 
 @dataclass(frozen=True)
 class RetrievalOptions(Checked):
-    """How what was not seen is completed from the bank."""
+    """Completion of partly seen images from the bank."""
 
     completions: Count = 64
-    """completions an image (N)"""
+    """completions of each image (N)"""
     proposals: Count = 256
-    """images proposed by PCA for the exact stage"""
+    """images of the bank proposed by PCA and compared in all pixels"""
     rank: Count = 16
-    """directions by which a glimpse is compared before the exact stage"""
+    """principal directions in which glimpses are compared for proposals"""
     shift: Shift = 2
-    """completions may be shifted by so many pixels, up, down, left and right"""
+    """pixels by which a completion may be shifted up, down, left or right"""
     effective: Share = 0.25
-    """σ² is tempered until the effective sample size is this share of --completions"""
+    """effective sample size that σ² is tempered to, as a share of the completions"""
 
 
 @dataclass(frozen=True)
 class RaceOptions(Checked):
-    """How a race saves evaluations of the posterior (`nogs.design.race`)."""
+    """Races, which save evaluations of the posterior (`nogs.design.race`)."""
 
     coarse: Count = 4
-    """grid step, in locations, of the first look; it is halved around the best until neighbours are tried"""
+    """step of the first, coarse grid, in locations; it is halved around the best until neighbours are tried"""
     peaks: Count = 6
-    """around how many of the best, at each halving"""
+    """best locations that are refined at each halving"""
     pilot: Share = 0.125
-    """share of the completions that every one of these is tried on"""
+    """share of the completions that each of these is tried on"""
     confidence: Share = 0.95
     """probability that a race does not eliminate its best location, over all its comparisons"""
     tolerance: Share = 0.003
-    """nats by which an eliminated location may be better all the same"""
+    """nats by which an eliminated location may still be better"""
 
 
 @dataclass(frozen=True)
 class Optimisation(Checked):
-    """One training loop's numbers."""
+    """The training loop."""
 
     iterations: Count = 8000
+    """most iterations"""
     batch_size: Batch = 64
+    """images in each iteration"""
     learning_rate: Rate = 1e-3
+    """step size of Adam"""
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 3000
-    """stop after so many iterations without a better validation loss, greedy or sampled; 0: never"""
+    """iterations without a better validation loss, greedy or sampled, after which training stops; 0: never"""
     seed: Seed = 0
+    """seed of the weights, the batches and the glimpses that are drawn"""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nogs.config.pipeline import Run
 from nogs.config.stages import (
     Baselines,
     BuildBank,
@@ -18,7 +19,6 @@ from nogs.config.stages import (
     Predict,
     Record,
     Report,
-    Run,
     Search,
     Train,
 )

@@ -1,0 +1,70 @@
+"""The configuration of the whole pipeline, and that of `nogs demo`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nogs.config.bounds import Batch, Checked, Count, Natural, Processes, Rate, Share
+from nogs.config.groups import Geometry, Machine, Names, Seeds, Source, Strategy, Supervision
+
+
+@dataclass(frozen=True)
+class Run(Checked):
+    """Run the whole pipeline on a set of images: posterior, bank, search, training, report."""
+
+    machine: Machine
+    source: Source = field(default_factory=Source)
+    geometry: Geometry = field(default_factory=Geometry)
+    annotate: Count = 600
+    """training images that sequences are designed for"""
+    methods: Names = ("ram", "ps-nogs")
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, and the controls random, centre and path"""
+    sequences: Path | None = None
+    """run directory of sequences import, for ps-hgs"""
+    posterior: Path | None = None
+    """run directory of fit-posterior to use in place of a new one; one of several labels serves each task"""
+    bank: Path | None = None
+    """run directory of build-bank to use in place of a new one; it serves each task"""
+    seeds: Seeds = (0, 1, 2)
+    """seeds of the trainings, each with every method"""
+    iterations: Count = 8000
+    """most iterations of each training"""
+    batch_size: Batch = 64
+    """images in each iteration of a training"""
+    learning_rate: Rate = 1e-3
+    """step size of Adam in each training"""
+    validate_every: Count = 100
+    """iterations between validations"""
+    patience: Natural = 3000
+    """iterations without a better validation loss, greedy or sampled, after which a training stops; 0: never"""
+    posterior_iterations: Count = 3000
+    """most iterations of the posterior's fit"""
+    mirror: bool = True
+    """also complete with mirror images; not for digits or text"""
+    pooling: Share = 0.75
+    """weight of the mean gain map of all images in each choice. 0: each image has its own path, as in the paper;
+    1: all have one"""
+    strategy: Strategy = "race"
+    """race: coarse to fine, with early elimination of locations; exhaustive: each location on each completion"""
+    supervision: Supervision = "location"
+    """location: sequences train the location head alone; published: the classifier too"""
+    cnns: bool = False
+    """also train small whole-image CNNs of many costs"""
+    jobs: Processes = 0
+    """trainings at the same time; 0: one for each core, or one on an accelerator"""
+
+
+DEMO = Run(
+    machine=Machine(out=Path("nogs-demo")),
+    source=Source(data="digits"),
+    geometry=Geometry(glimpse_size=4, stride=2, glimpses=12),
+    annotate=120,
+    seeds=(0, 1),
+    iterations=2000,
+    learning_rate=2e-3,
+    posterior_iterations=2500,
+    mirror=False,
+    pooling=1.0,
+)
+"""The defaults of `nogs demo`."""
