@@ -308,6 +308,7 @@ def _design_figures(
 ) -> dict[str, Any]:
     """The parts of results.json on the posterior and on the sequences."""
     assert sequences.effective is not None  # a search leaves its maps
+    useful = searched.load_json("usefulness.json")
     return {
         "posterior": {"seconds": fitted.rows()[-1]["wall_seconds"], **places["random"]},
         "sequences": {
@@ -318,5 +319,7 @@ def _design_figures(
             **{f"shuffled_{key}": figures for key, figures in places["shuffled"].items()},
             **{f"random_{key}": figures for key, figures in places["designed_random"].items()},
             "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
+            "chance_nll_nats": useful["chance_nll_nats"],
+            "worth": useful["worth"],
         },
     }

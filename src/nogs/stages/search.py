@@ -8,6 +8,7 @@ killed goes on at its first missing chunk.
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
 from nogs.design.greedy import DesignedSequences, design_sequences, regret
 from nogs.design.race import Race
 from nogs.errors import UserError
+from nogs.evaluation.examples import posterior_log_probs
+from nogs.evaluation.usefulness import Usefulness, usefulness
 from nogs.glimpses.fovea import Glimpses, look, nothing_seen
 from nogs.posterior.protocol import Posterior, TrainablePosterior
 from nogs.runs.device import chance, choose_device
@@ -38,9 +41,10 @@ CHUNK = 50
 
 
 def search(config: Search, tick: Tick | None = None) -> RunDirectory:
-    """Write sequences.safetensors: cells, maps in nats and effective sample sizes, one row an image.
+    """Write sequences.safetensors (cells, maps in nats, effective sample sizes, one row an image) and usefulness.json.
 
-    With ``regret`` n, also regret.json: by how much the search missed exhaustive search on n images, in nats of the
+    usefulness.json has the posterior's losses along the sequences; a warning is printed if it is of no use. With
+    ``regret`` n, also regret.json: by how much the search missed exhaustive search on n images, in nats of the
     pooled score, a list for each glimpse from the second.
     """
     fitted, indexed = read_run(config.posterior, "fit-posterior"), read_run(config.bank, "build-bank")
@@ -50,7 +54,7 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     device = choose_device(config.machine.device)
     source = Source(**fitted.config["source"])
     data = load(source)
-    posterior = _of_task(load_posterior(fitted, device), data, config.task)
+    posterior, labels = _of_task(load_posterior(fitted, device), data, config.task)
     run = open_run(config.machine.out, "search", config, resume=config.machine.resume)
     T = fitted.config["geometry"]["glimpses"]
     annotated = data.annotated(fitted.config["annotate"], source.split_seed)
@@ -64,6 +68,8 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
         )
         if config.regret and T > 1:
             run.save_json("regret.json", {"regret_nats_by_glimpse": chunks.regrets(designed)})
+        useful = _usefulness(posterior, data, annotated, designed.cells, labels)
+    run.save_json("usefulness.json", useful._asdict())
     save_sequences(
         run,
         "sequences",
@@ -80,6 +86,8 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
             str(config.bank): indexed.hash_of("bank.safetensors"),
         },
     )
+    if warning := useful.warning():
+        print(f"warning: {warning}", file=sys.stderr)
     return run
 
 
@@ -209,12 +217,26 @@ def _same_images(config: Search, posterior: dict[str, Any], bank: dict[str, Any]
             )
 
 
-def _of_task(posterior: TrainablePosterior, data: ImageSet, task: str | None) -> Posterior:
-    """Return the posterior of one label: of a multi-label posterior, that of the task."""
+def _usefulness(
+    posterior: Posterior,
+    data: ImageSet,
+    images: Int[Tensor, " n"],
+    cells: Int[Tensor, "n T"],
+    labels: Int[Tensor, " N"],
+) -> Usefulness:
+    """Return the posterior's usefulness along ``cells``, beside locations drawn uniformly."""
+    random = torch.randint(len(posterior.grid), tuple(cells.shape), generator=chance(9))
+    along, elsewhere = (posterior_log_probs(posterior, data, images, at) for at in (cells, random))
+    return usefulness(along, elsewhere, labels[images])
+
+
+def _of_task(posterior: TrainablePosterior, data: ImageSet, task: str | None) -> tuple[Posterior, Int[Tensor, " N"]]:
+    """Return the posterior and the images' labels of one task: of a multi-label posterior, that of ``task``."""
     if not data.multilabel:
         if task is not None:
             raise UserError(f"task={task}: this posterior was fitted to one label; leave `task` out")
-        return posterior
+        return posterior, data.labels
     if task not in data.classes:
         raise UserError(f"task={task}: the posterior serves many labels; choose one of {', '.join(data.classes)}")
-    return posterior.for_label(data.classes.index(task))
+    label = data.classes.index(task)
+    return posterior.for_label(label), data.labels[:, label]
