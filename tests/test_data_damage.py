@@ -141,7 +141,7 @@ def test_deep_pixels_need_a_range_and_are_mapped_by_it(
 ) -> None:
     for i in range(12):
         deep(tmp_path / "set" / "ab"[i % 2] / f"{i}.{suffix}", values)
-    assert "give `range`" in message(f"folder:{tmp_path / 'set'}")
+    assert "needs `range`" in message(f"folder:{tmp_path / 'set'}")
     images = load(Source(data=f"folder:{tmp_path / 'set'}", range=limits))
     low, high = limits
     expected = np.clip(np.round((values.astype(float) - low) / (high - low) * 255), 0, 255).astype(np.uint8)

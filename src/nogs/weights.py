@@ -16,7 +16,7 @@ from nogs.attention.network import HardAttention
 from nogs.cnn import WholeImageCNN
 from nogs.completion.bank import Bank, Found
 from nogs.completion.shards import Pictures, Shard
-from nogs.config.groups import Geometry, PosteriorNetwork
+from nogs.config.groups import Geometry, PosteriorNetwork, Source
 from nogs.data import ImageSet
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
@@ -107,10 +107,14 @@ def save_attention(
     hidden: int,
     glimpses: int,
     method: str,
+    source: Source,
     path: Sequence[int] | None = None,
     name: str = "model",
 ) -> None:
-    """Write ``name``.safetensors of a train run: what `nogs predict` needs, and nothing else."""
+    """Write ``name``.safetensors of a train run: what `nogs predict` needs, and nothing else.
+
+    ``source``: how the training images became squares of 8 bits, for further images to be read in the same way.
+    """
     along = {} if path is None else {"path": list(path)}
     run.save_tensors(
         name,
@@ -122,6 +126,8 @@ def save_attention(
         hidden=hidden,
         glimpses=glimpses,
         classes=images.classes,
+        fit=source.fit,
+        range=source.range,
         **along,
     )
 

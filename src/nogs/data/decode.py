@@ -207,8 +207,8 @@ def _too_deep(image: Image.Image, range: Range | None) -> str | None:
         return None
     if range is None:
         return (
-            f"has more than 8 bits a channel ({image.mode}): give `range`, the two values that become black and white, "
-            "as in range=0,65535"
+            f"has more than 8 bits a channel ({image.mode}), which needs `range` in training: the two values that "
+            "become black and white, as in range=0,65535"
         )
     if _is_deep_colour(image) and image.format != "PNG":
         return f"has 16 bits a channel in colour, which are read from PNG only, not {image.format}: save it as PNG"

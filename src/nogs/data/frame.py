@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from nogs.config.groups import Fit, Range
+from nogs.data.notices import notice
 
 MUCH = (1, 3)
 """Share of an image's area, as a fraction, above which cropping is reported."""
@@ -50,14 +51,17 @@ class Cut(NamedTuple):
         much = lost * MUCH[1] > area * MUCH[0]
         return Cut(self.images + much, max(self.largest, lost / area))
 
-    def warning(self, count: int) -> str | None:
-        """Return one line on a set of ``count`` images, None if no image loses much."""
-        if not self.images:
-            return None
+    def loss(self, count: int) -> str:
+        """Describe what a set of ``count`` images loses."""
         return (
             f"cropping to the centre square removes more than a third of {self.images} of {count} images "
-            f"({100 * self.largest:.0f} % at most): give fit pad or squash to keep all of an image"
+            f"({100 * self.largest:.0f} % at most)"
         )
+
+    def warn(self, count: int) -> None:
+        """Print a notice on a set of ``count`` images, unless no image loses much."""
+        if self.images:
+            notice(f"{self.loss(count)}: give fit pad or squash to keep all of an image")
 
 
 def shown(width: int, height: int, fit: Fit) -> Box:

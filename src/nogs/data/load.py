@@ -180,8 +180,7 @@ def _decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
     for index, reason in sorted(bad.items()):
         faults.add(listing.where[index], reason)
     decoded = [index for index in range(len(listing.files)) if index not in about.bad]
-    if warning := about.cut.warning(len(decoded)):
-        notice(warning)
+    about.cut.warn(len(decoded))
     if listing.about.labels.ndim == 1:
         _warn_of_twins(listing, about.twins)
     rows = [row for row, index in enumerate(decoded) if index not in bad]

@@ -134,7 +134,8 @@ def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
         raise UserError(f"images={root}: is not a folder; give one of image files")
     found = sorted(path for path in root.rglob("*") if not path.is_dir() and not path.name.startswith("."))
     faults = Faults(config.source.skip_bad)
-    bad = survey(found, data.images.shape[-1], fit=config.source.fit, range=config.source.range).bad
+    _, bad, cut = survey(found, data.images.shape[-1], fit=config.source.fit, range=config.source.range)
+    cut.warn(len(found) - len(bad))
     for index, reason in sorted(bad.items()):
         faults.add(str(found[index]), reason)
     faults.stop()

@@ -20,7 +20,8 @@ from nogs.attention.network import HardAttention
 from nogs.config.groups import Source
 from nogs.config.stages import Predict
 from nogs.data.decode import Header, decode, read_headers
-from nogs.data.frame import Frame, shown
+from nogs.data.frame import Cut, Frame, shown
+from nogs.data.notices import notice
 from nogs.errors import RunError, UserError
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
@@ -66,7 +67,7 @@ def predict(config: Predict) -> None:
         raise UserError("no image is given: name one or more files after the model's directory")
     files = [file for path in config.images for file in _files_of(path)]
     model = _load(config)
-    bad = 0
+    bad, cut = 0, Cut()
     headers, images = read_headers(files, model.frame.range), decode(files, model.frame)
     for file, header, pixels in zip(files, headers, images, strict=True):
         if isinstance(header, str) or isinstance(pixels, str):
@@ -76,21 +77,27 @@ def predict(config: Predict) -> None:
             bad += 1
             print(f"nogs: {problem}", file=sys.stderr)
             continue
+        cut = cut.add(header.width, header.height, model.frame.fit)
         answer = _answer(model, torch.from_numpy(np.array(pixels)), header)
         if config.json:
             print(json.dumps({"file": str(file), **answer._asdict()}, ensure_ascii=False))
         else:
             print(f"{file}: {answer.label} ({100 * answer.probs[answer.label]:.1f} %)")
+    if cut.images:
+        notice(f"{cut.loss(len(files) - bad)}, as in training")
     if bad:
         raise RunError(f"{bad} of {len(files)} images cannot be read; they are named above")
 
 
 def _files_of(path: Path) -> Iterator[Path]:
     """Yield the path itself, or the files of a folder in order, without hidden ones."""
-    if path.is_dir():
-        yield from sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
-    else:
+    if not path.is_dir():
         yield path
+        return
+    files = sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
+    if not files:
+        raise UserError(f"{path}: there is no file in this folder; name one with images")
+    yield from files
 
 
 def _load(config: Predict) -> Model:
@@ -100,8 +107,9 @@ def _load(config: Predict) -> Model:
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     network, T, classes, path = load_attention(run, device)
-    row, source = method(run.config["method"]), Source(**run.config["source"])
-    channels = run.load_metadata("model")["channels"]
+    row, meta = method(run.config["method"]), run.load_metadata("model")
+    channels = meta["channels"]
+    reading = Source(fit=meta["fit"], range=meta["range"] and tuple(meta["range"]))
     macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=row.policy != "none")
     stop: Stop = never
     if config.stopping is not None and config.threshold is not None:
@@ -112,7 +120,7 @@ def _load(config: Predict) -> Model:
         network,
         T,
         tuple(classes),
-        Frame(channels, network.grid.image_px, source.fit, source.range),
+        Frame(channels, network.grid.image_px, reading.fit, reading.range),
         chooser(row, network.grid, generator=chance(0, device=device), path=path),
         stop,
         macs,

@@ -87,7 +87,15 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             keep=BEST_GREEDY_AND_SAMPLED if has_policy else BEST,
         )
     save = partial(
-        save_attention, run, network, data, hidden=config.hidden, glimpses=T, method=config.method, path=path
+        save_attention,
+        run,
+        network,
+        data,
+        hidden=config.hidden,
+        glimpses=T,
+        method=config.method,
+        source=config.source,
+        path=path,
     )
     save(name="model")
     if has_policy:

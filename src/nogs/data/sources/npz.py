@@ -20,7 +20,6 @@ from nogs.data.frame import Cut, Frame
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Arrays, Faults, split_numbers
 from nogs.data.memory import check_memory
-from nogs.data.notices import notice
 from nogs.errors import UserError
 
 LARGEST_INTEGER = 2**53
@@ -139,6 +138,5 @@ def _squares(x: Array, source: Source) -> UInt8[np.ndarray, "N c H H"]:
         pixels = values if x.dtype == np.uint8 or source.range is None else to_eight_bits(values, source.range)
         cut = cut.add(width, height, source.fit)
         images[row] = square(Image.fromarray(pixels[..., 0] if channels == 1 else pixels), frame)
-    if warning := cut.warning(N):
-        notice(warning)
+    cut.warn(N)
     return images
