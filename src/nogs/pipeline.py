@@ -1,25 +1,17 @@
-"""The whole pipeline: posterior, bank, sequences, every method under every seed, evaluation, report.
+"""The order of the stages in `nogs run`: posterior, bank, sequences, trainings, evaluation, report.
 
-Each stage is a run directory under --out, and what is finished there is not done again. Trainings run side by
-side, each in a process and on a core of its own: networks this small gain nothing from a second thread. Only a
-method that learns from recorded sequences waits, for the training that is recorded.
+Each stage is a run directory below ``out``; a finished one is not done again. Trainings run side by side, each in a
+process on a core of its own (`nogs.jobs`), because networks this small do not gain from a second thread. A method
+that learns from recorded sequences waits for the training that is recorded.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
-
-import torch
 
 from nogs.attention.methods import METHODS, STOPPING, TEACHER, method
 from nogs.config.groups import Machine, Optimisation
@@ -37,11 +29,12 @@ from nogs.config.stages import (
 )
 from nogs.config.table import stage_of
 from nogs.data import load
-from nogs.errors import RunError, UserError
+from nogs.errors import UserError
+from nogs.jobs import Job, run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run, read_run
 from nogs.runs.identity import as_json, first_difference
-from nogs.runs.progress import progress_bars
+from nogs.runs.progress import Tick
 from nogs.sequences.table import check_sequences
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
@@ -54,13 +47,12 @@ from nogs.stages.search import search
 from nogs.stages.train import train
 from nogs.weights import grid_of
 
-POLL_SECONDS = 2.0
 POSTERIOR_BATCH = 128
 POSTERIOR_LEARNING_RATE = 2e-3
 
 
-class Job(NamedTuple):
-    """A training; what is recorded for it first, of a training that must be done; the stopping heads after it."""
+class Trained(NamedTuple):
+    """A training, the recording of another training that it needs, and the stopping heads that follow it."""
 
     training: Train
     record: Record | None
@@ -81,10 +73,10 @@ def run(config: Run) -> RunDirectory:
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
     sequences = _searched(config)
     path = _searched_path(config, sequences)
-    jobs = [_job(config, name, seed, sequences.path, path) for seed in config.seeds for name in config.methods]
-    _train_side_by_side(jobs, at_once=_at_once(config))
-    models = tuple(job.training.machine.out for job in jobs)
-    stopping = tuple(job.stopping.machine.out for job in jobs if job.stopping)
+    trained = [_trained(config, name, seed, sequences.path, path) for seed in config.seeds for name in config.methods]
+    run_jobs([_job(one) for one in trained], at_once=_at_once(config))
+    models = tuple(one.training.machine.out for one in trained)
+    stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
     evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
     results = evaluation.load_json("results.json")
     if config.cnns:
@@ -211,8 +203,19 @@ def _at_once(config: Run) -> int:
     return (os.cpu_count() or 1) if choose_device(config.machine.device).type == "cpu" else 1
 
 
-def _job(config: Run, name: str, seed: int, searched: Path, path: Path) -> Job:
-    """The training of a method under a seed, from the sequences that its row asks for."""
+def _job(trained: Trained) -> Job:
+    training = trained.training
+    return Job(
+        training.machine.out.name,
+        partial(_train, trained),
+        partial(_progress_of, training.machine.out),
+        total=training.optimisation.iterations,
+        needs=trained.record.model.name if trained.record else None,
+    )
+
+
+def _trained(config: Run, name: str, seed: int, searched: Path, path: Path) -> Trained:
+    """Return the training of a method with one seed, with the sequences that the method's row names."""
     recorded = _within(config, Record, f"{TEACHER}-seed{seed}")
     teacher = _within(config, Train, f"{TEACHER}-seed{seed}").out
     sequences = {"none": None, "search": searched, "path": path, "record": recorded.out, "given": config.sequences}
@@ -234,103 +237,28 @@ def _job(config: Run, name: str, seed: int, searched: Path, path: Path) -> Job:
     )
     records = method(name).sequences == "record"
     stops = FitStopping(_within(config, FitStopping, f"{name}-seed{seed}"), training.machine.out)
-    return Job(
+    return Trained(
         training,
         Record(recorded, teacher, annotate=config.annotate) if records else None,
-        stops if name == STOPPING and config.geometry.glimpses > 1 else None,
+        stops if config.stopping and name == STOPPING and config.geometry.glimpses > 1 else None,
     )
 
 
-def _train_side_by_side(jobs: list[Job], *, at_once: int) -> None:
-    """Do all, ``at_once`` at a time, with a bar for each that runs; the first error ends it."""
-    threads = max(1, torch.get_num_threads() // at_once)
-    with (
-        ProcessPoolExecutor(
-            at_once,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=_begin_worker,
-            initargs=(threads,),
-        ) as pool,
-        progress_bars() as bars,
-    ):
-        waiting, running, finished = list(jobs), dict[Future[None], Train](), set[Path]()
-        tasks = {
-            training.machine.out: bars.add_task(
-                training.machine.out.name, total=training.optimisation.iterations, note="", start=False, visible=False
-            )
-            for training, _, _ in jobs
-        }
-        try:
-            while waiting or running:
-                for job in [job for job in waiting if job.record is None or job.record.model in finished]:
-                    waiting.remove(job)
-                    with _interrupts_blocked():
-                        running[pool.submit(_do_quietly, job)] = job.training
-                done, _ = wait(running, timeout=POLL_SECONDS)
-                for training in running.values():
-                    iteration, note = _heard_of(training.machine.out)
-                    task = tasks[training.machine.out]
-                    if note:
-                        bars.start_task(task)
-                        bars.update(task, completed=iteration, note=note, visible=True)
-                for future in done:
-                    future.result()
-                    finished.add(out := running.pop(future).machine.out)
-                    bars.update(tasks[out], total=1, completed=1)
-        except BrokenProcessPool:  # which has ended the other processes
-            raise RunError(
-                "a training process was killed, perhaps for memory: use jobs=1; "
-                "run it again with resume=True to go on from here"
-            ) from None
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+def _train(trained: Trained, tick: Tick) -> None:
+    """Do a training, what has to be recorded before it, and its stopping heads. ``tick``: progress of the training."""
+    if trained.record:
+        record(trained.record, tick=_no_progress)
+    train(trained.training, tick=tick)
+    if trained.stopping:
+        fit_stopping(trained.stopping, tick=_no_progress)
 
 
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C. Workers started meanwhile inherit the block and leave it to this process, from their first moment.
-
-    A Ctrl-C of that time reaches this process afterwards.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def _no_progress(done: int, note: str) -> None:
+    """Ignore the progress of a part that has no bar of its own."""
 
 
-def _begin_worker(threads: int) -> None:
-    """Set the threads of a worker, and end it with its parent, however that ends.
-
-    A worker left behind by a kill would go on writing where the resumed run writes.
-    """
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
-
-
-def _do_quietly(job: Job) -> None:
-    if job.record:
-        record(job.record, tick=_unheard)
-    train(job.training, tick=_unheard)
-    if job.stopping:
-        fit_stopping(job.stopping, tick=_unheard)
-
-
-def _unheard(done: int, note: str) -> None:
-    """The bars are the parent's."""
-
-
-def _heard_of(out: Path) -> tuple[int, str]:
-    """How far a training in another process has come, from its log."""
+def _progress_of(out: Path) -> tuple[int, str]:
+    """Return the iterations of a training so far and a note on its loss, from its log."""
     rows = RunDirectory(out).rows()
     if not rows:
         return 0, ""

@@ -51,6 +51,8 @@ class Run(Checked):
     """location: sequences train the location head alone; published: the classifier too"""
     cnns: bool = False
     """also train small whole-image CNNs of many costs"""
+    stopping: bool = True
+    """also fit stopping heads to the ps-nogs networks; --no-stopping leaves them out"""
     jobs: Processes = 0
     """trainings at the same time; 0: one for each core, or one on an accelerator"""
 
