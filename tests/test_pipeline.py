@@ -236,7 +236,7 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     for control in ("centre", "path", "random"):
         assert results["methods"][control]["adaptivity_nats_by_glimpse"] == [[0.0] * T]
     for name, scores in results["methods"].items():  # only a policy can be sampled
-        assert ("sampled_test_accuracy" in scores) == (METHODS[name].looks == "policy")
+        assert ("sampled_test_accuracy" in scores) == (ALL[name].looks == "policy")
     spared = {
         name: results["methods"]["ram"]["macs_by_glimpse"][0] - scores["macs_by_glimpse"][0]
         for name, scores in results["methods"].items()
