@@ -97,7 +97,10 @@ def test_a_command_that_does_not_parse(args: tuple[str, ...], culprit: str, tmp_
         ("train --out x --method x", r"nogs: --method x does not exist: choose among ram, ps-nogs\b.*"),
         ("train --out x --supervision strict", r"nogs: .*'strict'.*'--supervision'.*'location', 'published'.*"),
         ("train --out x --hidden 1.5", r"nogs: .*--hidden: .*'1.5'; .*--hidden INT hidden units.*"),
-        ("search --bank x", r"nogs: .*--posterior PATH .*--out PATH run directory \(required\); .*nogs search --help"),
+        (
+            "search --bank x",
+            r"nogs: .*--posterior PATH .*--out PATH run directory to write \(required\); .*nogs search --help",
+        ),
         ("run --out", r"nogs: .*'--out'.*nogs run --help"),
     ],
 )

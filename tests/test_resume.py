@@ -139,7 +139,7 @@ def test_a_killed_pipeline_goes_on_to_what_its_stages_do_one_by_one(tmp_path: Pa
         (
             *("--data", f"npz:{write_npz(tmp_path / 'images.npz')}", *GEOMETRY, "--annotate", 40),
             *("--posterior-iterations", 40, "--iterations", 400, "--batch-size", 32, "--validate-every", 20),
-            *("--methods", "ps-nogs", "--seeds", 1, "--jobs", 1),
+            *("--methods", "ps-nogs", "--seeds", 1, "--jobs", 2),
         ),
     )
     while not (out / "sequences").exists():

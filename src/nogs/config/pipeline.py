@@ -52,7 +52,7 @@ class Run(Checked):
     cnns: bool = False
     """also train small whole-image CNNs of many costs"""
     stopping: bool = True
-    """also fit stopping heads to the ps-nogs networks; --no-stopping leaves them out"""
+    """also fit stopping heads to the networks of ps-nogs"""
     jobs: Processes = 0
     """trainings at the same time; 0: one for each core, or one on an accelerator"""
 
