@@ -32,6 +32,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from nogs.completion.bank import load_bank
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RaceOptions, RetrievalOptions, Source
@@ -47,9 +48,10 @@ from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
 from nogs.posterior.protocol import Candidates
 from nogs.runs.device import chance, choose_device, design_dtype
+from nogs.specs import PosteriorSpec
 from nogs.stages.build_bank import build_bank
 from nogs.stages.fit_posterior import fit_posterior
-from nogs.weights import load_bank, load_posterior
+from nogs.weights import load_network
 
 JUDGED = 500
 """Validation images that both posteriors are judged on."""
@@ -115,7 +117,8 @@ def _fitted(config: Benchmark, kind: str, device: torch.device) -> Either:
     iterations = config.avp_iterations if kind == "avp-cnn" else config.posterior_iterations
     how = Optimisation(iterations, config.batch_size, learning_rate=2e-3, validate_every=250)
     place = Machine(config.folder / kind, resume=True)
-    return load_posterior(fit_posterior(FitPosterior(place, config.source, config.geometry, network, how)), device)
+    run = fit_posterior(FitPosterior(place, config.source, config.geometry, network, how))
+    return load_network(run, "model", kind=PosteriorSpec, device=device)[1]
 
 
 def _accuracies(

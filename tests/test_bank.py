@@ -14,6 +14,7 @@ from torch import Tensor
 
 import nogs
 import nogs.stages.build_bank
+from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.completion.shards import Pictures, pack
 from nogs.config.groups import Source
@@ -24,7 +25,6 @@ from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory, read_run
 from nogs.runs.marker import write_marker
 from nogs.sequences.table import load_sequences
-from nogs.weights import load_bank
 from staged import Stages, same_bits
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, write_npz
 

@@ -16,7 +16,8 @@ import nogs.stages.search
 from nogs.glimpses.fovea import look
 from nogs.runs.device import chance
 from nogs.sequences.table import load_sequences
-from nogs.weights import load_posterior
+from nogs.specs import PosteriorSpec
+from nogs.weights import load_network
 from staged import ANNOTATED, TESTED, Stages, run_of
 from tiny import CLASSES, T
 
@@ -167,7 +168,7 @@ def test_results_are_what_the_runs_logged_and_the_evaluation_recorded(stages: St
 
 def test_shuffled_loss_is_the_posteriors_along_another_images_sequence(stages: Stages) -> None:
     """Image by image, glimpse by glimpse, through the posterior's own forward pass."""
-    posterior = load_posterior(run_of(stages, "posterior"), torch.device("cpu"))
+    _, posterior = load_network(run_of(stages, "posterior"), "model", kind=PosteriorSpec, device=torch.device("cpu"))
     sequences, data = load_sequences(run_of(stages, "sequences")), nogs.load(stages.source)
     order = torch.randperm(ANNOTATED, generator=chance(17)).tolist()
     lost = np.zeros(T)

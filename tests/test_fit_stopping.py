@@ -172,7 +172,7 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
     older = RunDirectory(Path(shutil.copytree(stopping, tmp_path / "older")))
     older.save_tensors("model", older.load_tensors("model"), **older.load_metadata("model"), hidden=64)
     write_marker(older.path)
-    with pytest.raises(nogs.UserError, match="is of an older nogs"):
+    with pytest.raises(nogs.UserError, match="describes no network: `hidden` is unknown"):
         nogs.predict(replace(ask, stopping=older.path, threshold=0.1))
 
 

@@ -21,7 +21,8 @@ from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json
 from nogs.runs.marker import write_marker
 from nogs.sequences.table import Sequences, load_sequences, made_for, save_sequences
-from nogs.weights import load_attention
+from nogs.specs import HardAttentionSpec
+from nogs.weights import load_network
 from tiny import GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, write_npz
 
 GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
@@ -89,6 +90,10 @@ def sequences_of(rivals: Rivals, method: str) -> Path | None:
     return runs.get(METHODS[method].sequences, rivals.folder / "imported")
 
 
+def network_of(run: RunDirectory, name: str = "model") -> tuple[HardAttentionSpec, HardAttention]:
+    return load_network(run, name, kind=HardAttentionSpec, device=torch.device("cpu"))
+
+
 def untrained() -> HardAttention:
     """What every training with seed 0 starts from."""
     torch.manual_seed(0)
@@ -100,9 +105,10 @@ def untrained() -> HardAttention:
 def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path, method: str) -> None:
     row = METHODS[method]
     run = rivals.train(str(tmp_path / "out"), method, iterations=20, sequences=sequences_of(rivals, method))
-    network, glimpses, _, path = load_attention(run, torch.device("cpu"))
-    assert glimpses == T
-    assert path == ((1, 2) if row.looks == "path" else None)
+    spec, network = network_of(run)
+    assert spec.glimpses == T
+    assert spec.method == method
+    assert spec.path == ((1, 2) if row.looks == "path" else None)
     start, moved = untrained().state_dict(), set[str]()
     for name, value in network.state_dict().items():
         if not torch.equal(value, start[name]):
@@ -111,7 +117,6 @@ def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path,
     assert ("locator" in moved) == (row.policy != "none")
     assert ("baseline" in moved) == (row.policy == "reinforce")
     assert run.load_tensors("model").keys() == start.keys()  # nothing that is of use in training alone
-    assert run.load_metadata("model")["method"] == method
 
 
 @pytest.mark.parametrize("method", ["ws-ram", "random", "ps-ram"])
@@ -141,7 +146,7 @@ def test_a_policy_is_validated_greedy_and_sampled_and_each_keeps_its_best(
         ("model", "nll_nats", greedy),
         ("model-sampled", "sampled_nll_nats", sampling(chance(0, 17))),
     ):
-        network, *_ = load_attention(run, torch.device("cpu"), name=name)
+        _, network = network_of(run, name)
         seen = look_at_all(network, data.images, val, glimpses=T, choose=choose)
         nll = torch.nn.functional.cross_entropy(seen.class_logits[:, -1], data.labels[val]).item()
         assert nll == pytest.approx(min(row[figure] for row in rows), abs=1e-5)
@@ -161,7 +166,7 @@ def test_a_record_is_where_the_network_looks(rivals: Rivals) -> None:
     assert torch.equal(found.images, data.annotated(ANNOTATED, 0))
     assert found.cells.shape == (ANNOTATED, T)
     assert found.epe is found.eig is found.effective is None
-    network, _, _, _ = load_attention(RunDirectory(rivals.folder / "ram"), torch.device("cpu"))
+    _, network = network_of(RunDirectory(rivals.folder / "ram"))
 
     def likeliest(logits: torch.Tensor, t: int) -> torch.Tensor:
         return torch.tensor([max(range(LOCATIONS), key=row.__getitem__) for row in logits.tolist()])
@@ -189,7 +194,7 @@ def test_a_path_is_validated_along_its_cells(rivals: Rivals, tmp_path: Path) -> 
     """The logged loss is the cross-entropy of the last prediction after the glimpses at cells 1 and 2."""
     run = rivals.train(str(tmp_path / "path"), "path", iterations=20, sequences=rivals.folder / "imported")
     data = nogs.load(rivals.source)
-    network, _, _, _ = load_attention(run, torch.device("cpu"))
+    _, network = network_of(run)
     val = data.members("val")
     seen = look(data.images, network.grid, torch.tensor([[1, 2]]).expand(len(val), -1), val)
     with torch.inference_mode():
@@ -205,8 +210,8 @@ def test_a_damaged_path_is_refused(rivals: Rivals, tmp_path: Path, path: object)
     meta = {**run.load_metadata("model"), "path": path}
     run.save_tensors("model", run.load_tensors("model"), **meta)
     write_marker(run.path)
-    with pytest.raises(nogs.UserError, match=r"model\.safetensors is damaged: path=.* is not 2 cells from 0 to 8"):
-        load_attention(run, torch.device("cpu"))
+    with pytest.raises(nogs.UserError, match=r"model\.safetensors describes no network: .*path"):
+        network_of(run)
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,7 @@ from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run
 from nogs.runs.identity import as_json, first_difference
 from nogs.runs.progress import Tick
 from nogs.sequences.table import check_sequences
+from nogs.specs import PosteriorSpec, grid_of
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
 from nogs.stages.evaluate import evaluate
@@ -45,7 +46,7 @@ from nogs.stages.record import record
 from nogs.stages.report import draw_report
 from nogs.stages.search import search
 from nogs.stages.train import train
-from nogs.weights import grid_of
+from nogs.weights import read_spec
 
 POSTERIOR_BATCH = 128
 POSTERIOR_LEARNING_RATE = 2e-3
@@ -116,7 +117,7 @@ def _searched(config: Run) -> RunDirectory:
             _within(config, Search),
             posterior.path,
             bank.path,
-            task=config.source.task if posterior.load_metadata("model")["multilabel"] else None,
+            task=config.source.task if read_spec(posterior, "model", kind=PosteriorSpec).multilabel else None,
             pooling=config.pooling,
             strategy=config.strategy,
         )
@@ -169,7 +170,7 @@ def _check_posterior(config: Run, given: Path) -> None:
     fitted = read_run(given, "fit-posterior")
     wanted = {**as_json(config.source), **as_json(config.geometry), "annotate": config.annotate}
     had = {**fitted.config["source"], **fitted.config["geometry"], "annotate": fitted.config["annotate"]}
-    if fitted.load_metadata("model")["multilabel"]:
+    if read_spec(fitted, "model", kind=PosteriorSpec).multilabel:
         wanted["task"] = had["task"]
     if difference := first_difference(had, wanted):
         raise UserError(f"posterior={given} was fitted with another {difference}: fit it to the same")

@@ -66,7 +66,8 @@ class GlimpseEmbedding(nn.Module):
         super().__init__()
         self.what = what
         self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
-        centres = grid.centres(torch.arange(len(grid)))
+        # On the CPU whatever the default device: arithmetic on the meta device would import torch's compiler.
+        centres = grid.centres(torch.arange(len(grid), device="cpu"))
         self.register_buffer("centres", centres, persistent=False)
         self.centres: Tensor
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -21,11 +21,13 @@ from torch import Tensor
 from nogs.config.table import command_of
 from nogs.errors import UserError
 from nogs.runs.files import check_regular, damaged, file_hash, parse_object, read_object, read_rows, write_whole
-from nogs.runs.identity import as_json, first_difference
+from nogs.runs.identity import as_json, first_difference, from_json
 from nogs.runs.lock import lock, unlock
 from nogs.runs.marker import MARKER, check, check_all, entries, write_marker
 from nogs.runs.paths import absolute, movable
 from nogs.runs.provenance import environment, now
+
+Config = TypeVar("Config")
 
 
 class RunDirectory:
@@ -51,6 +53,15 @@ class RunDirectory:
         """config.json with absolute paths."""
         home = self.path.absolute()
         return absolute(read_object(self._checked("config.json")), home)
+
+    def config_as(self, kind: type[Config]) -> Config:
+        """Return config.json as the dataclass ``kind`` of its stage. Raises UserError if it does not fit."""
+        content = self.config
+        content.pop("stage", None)
+        try:
+            return from_json(kind, content)
+        except UserError as error:
+            raise damaged(self.path / "config.json", f"is no configuration of this version: {error}") from None
 
     @property
     def stage(self) -> str:

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.attention.classify import BATCH
-from nogs.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN, shrink, shrinkable
+from nogs.cnn import ARCHITECTURES, UPPER_BOUND, shrink, shrinkable
 from nogs.config.groups import Optimisation
 from nogs.config.stages import Baselines, FitCNN
 from nogs.data import ImageSet, fingerprint, load
@@ -30,8 +30,9 @@ from nogs.evaluation.scores import accuracy, scores
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.progress import Tick, after, ticking
+from nogs.specs import CNNSpec
 from nogs.training.loop import fit
-from nogs.weights import save_cnn
+from nogs.weights import save_network
 
 UPPER_BOUND_LEARNING_RATE = 1e-3
 
@@ -105,13 +106,8 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
     run = open_run(config.machine.out, "fit-cnn", config, resume=True)
     o, channels = config.optimisation, data.images.shape[1]
     torch.manual_seed(o.seed)
-    network = WholeImageCNN(
-        config.architecture,
-        resolution_px=config.resolution,
-        width=config.width,
-        channels=channels,
-        classes=len(data.classes),
-    ).to(device)
+    spec = CNNSpec(config.architecture, config.resolution, config.width, channels, data.classes)
+    network = spec.build().to(device)
     pixels, labels = data.images.to(device), data.labels.to(device)
     train, val, test = (data.members(split).to(device) for split in ("train", "val", "test"))
 
@@ -128,7 +124,7 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
     fit(network, run, loss=loss, validate=validate, examples=len(train), optimisation=o, device=device, tick=tick)
     with torch.inference_mode():
         figures, said = validate(), log_probs(test).cpu()
-    save_cnn(run, network, data, architecture=config.architecture, resolution_px=config.resolution, width=config.width)
+    save_network(run, "model", network, spec)
     run.save_tensors("test", {"log_probs": said, "images": test, "labels": labels[test]})
     row = {
         "name": config.machine.out.name.removesuffix(f"-seed{o.seed}"),

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
 from nogs.attention.methods import chooser, method
+from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
 from nogs.config.stages import Evaluate
@@ -36,8 +37,9 @@ from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.identity import first_difference
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
+from nogs.specs import HardAttentionSpec, PosteriorSpec
 from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
-from nogs.weights import load_attention, load_bank, load_posterior, load_stopping
+from nogs.weights import load_network, load_stopping
 
 
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
@@ -61,12 +63,12 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             report(number, f"{name} seed {model.config['optimisation']['seed']}")
             judged.setdefault(name, []).append(_judge_network(run, model, data, pixels, stopping=fits.get(model.path)))
         report(len(trained), "the posterior")
-        fitted_posterior, sequences = load_posterior(fitted, device), load_sequences(searched)
+        spec, fitted_posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)
+        sequences = load_sequences(searched)
         run.save_tensors("states", features_along(fitted_posterior, data, sequences))
-        meta = fitted.load_metadata("model")
         posterior: Posterior = fitted_posterior
-        if meta["multilabel"]:
-            posterior = fitted_posterior.for_label(meta["classes"].index(source.task))
+        if spec.multilabel:
+            posterior = fitted_posterior.for_label(spec.classes.index(str(source.task)))
         places = _judge_posterior(posterior, data, sequences)
         report(len(trained) + 1, "examples")
         how = searched.config
@@ -142,17 +144,18 @@ def _judge_network(
 ) -> Judged:
     """Record one network on the test split, in a file of its name, and judge it by that record."""
     device, test, channels = pixels.device, data.members("test"), data.images.shape[1]
-    network, T, _, path = load_attention(model, device)
+    spec, network = load_network(model, "model", kind=HardAttentionSpec, device=device)
+    T = spec.glimpses
     name, seed, labels = model.config["method"], model.config["optimisation"]["seed"], data.labels[test]
     has_policy = method(name).policy != "none"
     macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)
     draws = chance(seed, 7, device=device)
-    choose = chooser(method(name), network.grid, generator=draws, path=path)
+    choose = chooser(method(name), network.grid, generator=draws, path=spec.path)
     seen = look_at_all(network, pixels, test.to(device), glimpses=T, choose=choose)
     log_probs = seen.class_logits.log_softmax(-1).cpu()
     kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
     if stopping:
-        heads = load_stopping(stopping, device, of=model)
+        heads = load_stopping(stopping, trained=model, device=device)
         outlook = Outlook(log_probs, *(said.cpu() for said in heads(log_probs.to(device))))
         kept |= recorded(outlook)
         answer_macs = network.classifier.weight.numel()
@@ -195,8 +198,8 @@ def _sampled_scores(
     generator: Generator,
 ) -> dict[str, float]:
     """Return the scores of the sampled policy, on the weights that were best for it in validation."""
-    network, T, *_ = load_attention(model, pixels.device, name="model-sampled")
-    seen = look_at_all(network, pixels, test.to(pixels.device), glimpses=T, choose=sampling(generator))
+    spec, network = load_network(model, "model-sampled", kind=HardAttentionSpec, device=pixels.device)
+    seen = look_at_all(network, pixels, test.to(pixels.device), glimpses=spec.glimpses, choose=sampling(generator))
     log_probs = seen.class_logits[:, -1].log_softmax(-1).cpu()
     return {
         "sampled_test_accuracy": accuracy(log_probs, labels),

@@ -8,7 +8,7 @@ from nogs.data import load
 from nogs.errors import UserError
 from nogs.sequences.files import write_csv, write_text
 from nogs.sequences.table import load_sequences, made_for, read_sequences_run
-from nogs.weights import grid_of
+from nogs.specs import grid_of
 
 
 def export_sequences(config: ExportSequences) -> None:

@@ -23,8 +23,9 @@ from nogs.posterior.protocol import TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.progress import Tick, ticking
+from nogs.specs import PosteriorSpec, grid_of
 from nogs.training.loop import fit
-from nogs.weights import build_posterior, grid_of, save_posterior
+from nogs.weights import save_network
 
 VALIDATION_BATCH = 256
 FOCUS_IMAGES = 256
@@ -40,14 +41,9 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
     device = choose_device(config.machine.device)
     data = load(config.source)
     grid = grid_of(config.geometry, data)
+    spec = PosteriorSpec(grid, data.images.shape[1], data.classes, data.multilabel, config.network)
     torch.manual_seed(config.optimisation.seed)
-    posterior = build_posterior(
-        config.network,
-        grid,
-        channels=data.images.shape[1],
-        classes=len(data.classes),
-        multilabel=data.multilabel,
-    ).to(device)
+    posterior = spec.build(pretrained=config.network.pretrained).to(device)
     run = open_run(config.machine.out, "fit-posterior", config, resume=config.machine.resume)
     fitting = _fitting(config, posterior, data, device)
     with ticking("posterior", config.optimisation.iterations, tick) as report:
@@ -62,7 +58,7 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
             tick=report,
             begin=fitting.begin if config.focus else None,
         )
-    save_posterior(run, posterior, config.network, data)
+    save_network(run, "model", posterior, spec)
     run.finish(device=str(device), inputs={config.source.data: fingerprint(data)})
     return run
 

@@ -30,11 +30,12 @@ from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, after, ticking
+from nogs.specs import HardAttentionSpec, StoppingSpec
 from nogs.stopping.curves import Curve, Outlook, choose_thresholds, curve, macs_by_rule, stop_by_every_rule
 from nogs.stopping.heads import StoppingHeads
 from nogs.stopping.objectives import OBJECTIVES, Targets, stopping_targets
 from nogs.training.loop import fit
-from nogs.weights import load_attention, save_stopping
+from nogs.weights import load_network, save_network
 
 HELD_OUT = 1 / 3
 
@@ -56,25 +57,27 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
         return finished
     device, o = choose_device(config.machine.device), config.optimisation
     data = load(Source(**trained.config["source"]))
-    network, T, _, path = load_attention(trained, device)
+    spec, network = load_network(trained, "model", kind=HardAttentionSpec, device=device)
+    T = spec.glimpses
     if T < 2:
         raise UserError(f"model={config.model} looks once: train it with glimpses=2 or more to stop it earlier")
     fitted, held = _halves(data, o.seed)
     run = open_run(config.machine.out, "fit-stopping", config, resume=config.machine.resume)
     draws = chance(o.seed, 13, device=device)
     row = method(trained.config["method"])
-    looks = partial(chooser, row, network.grid, generator=draws, path=path)
+    looks = partial(chooser, row, network.grid, generator=draws, path=spec.path)
     record = partial(_record, network, data, T=T)
     greedy, sampled = record(fitted, choose=looks()), record(fitted, choose=looks(policy=sampling(draws)))
     fitting = Predictions(*(torch.cat(both) for both in zip(greedy, sampled, strict=True)))
     held_out = record(held, choose=looks())
     torch.manual_seed(o.seed)
-    heads = StoppingHeads(glimpses=T, costs=len(config.costs)).to(device)
+    stopping = StoppingSpec(T, config.costs, trained.hash_of("model.safetensors"))
+    heads = stopping.build().to(device)
     with ticking("stopping", len(OBJECTIVES) * o.iterations, tick) as report:
         for number, name in enumerate(OBJECTIVES):
             done = after(number * o.iterations, name, report)
             _fit_head(name, heads, fitting, held_out, config=config, device=device, tick=done)
-    save_stopping(run, heads, costs=config.costs, of=trained)
+    save_network(run, "model", heads, stopping)
     macs = macs_by_rule(
         macs_by_glimpse(network, channels=data.images.shape[1], glimpses=T, policy=row.policy != "none"),
         answer_macs=network.classifier.weight.numel(),

@@ -36,7 +36,7 @@ from nogs.sequences.files import (
 )
 from nogs.sequences.parts import check_order, follow, read_parts
 from nogs.sequences.table import Sequences, save_sequences
-from nogs.weights import grid_of
+from nogs.specs import grid_of
 
 
 def import_sequences(config: ImportSequences) -> RunDirectory:

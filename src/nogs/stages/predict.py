@@ -17,7 +17,6 @@ from nogs.attention.choosers import Chooser
 from nogs.attention.classify import classify
 from nogs.attention.methods import chooser, method
 from nogs.attention.network import HardAttention
-from nogs.config.groups import Source
 from nogs.config.stages import Predict
 from nogs.data.decode import Header, decode, read_headers
 from nogs.data.frame import Cut, Frame, shown
@@ -26,10 +25,11 @@ from nogs.errors import RunError, UserError
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import read_run
+from nogs.specs import HardAttentionSpec
 from nogs.stopping.curves import macs_by_rule
 from nogs.stopping.heads import stop_by_predicted_gain
 from nogs.stopping.rules import Stop, never
-from nogs.weights import load_attention, load_stopping
+from nogs.weights import load_network, load_stopping
 
 
 class Model(NamedTuple):
@@ -106,22 +106,20 @@ def _load(config: Predict) -> Model:
         raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
-    network, T, classes, path = load_attention(run, device)
-    row, meta = method(run.config["method"]), run.load_metadata("model")
-    channels = meta["channels"]
-    reading = Source(fit=meta["fit"], range=meta["range"] and tuple(meta["range"]))
-    macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=row.policy != "none")
+    spec, network = load_network(run, "model", kind=HardAttentionSpec, device=device)
+    row = method(spec.method)
+    macs = macs_by_glimpse(network, channels=spec.channels, glimpses=spec.glimpses, policy=row.policy != "none")
     stop: Stop = never
     if config.stopping is not None and config.threshold is not None:
-        heads = load_stopping(read_run(config.stopping, "fit-stopping"), device, of=run)
+        heads = load_stopping(read_run(config.stopping, "fit-stopping"), trained=run, device=device)
         stop = stop_by_predicted_gain(heads, config.threshold)
         macs = macs_by_rule(macs, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)["eig"]
     return Model(
         network,
-        T,
-        tuple(classes),
-        Frame(channels, network.grid.image_px, reading.fit, reading.range),
-        chooser(row, network.grid, generator=chance(0, device=device), path=path),
+        spec.glimpses,
+        spec.classes,
+        Frame(spec.channels, network.grid.image_px, spec.fit, spec.range),
+        chooser(row, network.grid, generator=chance(0, device=device), path=spec.path),
         stop,
         macs,
     )

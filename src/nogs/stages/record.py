@@ -15,7 +15,8 @@ from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
-from nogs.weights import load_attention
+from nogs.specs import HardAttentionSpec
+from nogs.weights import load_network
 
 
 def record(config: Record, tick: Tick | None = None) -> RunDirectory:
@@ -28,16 +29,16 @@ def record(config: Record, tick: Tick | None = None) -> RunDirectory:
     source = Source(**how["source"])
     data = load(source)
     run = open_run(config.machine.out, "record", config, resume=config.machine.resume)
-    network, T, _, path = load_attention(trained, device)
+    spec, network = load_network(trained, "model", kind=HardAttentionSpec, device=device)
     pixels, images = data.images.to(device), data.annotated(config.annotate, source.split_seed)
     choose = chooser(
         method(how["method"]),
         network.grid,
         generator=chance(how["optimisation"]["seed"], 11, device=device),
-        path=path,
+        path=spec.path,
     )
     with ticking("recording", len(images), tick) as report:
-        seen = look_at_all(network, pixels, images.to(device), glimpses=T, choose=choose)
+        seen = look_at_all(network, pixels, images.to(device), glimpses=spec.glimpses, choose=choose)
         report(len(images), "")
     save_sequences(
         run,

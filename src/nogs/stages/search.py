@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
 
+from nogs.completion.bank import load_bank
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import Source
@@ -34,7 +35,8 @@ from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, save_sequences
-from nogs.weights import load_bank, load_posterior
+from nogs.specs import PosteriorSpec
+from nogs.weights import load_network
 
 CHUNK = 50
 """Images in a chunk."""
@@ -54,7 +56,8 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     device = choose_device(config.machine.device)
     source = Source(**fitted.config["source"])
     data = load(source)
-    posterior, labels = _of_task(load_posterior(fitted, device), data, config.task)
+    fitted_posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)[1]
+    posterior, labels = _of_task(fitted_posterior, data, config.task)
     run = open_run(config.machine.out, "search", config, resume=config.machine.resume)
     T = fitted.config["geometry"]["glimpses"]
     annotated = data.annotated(fitted.config["annotate"], source.split_seed)

@@ -5,8 +5,6 @@ The method's row in `nogs.attention.methods` names the objective and how cells a
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Generator
 from torch.nn import functional as F
@@ -14,7 +12,6 @@ from torch.nn import functional as F
 from nogs.attention.choosers import Chooser, sampling
 from nogs.attention.classify import look_at_all
 from nogs.attention.methods import OBJECTIVES, chooser, method
-from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Training
 from nogs.config.stages import Train
 from nogs.data import fingerprint, load
@@ -24,8 +21,9 @@ from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
+from nogs.specs import HardAttentionSpec, grid_of
 from nogs.training.loop import BEST, fit
-from nogs.weights import grid_of, save_attention
+from nogs.weights import save_network
 
 BEST_GREEDY_AND_SAMPLED = {**BEST, "best-sampled": "sampled_nll_nats"}
 """Each policy is evaluated on the weights of its own best validation loss, so that neither is favoured."""
@@ -49,10 +47,20 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     path = None
     if row.looks == "path" and sequences and config.sequences:
         path = one_path(RunDirectory(config.sequences), sequences, glimpses=T, locations=len(grid))
+    spec = HardAttentionSpec(
+        grid,
+        data.images.shape[1],
+        data.classes,
+        config.hidden,
+        T,
+        config.method,
+        path,
+        config.source.fit,
+        config.source.range,
+    )
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)
-    channels, C = data.images.shape[1], len(data.classes)
-    network = HardAttention(grid, channels=channels, classes=C, hidden=config.hidden).to(device)
+    network = spec.build().to(device)
     pixels, labels = data.images.to(device), data.labels.to(device)
     members, val = data.members("train").to(device), data.members("val").to(device)
     has_policy = row.looks == "policy"
@@ -86,21 +94,10 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             tick=report,
             keep=BEST_GREEDY_AND_SAMPLED if has_policy else BEST,
         )
-    save = partial(
-        save_attention,
-        run,
-        network,
-        data,
-        hidden=config.hidden,
-        glimpses=T,
-        method=config.method,
-        source=config.source,
-        path=path,
-    )
-    save(name="model")
+    save_network(run, "model", network, spec)
     if has_policy:
         trained.load_state_dict(run.load_tensors("best-sampled"))
-        save(name="model-sampled")
+        save_network(run, "model-sampled", network, spec)
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = RunDirectory(config.sequences).hash_of("sequences.safetensors")

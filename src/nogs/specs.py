@@ -1,0 +1,179 @@
+"""What a trained network is, beside its weights: one frozen, checked spec for each kind. A spec builds its network.
+
+A spec is the metadata of the network's safetensors file (`nogs.weights`). To add a network, add a spec.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+from torch import nn
+
+from nogs.attention.methods import METHODS
+from nogs.attention.network import HardAttention
+from nogs.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN
+from nogs.config.bounds import Bound, Checked, Count, Natural, Pixels, Rate, Units, Width
+from nogs.config.groups import Fit, Geometry, PosteriorNetwork, Range
+from nogs.data import ImageSet
+from nogs.errors import UserError
+from nogs.glimpses.grid import Grid
+from nogs.posterior.lookahead import LookaheadPosterior
+from nogs.posterior.masked_cnn import AVPCNN
+from nogs.runs.identity import shown
+from nogs.stopping.heads import StoppingHeads
+
+Network = TypeVar("Network", bound=nn.Module, covariant=True)
+Channels = Annotated[int, Bound(1, 4)]
+
+
+class NetworkSpec(Checked, Generic[Network]):
+    """The arguments of a network. ``kind`` names it in the metadata of a file."""
+
+    kind: ClassVar[str]
+
+    @abstractmethod
+    def build(self) -> Network:
+        """Return the network, untrained, on the CPU or the device of an enclosing ``with torch.device``."""
+
+
+@dataclass(frozen=True)
+class HardAttentionSpec(NetworkSpec[HardAttention]):
+    """A hard attention network and how it is used."""
+
+    kind = "attention"
+    grid: Grid
+    channels: Channels
+    classes: tuple[str, ...]
+    hidden: Units
+    glimpses: Count
+    """glimpses taken of each image (T)"""
+    method: str
+    path: tuple[Natural, ...] | None = None
+    """the T cells of a method that looks along one path; None for every other"""
+    fit: Fit = "crop"
+    """how the training images became squares, and further images do"""
+    range: Range | None = None
+    """values that became 0 and 255 in images of more than 8 bits a channel"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+        check_glimpses(self.glimpses, self.grid)
+        if self.method not in METHODS:
+            raise UserError(f"method={shown(self.method)} does not exist: choose among {', '.join(METHODS)}")
+        T, L, along_path = self.glimpses, len(self.grid), METHODS[self.method].looks == "path"
+        if along_path != (self.path is not None):
+            raise UserError(
+                f"path={shown(self.path)} with method={self.method}: give a path to methods that look along one"
+            )
+        if self.path is not None and (len(self.path) != T or not all(0 <= cell < L for cell in self.path)):
+            raise UserError(f"path={shown(self.path)} is not {T} cells from 0 to {L - 1}")
+
+    def build(self) -> HardAttention:
+        return HardAttention(self.grid, channels=self.channels, classes=len(self.classes), hidden=self.hidden)
+
+
+@dataclass(frozen=True)
+class PosteriorSpec(NetworkSpec[LookaheadPosterior | AVPCNN]):
+    """A posterior over one label of several classes, or over several labels."""
+
+    kind = "posterior"
+    grid: Grid
+    channels: Channels
+    classes: tuple[str, ...]
+    """names of the classes, or of the labels if ``multilabel``"""
+    multilabel: bool
+    network: PosteriorNetwork
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+
+    def build(self, *, pretrained: bool = False) -> LookaheadPosterior | AVPCNN:
+        """Return the posterior, with the published weights of its backbone if ``pretrained``."""
+        if self.network.posterior == "lookahead":
+            return LookaheadPosterior(
+                self.grid,
+                channels=self.channels,
+                classes=len(self.classes),
+                multilabel=self.multilabel,
+                hidden=self.network.hidden,
+            )
+        return AVPCNN(
+            self.grid,
+            channels=self.channels,
+            classes=len(self.classes),
+            multilabel=self.multilabel,
+            backbone=self.network.backbone,
+            pretrained=pretrained,
+        )
+
+
+@dataclass(frozen=True)
+class StoppingSpec(NetworkSpec[StoppingHeads]):
+    """Stopping heads of one trained network."""
+
+    kind = "stopping"
+    glimpses: Annotated[int, Bound(2, 2**14)]
+    costs: tuple[Rate, ...]
+    """costs of a glimpse that the halting heads were trained for"""
+    network: str
+    """SHA-256 of the file of the network that the heads were fitted to"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.costs:
+            raise UserError("costs=(): give one or more")
+
+    def build(self) -> StoppingHeads:
+        return StoppingHeads(glimpses=self.glimpses, costs=len(self.costs))
+
+
+@dataclass(frozen=True)
+class CNNSpec(NetworkSpec[WholeImageCNN]):
+    """A whole-image CNN."""
+
+    kind = "cnn"
+    architecture: str
+    resolution_px: Pixels
+    width: Width
+    channels: Channels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+        if self.architecture not in (*ARCHITECTURES, UPPER_BOUND):
+            raise UserError(f"architecture={shown(self.architecture)}: choose among {', '.join(ARCHITECTURES)}")
+
+    def build(self) -> WholeImageCNN:
+        return WholeImageCNN(
+            self.architecture,
+            resolution_px=self.resolution_px,
+            width=self.width,
+            channels=self.channels,
+            classes=len(self.classes),
+        )
+
+
+def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
+    """Return the grid of ``geometry`` on these images. Raises UserError if T glimpses do not fit on it."""
+    grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
+    check_glimpses(geometry.glimpses, grid)
+    return grid
+
+
+def check_glimpses(glimpses: int, grid: Grid) -> None:
+    """Raise UserError unless ``glimpses`` is between 1 and the number of locations."""
+    if not 1 <= glimpses <= len(grid):
+        raise UserError(
+            f"glimpses={glimpses} does not fit a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
+            "or a smaller `stride`"
+        )
+
+
+def _check_classes(classes: tuple[str, ...]) -> None:
+    if not classes or len(set(classes)) < len(classes):
+        raise UserError(f"classes={shown(classes)}: give one or more, each once")
