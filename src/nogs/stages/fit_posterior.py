@@ -45,7 +45,7 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
     torch.manual_seed(config.optimisation.seed)
     posterior = spec.build(pretrained=config.network.pretrained).to(device)
     run = open_run(config.machine.out, "fit-posterior", config, resume=config.machine.resume)
-    fitting = _fitting(config, posterior, data, device)
+    fitting = Fitting.of(config, posterior, data)
     with ticking("posterior", config.optimisation.iterations, tick) as report:
         fit(
             posterior,
@@ -64,8 +64,8 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
 
 
 @dataclass(frozen=True)
-class _Fitting:
-    """The loss, the validation and the focus of a posterior in training, all on its device.
+class Fitting:
+    """The loss, the validation and the focus of any posterior in training, with tensors on its device.
 
     ``train`` and ``val``: indices of images. ``random_cells``: locations of the validation images, drawn uniformly
     once. ``share``: the share of training locations that the focus draws where a glimpse helps.
@@ -79,6 +79,24 @@ class _Fitting:
     random_cells: Int[Tensor, "v T"]
     share: float
     seed: int
+
+    @classmethod
+    def of(cls, config: FitPosterior, posterior: TrainablePosterior, data: ImageSet) -> Fitting:
+        """Return how ``config`` fits ``posterior`` to ``data``, without the images that are to get sequences."""
+        device, seed, T = posterior.device, config.optimisation.seed, config.geometry.glimpses
+        train, val = data.members("train"), data.members("val")
+        train = train[~torch.isin(train, data.annotated(config.annotate, config.source.split_seed))]
+        random_cells = torch.randint(len(posterior.grid), (len(val), T), generator=chance(seed, 3))
+        return cls(
+            posterior,
+            pixels=data.images.to(device),
+            labels=data.labels.to(device),
+            train=train.to(device),
+            val=val.to(device),
+            random_cells=random_cells.to(device),
+            share=config.focus,
+            seed=seed,
+        )
 
     def loss(self, batch: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
         """Return the mean loss in nats of the training images at positions ``batch``, at locations drawn anew."""
@@ -120,20 +138,3 @@ class _Fitting:
             predicted = self.posterior.by_glimpse(look(self.pixels, self.posterior.grid, at, images))
             losses.append(nll(predicted, self.labels[images][:, None]))
         return torch.cat(losses).mean(0)
-
-
-def _fitting(config: FitPosterior, posterior: TrainablePosterior, data: ImageSet, device: torch.device) -> _Fitting:
-    train, val = data.members("train"), data.members("val")
-    train = train[~torch.isin(train, data.annotated(config.annotate, config.source.split_seed))]
-    seed, T = config.optimisation.seed, config.geometry.glimpses
-    random_cells = torch.randint(len(posterior.grid), (len(val), T), generator=chance(seed, 3))
-    return _Fitting(
-        posterior,
-        pixels=data.images.to(device),
-        labels=data.labels.to(device),
-        train=train.to(device),
-        val=val.to(device),
-        random_cells=random_cells.to(device),
-        share=config.focus,
-        seed=seed,
-    )
