@@ -150,7 +150,7 @@ def test_where_to_look_never_steers_what_is_remembered() -> None:
     for loss, moved in ((policy, {"locator", "baseline"}), (taught, {"locator"})):
         sizes = gradients(network, loss)
         assert {part for part, size in sizes.items() if size > 0} == moved
-    label = label_loss(network(images, glimpses=T, choose=sampled), labels).sum()
+    label = label_loss(network(images, glimpses=T, choose=sampled).class_logits, labels).sum()
     sizes = gradients(network, label)
     assert {part for part, size in sizes.items() if size > 0} == {"embedding", "core", "classifier"}
 

@@ -13,6 +13,7 @@ from given import following
 from nogs.attention.choosers import greedy
 from nogs.attention.network import HardAttention, Rollout, location_log_probs, previous_states
 from nogs.attention.objectives import (
+    entropy_loss,
     label_loss,
     partially_supervised_loss,
     reinforce_loss,
@@ -49,6 +50,14 @@ class Table:
             likely = self.first.softmax(0)[a] * self.second[a].softmax(0)[b]
             best = max(range(CLASSES), key=lambda c: self.said[image, a, b, c].item())
             total = total + likely * float(best == LABELS[image])
+        return total
+
+    def entropy(self) -> Tensor:
+        """-Σ_{l_1, l_2} p(l_1, l_2) log p(l_1, l_2), in nats."""
+        total = torch.zeros((), dtype=torch.float64)
+        for a, b in SEQUENCES.tolist():
+            likely = self.first.softmax(0)[a] * self.second[a].softmax(0)[b]
+            total = total - likely * likely.log()
         return total
 
     def rollouts(self, image: int, baselines: Tensor) -> tuple[Rollout, Tensor]:
@@ -177,6 +186,46 @@ def test_the_network_climbs_its_expected_reward(bias: float) -> None:
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_mean_entropy_gradient_is_that_of_the_entropy_of_sequences(batch: int) -> None:
+    """Over every batch of one or two sequences, each weighted by its probability: the baseline is enumerated too."""
+    table = Table()
+    expected = torch.autograd.grad(-table.entropy(), table.parameters, retain_graph=True)
+    rollout, probability = table.rollouts(0, baselines("none"))
+    a = SEQUENCES[:, 0]
+    logits = torch.stack((table.first.expand(len(a), -1), table.second[a]), dim=1)
+    value, loss = 0.0, torch.zeros((), dtype=torch.float64)
+    for rows in itertools.product(range(len(SEQUENCES)), repeat=batch):
+        drawn = torch.tensor(rows)
+        per_sequence = entropy_loss(rollout.log_policy[drawn], logits[drawn])
+        loss = loss + probability[drawn].prod() * per_sequence.mean()
+        missing = math.log(LOCATIONS) - torch.distributions.Categorical(logits=logits[drawn]).entropy()
+        value += (probability[drawn].prod() * missing.sum(1).mean()).item()
+    assert value == pytest.approx(2 * math.log(LOCATIONS) - table.entropy().item())
+    got = torch.autograd.grad(loss, table.parameters)
+    assert min(g.abs().max().item() for g in expected) > 0.01
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
+
+
+def test_the_entropy_gradient_needs_the_entropy_of_later_glimpses() -> None:
+    """The sum of the gradients of H[q(l_t | h_t-1)] alone is another one in this world."""
+    table = Table()
+    expected = torch.autograd.grad(table.entropy(), table.first, retain_graph=True)[0]
+    p = table.first.softmax(0)
+    alone = torch.autograd.grad(-(p * p.log()).sum(), table.first)[0]
+    assert (expected - alone).abs().max() > 0.01
+
+
+def test_the_entropy_of_a_certain_policy_makes_no_nan() -> None:
+    where = torch.tensor([[[0.0, -300.0]], [[400.0, 0.0]]], requires_grad=True)
+    loss = entropy_loss(location_log_probs(torch.tensor([[0], [1]]), where), where)
+    loss.sum().backward()
+    assert where.grad is not None
+    assert torch.isfinite(loss).all()
+    assert torch.isfinite(where.grad).all()
+
+
 P_FIRST, P_SECOND = (0.5, 0.25, 0.25), (0.1, 0.7, 0.2)
 
 
@@ -207,7 +256,7 @@ def test_losses_by_hand() -> None:
     )
     torch.testing.assert_close(supervised_loss(rollout), torch.tensor([-math.log(0.5 * 0.2), -math.log(0.25 * 0.7)]))
     torch.testing.assert_close(
-        label_loss(rollout, torch.tensor([0, 1])),
+        label_loss(rollout.class_logits, torch.tensor([0, 1])),
         torch.tensor([-(math.log(0.2) + math.log(0.9)) / 2, -(math.log(0.8) + math.log(0.1)) / 2]),
     )
     # Last said: class 0. The first image earns 1, the second nothing; baselines are 0.
@@ -274,7 +323,9 @@ def test_supervised_labels_change_the_classifier_and_what_feeds_it_alone() -> No
         parts(network, partially_supervised_loss(rollout, labels, supervised, supervised_labels=flag))
         for flag in (True, False)
     )
-    every, free = (parts(network, label_loss(rollout, labels)[rows].mean()) for rows in (slice(None), ~supervised))
+    every, free = (
+        parts(network, label_loss(rollout.class_logits, labels)[rows].mean()) for rows in (slice(None), ~supervised)
+    )
     for part in ("locator", "baseline"):
         assert with_labels[part].abs().sum() > 0
         torch.testing.assert_close(with_labels[part], without[part], rtol=0, atol=0)

@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from given import following
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.methods import METHODS, chooser
-from nogs.attention.network import HardAttention
-from nogs.attention.objectives import label_loss, reinforce_loss, supervised_loss
+from nogs.attention.network import HardAttention, previous_states
+from nogs.attention.objectives import entropy_loss, label_loss, reinforce_loss, supervised_loss
 from nogs.attention.train_step import Training, label_only_step, reinforce_step
 from nogs.config.groups import Geometry, Machine, Supervision
 from nogs.config.stages import Train
@@ -25,7 +25,7 @@ PATH = (8, 2)
 FREE = torch.tensor([7, 2, 5, 0, 9])
 
 
-def training(method: str, supervision: Supervision) -> Training:
+def training(method: str, supervision: Supervision, entropy_bonus: float = 0.0) -> Training:
     torch.manual_seed(1)
     grid = Grid(image_px=9, glimpse_px=3, stride_px=3)
     chance = Generator().manual_seed(2)
@@ -41,6 +41,7 @@ def training(method: str, supervision: Supervision) -> Training:
             geometry=Geometry(glimpses=T),
             supervision=supervision,
             supervised_batch=K,
+            entropy_bonus=entropy_bonus,
         ),
         HardAttention(grid, channels=1, classes=2, hidden=8),
         choose,
@@ -56,15 +57,15 @@ def by_terms(known: Training, *, published: bool) -> Tensor:
     free, sequences = FREE, known.sequences
     if sequences is None:
         rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
-        return (label_loss(rollout, labels[free]) + reinforce_loss(rollout, labels[free])).mean()
+        return (label_loss(rollout.class_logits, labels[free]) + reinforce_loss(rollout, labels[free])).mean()
     rows = torch.randint(len(sequences.images), (K,), generator=chance)
     free = free[K:] if published else free
     rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
     taught = sequences.images[rows]
     led = network(known.pixels, taught, glimpses=T, choose=following(sequences.cells[rows], greedy))
-    told = label_loss(rollout, labels[free])
+    told = label_loss(rollout.class_logits, labels[free])
     if published:
-        told = torch.cat((told, label_loss(led, labels[taught])))
+        told = torch.cat((told, label_loss(led.class_logits, labels[taught])))
     reinforced = reinforce_loss(rollout, labels[free])
     return told.mean() + reinforced.mean() + supervised_loss(led).mean()
 
@@ -82,6 +83,35 @@ def test_a_step_descends_the_sum_of_its_terms(method: str, supervision: Supervis
     for name, ours, theirs in zip(parameters, *gradients, strict=True):
         assert theirs.any(), name
         torch.testing.assert_close(ours, theirs, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("method", "supervision"), [("ram", "location"), ("ps-nogs", "location"), ("ps-nogs", "published")]
+)
+def test_an_entropy_bonus_adds_to_the_location_heads_gradient_alone(method: str, supervision: Supervision) -> None:
+    """The difference to no bonus is the weighted entropy loss of the images that are not supervised, by a rollout."""
+    weight = 0.3
+    known = training(method, supervision, entropy_bonus=weight)
+    with_bonus, without = (
+        reinforce_step(one, FREE, Generator().manual_seed(5)) for one in (known, training(method, supervision))
+    )
+    chance = Generator().manual_seed(5)
+    free = FREE
+    if known.sequences is not None:
+        torch.randint(len(known.sequences.images), (K,), generator=chance)
+        free = FREE[K:] if supervision == "published" else FREE
+    rollout = known.network(known.pixels, free, glimpses=T, choose=sampling(chance))
+    logits = known.network.locator(previous_states(rollout.states))
+    expected = weight * entropy_loss(rollout.log_policy, logits).mean()
+    torch.testing.assert_close(with_bonus - without, expected)
+    names, parameters = zip(*known.network.named_parameters(), strict=True)
+    plain = by_terms(known, published=supervision == "published")
+    found, base, bonus = (
+        torch.autograd.grad(loss, parameters, allow_unused=True) for loss in (with_bonus, plain, expected)
+    )
+    for name, total, part, extra in zip(names, found, base, bonus, strict=True):
+        assert (extra is not None) == name.startswith("locator"), name
+        torch.testing.assert_close(total, part if extra is None else part + extra, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:

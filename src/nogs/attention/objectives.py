@@ -5,6 +5,7 @@ Per image, with reward R = 1[the last prediction is correct], over t = 1..T:
 - label:      mean_t -log q(θ | y_1:t, l_1:t)
 - REINFORCE:  Σ_t -log q(l_t | h_t-1) (R - b_t), with a learned baseline b_t, which does not change the expected
   gradient (Williams 1992; Mnih et al. 2014, eq. 8)
+- entropy:    -H[q(l_1:T)], times the entropy bonus (Williams and Peng 1991)
 - supervised: Σ_t -log q(l_t | h_t-1) at the given l_t (*Near-Optimal Glimpse Sequences*, section 4)
 - wake-sleep: Σ_m w_m [label + Σ_t -log q(l_t | h_t-1) - Σ_t log r(l_t)] over samples of a proposal r
   (Ba, Salakhutdinov, Grosse and Frey 2015; Bornschein and Bengio 2015)
@@ -14,18 +15,21 @@ Each term is averaged over its own images, so that the batch sizes do not change
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.attention.network import Rollout
+from nogs.information import entropy
 
 
-def label_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+def label_loss(class_logits: Float[Tensor, "B T C"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
     """Return the cross-entropy of the label in nats, averaged over the T predictions."""
-    T = rollout.class_logits.shape[1]
-    per_step = F.cross_entropy(rollout.class_logits.flatten(0, 1), labels.repeat_interleave(T), reduction="none")
+    T = class_logits.shape[1]
+    per_step = F.cross_entropy(class_logits.flatten(0, 1), labels.repeat_interleave(T), reduction="none")
     return per_step.unflatten(0, (-1, T)).mean(1)
 
 
@@ -35,6 +39,22 @@ def reinforce_loss(rollout: Rollout, labels: Int[Tensor, " B"]) -> Float[Tensor,
     advantage = reward - rollout.baselines
     policy = -(rollout.log_policy * advantage.detach()).sum(1)
     return policy + advantage.square().mean(1)
+
+
+def entropy_loss(log_policy: Float[Tensor, "B T"], location_logits: Float[Tensor, "B T L"]) -> Float[Tensor, " B"]:
+    """Return an estimate of T log L - H[q(l_1:T)] in nats, whose expected gradient is that of -H[q(l_1:T)].
+
+    H[q(l_1:T)] = E Σ_t H[q(l_t | h_t-1)]. A cell changes the later states, so the gradient has a REINFORCE term: the
+    reward of cell l_t is the entropy of the glimpses after t. Its baseline is the mean over the other images of the
+    batch, which does not change the expected gradient.
+
+    ``log_policy``: log-probability of each drawn cell. ``location_logits``: of each glimpse, from detached states.
+    """
+    B = len(log_policy)
+    missing = math.log(location_logits.shape[-1]) - entropy(location_logits.log_softmax(-1))
+    later = missing.detach().sum(1, keepdim=True) - missing.detach().cumsum(1)
+    advantage = (later - later.mean(0)) * B / (B - 1) if B > 1 else later
+    return (missing + log_policy * advantage).sum(1)
 
 
 def supervised_loss(rollout: Rollout) -> Float[Tensor, " B"]:
@@ -57,7 +77,7 @@ def partially_supervised_loss(
     """
     free = ~supervised
     labelled = torch.ones_like(free) if supervised_labels else free
-    loss = _mean(label_loss(rollout, labels), labelled) + _mean(reinforce_loss(rollout, labels), free)
+    loss = _mean(label_loss(rollout.class_logits, labels), labelled) + _mean(reinforce_loss(rollout, labels), free)
     return loss + _mean(supervised_loss(rollout), supervised)
 
 
@@ -77,7 +97,7 @@ def wake_sleep_loss(
     log_policy, log_proposed = rollout.log_policy.sum(1), log_proposal.sum(1)
     log_likelihood = -F.cross_entropy(rollout.class_logits[:, -1], labels, reduction="none")
     log_weights = (log_likelihood + log_policy - log_proposed).detach()
-    surprise = label_loss(rollout, labels) - log_policy - log_proposed
+    surprise = label_loss(rollout.class_logits, labels) - log_policy - log_proposed
     return (log_weights.unflatten(0, (-1, samples)).softmax(1) * surprise.unflatten(0, (-1, samples))).sum(1)
 
 

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
 from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, Rollout
-from nogs.attention.objectives import label_loss, partially_supervised_loss
+from nogs.attention.network import HardAttention, Rollout, previous_states
+from nogs.attention.objectives import entropy_loss, label_loss, partially_supervised_loss
 from nogs.config.stages import Train
 from nogs.glimpses.fovea import look
 from nogs.sequences.table import Sequences
@@ -73,19 +73,24 @@ def reinforce_step(training: Training, images: Int[Tensor, " b"], generator: Gen
             states = network.encode(look(pixels, network.grid, given, taught))
         rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states), strict=True)))
     images = torch.cat((free, taught))
-    return partially_supervised_loss(
+    loss = partially_supervised_loss(
         rollout,
         training.labels[images],
         torch.arange(len(images), device=images.device) >= len(free),
         supervised_labels=published,
     )
+    if config.entropy_bonus and len(free):
+        log_policy, states = rollout.log_policy[: len(free)], rollout.states[: len(free)]
+        logits = network.locator(previous_states(states))
+        loss = loss + config.entropy_bonus * entropy_loss(log_policy, logits).mean()
+    return loss
 
 
 def label_only_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
     """Return the label loss of a batch, with cells that no policy chooses."""
     T, choose = training.config.geometry.glimpses, training.choose(generator)
     rollout = training.network(training.pixels, images, glimpses=T, choose=choose)
-    return label_loss(rollout, training.labels[images]).mean()
+    return label_loss(rollout.class_logits, training.labels[images]).mean()
 
 
 def _supervised_batch(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:

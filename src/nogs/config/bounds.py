@@ -54,6 +54,7 @@ Units = Annotated[int, Bound(1, 2**14)]
 Processes = Annotated[int, Bound(0, 1024)]
 Share = Annotated[float, Bound(0, 1)]
 Rate = Annotated[float, RATE]
+Weight = Annotated[float, Bound(0, 10**6)]
 Width = Annotated[float, WIDTH]
 VALUE = Bound(-(10.0**38), 10.0**38)
 """What a pixel of 32 bits may hold."""

@@ -21,6 +21,7 @@ from nogs.config.bounds import (
     Seed,
     Share,
     Units,
+    Weight,
     Width,
 )
 from nogs.config.groups import (
@@ -119,6 +120,8 @@ class Train(Checked):
     published: images with sequences are part of the batch, follow them, and train the classifier too"""
     supervised_batch: Count = 16
     """images with sequences in each iteration"""
+    entropy_bonus: Weight = 0.0
+    """weight of the entropy of the location policy, in nats, in the objective of REINFORCE; 0: none"""
     wake_sleep_samples: Count = 4
     """sequences that ws-ram draws for each image and weights by their likelihood"""
     hidden: Units = 64
