@@ -15,6 +15,7 @@ import nogs.training.loop
 from nogs.cnn import ARCHITECTURES, SMALLEST_PX, UPPER_BOUND, WholeImageCNN, shrink
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_of_image
+from nogs.pipeline import baselines_of
 from nogs.runs.directory import RunDirectory
 from nogs.stages.baselines import fit_baselines
 from tiny import IMAGE_PX, write_npz
@@ -119,6 +120,24 @@ def stage(folder: Path, npz: Path, **how: Any) -> nogs.Baselines:
         validate_every=2,
     )
     return replace(config, **how)
+
+
+def test_the_default_grid_has_five_widths_and_sees_as_many_images_as_the_attention_networks() -> None:
+    cnns, attention = nogs.Baselines(nogs.Machine(Path("cnns"))), nogs.Train(nogs.Machine(Path("train"))).optimisation
+    assert len(set(cnns.widths)) == 5
+    assert cnns.iterations * cnns.batch_size >= attention.iterations * attention.batch_size
+    assert cnns.patience * cnns.batch_size >= attention.patience * attention.batch_size
+
+
+@pytest.mark.parametrize(("iterations", "batch_size", "patience"), [(10_000, 64, 4000), (7, 100, 5), (50, 512, 0)])
+def test_the_pipelines_cnns_see_as_many_images_as_its_attention_networks(
+    iterations: int, batch_size: int, patience: int
+) -> None:
+    """No fewer, and less than a batch more; patience=0, which never stops a training, stays 0."""
+    config = nogs.Run(nogs.Machine(Path("run")), iterations=iterations, batch_size=batch_size, patience=patience)
+    cnns = baselines_of(config)
+    for ours, theirs in ((cnns.iterations, iterations), (cnns.patience, patience)):
+        assert theirs * batch_size <= ours * cnns.batch_size < theirs * batch_size + cnns.batch_size
 
 
 def silent(done: int, note: str) -> None:

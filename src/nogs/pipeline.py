@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -81,7 +82,7 @@ def run(config: Run) -> RunDirectory:
     evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
     results = evaluation.load_json("results.json")
     if config.cnns:
-        cnns = fit_baselines(Baselines(_within(config, Baselines), config.source))
+        cnns = fit_baselines(baselines_of(config))
         results |= cnns.load_json("results.json")
     directory.save_json("results.json", results)
     draw_report(Report(directory.path))
@@ -190,6 +191,13 @@ def _check_sequences(config: Run) -> None:
             f"{wants['given']} learns from sequences that you give: add `sequences`, a run of `nogs sequences import`"
         )
     check_sequences(read_run(config.sequences, "import"), as_json(config.source), as_json(config.geometry))
+
+
+def baselines_of(config: Run) -> Baselines:
+    """Return the grid of CNNs, each trained on as many images as an attention network, with the same patience."""
+    ratio = config.batch_size / Baselines.batch_size
+    iterations, patience = (ceil(count * ratio) for count in (config.iterations, config.patience))
+    return Baselines(_within(config, Baselines), config.source, iterations=iterations, patience=patience)
 
 
 def _within(config: Run, place: type | str, *parts: str) -> Machine:

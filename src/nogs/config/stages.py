@@ -209,19 +209,19 @@ class Baselines(Checked):
     """networks: shufflenet-v2, mobilenet-v2"""
     resolutions: Sizes = (12, 24, 48)
     """side lengths in pixels that images are reduced to"""
-    widths: Widths = (0.05, 0.25)
+    widths: Widths = (0.05, 0.1, 0.15, 0.25, 0.5)
     """numbers of channels, as a share of the published ones"""
     learning_rates: Rates = (1e-3, 4e-3)
     """learning rates to try; the best on validation images is kept"""
     seeds: Seeds = (0,)
     """seeds of the trainings, each with every network"""
-    iterations: Count = 1500
-    """most iterations of each training"""
+    iterations: Count = 4000
+    """most iterations of each training; with batch_size, as many images as `nogs train` takes by default"""
     batch_size: Batch = 128
     """images in each iteration"""
     validate_every: Count = 100
     """iterations between validations"""
-    patience: Natural = 600
+    patience: Natural = 1500
     """iterations without a better validation loss after which a training stops; 0: never"""
     upper_bound: bool = True
     """also train the large network, on images of full size"""
