@@ -115,7 +115,7 @@ def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path,
             moved.add(name.split(".")[0])
     assert {"embedding", "core", "classifier"} <= moved
     assert ("locator" in moved) == (row.policy != "none")
-    assert ("baseline" in moved) == (row.policy == "reinforce")
+    assert ("baseline" in moved) == (row.policy in ("reinforce", "act"))
     assert run.load_tensors("model").keys() == start.keys()  # nothing that is of use in training alone
 
 

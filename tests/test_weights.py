@@ -14,7 +14,7 @@ import nogs
 from nogs.config.groups import PosteriorNetwork
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory
-from nogs.specs import CNNSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
+from nogs.specs import CNNSpec, HaltingSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
 from nogs.weights import load_network, read_spec, save_network
 
 GRID = Grid(image_px=16, glimpse_px=6, stride_px=5)
@@ -25,6 +25,7 @@ SPECS: dict[str, NetworkSpec[Any]] = {
     "path": HardAttentionSpec(GRID, 3, CLASSES, hidden=8, glimpses=2, method="path", path=(1, 8)),
     "lookahead": PosteriorSpec(GRID, 1, CLASSES, False, PosteriorNetwork(hidden=8)),
     "avp-cnn": PosteriorSpec(GRID, 1, CLASSES, True, PosteriorNetwork(posterior="avp-cnn")),
+    "halting": HaltingSpec(hidden=8, cost=0.01),
     "stopping": StoppingSpec(2, (0.1, 0.2, 0.4), network="0" * 64),
     "cnn": CNNSpec("shufflenet-v2", 12, 0.25, 1, CLASSES),
     "small-resnet": CNNSpec("small-resnet", 32, 1.0, 1, CLASSES),

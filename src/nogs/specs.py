@@ -22,6 +22,7 @@ from nogs.glimpses.grid import Grid
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
 from nogs.runs.identity import shown
+from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
 
 Network = TypeVar("Network", bound=nn.Module, covariant=True)
@@ -109,6 +110,19 @@ class PosteriorSpec(NetworkSpec[LookaheadPosterior | AVPCNN]):
             backbone=self.network.backbone,
             pretrained=pretrained,
         )
+
+
+@dataclass(frozen=True)
+class HaltingSpec(NetworkSpec[HaltingUnit]):
+    """The halting unit of a network that was trained jointly with it, in the same run directory."""
+
+    kind = "halting"
+    hidden: Units
+    cost: Rate
+    """cost of a glimpse, in nats, that the two were trained with"""
+
+    def build(self) -> HaltingUnit:
+        return HaltingUnit(self.hidden)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from nogs.posterior.masked_cnn import AVPCNN
 from nogs.runs.directory import RunDirectory
 from nogs.runs.files import damaged
 from nogs.runs.identity import as_json, from_json
-from nogs.specs import CNNSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
+from nogs.specs import CNNSpec, HaltingSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
+from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
 
 MESSAGE = 200
@@ -58,6 +59,10 @@ def load_network(
 ) -> tuple[StoppingSpec, StoppingHeads]: ...
 @overload
 def load_network(
+    run: RunDirectory, name: str, *, kind: type[HaltingSpec], device: torch.device
+) -> tuple[HaltingSpec, HaltingUnit]: ...
+@overload
+def load_network(
     run: RunDirectory, name: str, *, kind: type[CNNSpec], device: torch.device
 ) -> tuple[CNNSpec, WholeImageCNN]: ...
 def load_network(
@@ -72,6 +77,11 @@ def load_network(
     network = spec.build()
     network.load_state_dict(run.load_tensors(name))
     return spec, network.to(device).eval()
+
+
+def load_halting(run: RunDirectory, name: str, *, device: torch.device) -> HaltingUnit | None:
+    """Return the halting unit ``name`` of a train run; None if the method trains none."""
+    return load_network(run, name, kind=HaltingSpec, device=device)[1] if run.has(name) else None
 
 
 def load_stopping(run: RunDirectory, *, trained: RunDirectory, device: torch.device) -> StoppingHeads:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nogs.attention.choosers import Chooser
 from nogs.attention.network import HardAttention, stack_states
+from nogs.stopping.halting import HaltingUnit, answers
 from nogs.stopping.rules import Stop
 
 BATCH = 512
@@ -52,10 +53,14 @@ def classify(
 
 
 class Looks(NamedTuple):
-    """Cells of n images, and the class logits after each glimpse."""
+    """Cells of n images, class logits after each glimpse, and the number of glimpses after which each image stops.
+
+    Without a halting unit ``steps`` is T. With one ``class_logits`` are those of its answer after at most t glimpses.
+    """
 
     cells: Int[Tensor, "n T"]
     class_logits: Float[Tensor, "n T C"]
+    steps: Int[Tensor, " n"]
 
 
 @torch.no_grad()
@@ -66,10 +71,17 @@ def look_at_all(
     *,
     glimpses: int,
     choose: Chooser,
+    halting: HaltingUnit | None = None,
 ) -> Looks:
-    """Take ``glimpses`` glimpses of the ``images`` (indices into ``pixels``), without the heads that train alone."""
+    """Take ``glimpses`` glimpses of the ``images`` (indices into ``pixels``), without the heads that train alone.
+
+    ``halting``: the unit that was trained with the network, if one was. All T glimpses are recorded nevertheless.
+    """
     batches: list[Looks] = []
     for rows in images.split(BATCH):
         cells, states = stack_states(network.unroll(pixels, rows, glimpses=glimpses, choose=choose))
-        batches.append(Looks(cells, network.classifier(states)))
+        class_logits, steps = network.classifier(states), torch.full_like(rows, glimpses)
+        if halting is not None:
+            class_logits, steps = answers(halting(states), class_logits)
+        batches.append(Looks(cells, class_logits, steps))
     return Looks(*(torch.cat(column) for column in zip(*batches, strict=True)))

@@ -1,9 +1,9 @@
 """The table of methods: source of glimpse sequences x policy objective x choice of cells.
 
-The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5) and three controls without a policy:
-random cells, the centre cell, and one designed path for all images. Methods differ only by their rows. A new method
-is a row here; a new way to choose cells, or a new objective, is a function in a file of its own and an entry in
-``LOOKS`` or ``OBJECTIVES``.
+The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5), Adaptive Computation Time trained with
+the network (Graves 2016), and three controls without a policy: random cells, the centre cell, and one designed path for
+all images. Methods differ only by their rows. A new method is a row here; a new way to choose cells or a new objective
+is a function in a file of its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from torch import Generator
 
+from nogs.attention.act import act
 from nogs.attention.choosers import Chooser, along, anywhere, at, centre_cell, greedy
 from nogs.attention.train_step import Objective, Training, label_only, reinforce
 from nogs.attention.wake_sleep import wake_sleep
@@ -42,6 +43,7 @@ METHODS = {
     "ws-ram": Method("WS-RAM", sequences="none", policy="wake-sleep", looks="policy"),
     "ps-ram": Method("PS-RAM", sequences="record", policy="reinforce", looks="policy"),
     "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
+    "act": Method("ACT", sequences="search", policy="act", looks="policy"),
     "random": Method("Random cells", sequences="none", policy="none", looks="random"),
     "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
     "path": Method("One designed path", sequences="path", policy="none", looks="path"),
@@ -54,6 +56,7 @@ STOPPING = "ps-nogs"
 OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
     "reinforce": reinforce,
     "wake-sleep": wake_sleep,
+    "act": act,
     "none": label_only,
 }
 

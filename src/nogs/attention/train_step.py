@@ -1,7 +1,8 @@
 """The losses of one training step: partial supervision with REINFORCE, and the label loss alone.
 
 A method's row in `nogs.attention.methods` names its objective. An objective prepares what is trained beside the
-network and returns a loss that the training loop calls with a batch. `nogs.attention.wake_sleep` has another one.
+network and returns a loss that the training loop calls with a batch. Others are in `nogs.attention.wake_sleep` and
+`nogs.attention.act`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Generator, Tensor, nn
 
 from nogs.attention.choosers import Chooser
@@ -20,6 +21,7 @@ from nogs.attention.objectives import entropy_loss, label_loss, partially_superv
 from nogs.config.stages import Train
 from nogs.glimpses.fovea import look
 from nogs.sequences.table import Sequences
+from nogs.stopping.halting import HaltingUnit
 
 
 class Training(NamedTuple):
@@ -44,6 +46,19 @@ class Objective(NamedTuple):
 
     trained: nn.Module
     loss: Loss
+    halting: HaltingUnit | None = None
+    """The unit that decides when to stop, for methods that train one with the network."""
+
+
+class Batch(NamedTuple):
+    """Images of one step: b along cells that the method chooses, and k along given cells after them."""
+
+    rollout: Rollout
+    labels: Int[Tensor, " n"]
+    supervised: Bool[Tensor, " n"]
+    """Which images were run along given cells."""
+    supervised_labels: bool
+    """Whether these train embedding, core and classifier too, as published."""
 
 
 def reinforce(training: Training) -> Objective:
@@ -57,7 +72,12 @@ def label_only(training: Training) -> Objective:
 
 
 def reinforce_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
-    """Return the loss of a batch: REINFORCE where the policy draws its own cells, imitation where cells are given.
+    """Return the loss of a batch: REINFORCE where the policy draws its own cells, imitation where cells are given."""
+    return partial_supervision(training, draw_batch(training, images, generator))
+
+
+def draw_batch(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Batch:
+    """Run the network on the images of a step, along its own cells and along given cells.
 
     With ``supervision="published"`` the images with given cells take places of the batch; with ``"location"`` they
     are added to it and train the location head alone.
@@ -73,16 +93,17 @@ def reinforce_step(training: Training, images: Int[Tensor, " b"], generator: Gen
             states = network.encode(look(pixels, network.grid, given, taught))
         rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states), strict=True)))
     images = torch.cat((free, taught))
-    loss = partially_supervised_loss(
-        rollout,
-        training.labels[images],
-        torch.arange(len(images), device=images.device) >= len(free),
-        supervised_labels=published,
-    )
-    if config.entropy_bonus and len(free):
-        log_policy, states = rollout.log_policy[: len(free)], rollout.states[: len(free)]
-        logits = network.locator(previous_states(states))
-        loss = loss + config.entropy_bonus * entropy_loss(log_policy, logits).mean()
+    supervised = torch.arange(len(images), device=images.device) >= len(free)
+    return Batch(rollout, training.labels[images], supervised, published)
+
+
+def partial_supervision(training: Training, batch: Batch) -> Float[Tensor, ""]:
+    """Return the partially supervised loss of a batch, with the entropy bonus on the images without given cells."""
+    rollout, supervised, bonus = batch.rollout, batch.supervised, training.config.entropy_bonus
+    loss = partially_supervised_loss(rollout, batch.labels, supervised, supervised_labels=batch.supervised_labels)
+    if bonus and not supervised.all():
+        logits = training.network.locator(previous_states(rollout.states[~supervised]))
+        loss = loss + bonus * entropy_loss(rollout.log_policy[~supervised], logits).mean()
     return loss
 
 

@@ -18,6 +18,7 @@ from nogs.config.bounds import (
     Nats,
     Natural,
     Pixels,
+    Rate,
     Seed,
     Share,
     Units,
@@ -112,7 +113,7 @@ class Train(Checked):
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs, or a control without a policy: random | centre | path"""
+    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs | act, or a control without a policy: random | centre | path"""
     sequences: Path | None = None
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
@@ -124,6 +125,8 @@ class Train(Checked):
     """weight of the entropy of the location policy, in nats, in the objective of REINFORCE; 0: none"""
     wake_sleep_samples: Count = 4
     """sequences that ws-ram draws for each image and weights by their likelihood"""
+    halting_cost: Rate = 0.01
+    """cost of a glimpse, in nats, that act is trained with"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
 

@@ -39,7 +39,7 @@ from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
 from nogs.specs import HardAttentionSpec, PosteriorSpec
 from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
-from nogs.weights import load_network, load_stopping
+from nogs.weights import load_halting, load_network, load_stopping
 
 
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
@@ -151,7 +151,8 @@ def _judge_network(
     macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)
     draws = chance(seed, 7, device=device)
     choose = chooser(method(name), network.grid, generator=draws, path=spec.path)
-    seen = look_at_all(network, pixels, test.to(device), glimpses=T, choose=choose)
+    halting = load_halting(model, "halting", device=device)
+    seen = look_at_all(network, pixels, test.to(device), glimpses=T, choose=choose, halting=halting)
     log_probs = seen.class_logits.log_softmax(-1).cpu()
     kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
     if stopping:
@@ -176,6 +177,7 @@ def _judge_network(
         "seeds": seed,
         **scores_by_glimpse(log_probs, labels),
         **(_sampled_scores(model, pixels, test, labels, draws) if model.has("model-sampled") else {}),
+        **({"mean_glimpses": seen.steps.float().mean().item()} if halting is not None else {}),
         "macs_by_glimpse": macs,
         "adaptivity_nats_by_glimpse": _adaptivity(name, seen.cells),
         "pixels_read_share": pixels_read_share(seen.cells, network.grid).mean().item(),
@@ -199,7 +201,15 @@ def _sampled_scores(
 ) -> dict[str, float]:
     """Return the scores of the sampled policy, on the weights that were best for it in validation."""
     spec, network = load_network(model, "model-sampled", kind=HardAttentionSpec, device=pixels.device)
-    seen = look_at_all(network, pixels, test.to(pixels.device), glimpses=spec.glimpses, choose=sampling(generator))
+    halting = load_halting(model, "halting-sampled", device=pixels.device)
+    seen = look_at_all(
+        network,
+        pixels,
+        test.to(pixels.device),
+        glimpses=spec.glimpses,
+        choose=sampling(generator),
+        halting=halting,
+    )
     log_probs = seen.class_logits[:, -1].log_softmax(-1).cpu()
     return {
         "sampled_test_accuracy": accuracy(log_probs, labels),

@@ -107,6 +107,8 @@ def _load(config: Predict) -> Model:
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     spec, network = load_network(run, "model", kind=HardAttentionSpec, device=device)
+    if run.has("halting"):
+        raise UserError(f"model={config.model} stops by a unit of its own (method={spec.method}), which predict lacks")
     row = method(spec.method)
     macs = macs_by_glimpse(network, channels=spec.channels, glimpses=spec.glimpses, policy=row.policy != "none")
     stop: Stop = never

@@ -6,11 +6,12 @@ The method's row in `nogs.attention.methods` names the objective and how cells a
 from __future__ import annotations
 
 import torch
-from torch import Generator
+from jaxtyping import Int
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser, sampling
-from nogs.attention.classify import look_at_all
+from nogs.attention.classify import Looks, look_at_all
 from nogs.attention.methods import OBJECTIVES, chooser, method
 from nogs.attention.train_step import Training
 from nogs.config.stages import Train
@@ -21,19 +22,18 @@ from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
-from nogs.specs import HardAttentionSpec, grid_of
-from nogs.training.loop import BEST, fit
+from nogs.specs import HaltingSpec, HardAttentionSpec, grid_of
+from nogs.training.loop import fit
 from nogs.weights import save_network
-
-BEST_GREEDY_AND_SAMPLED = {**BEST, "best-sampled": "sampled_nll_nats"}
-"""Each policy is evaluated on the weights of its own best validation loss, so that neither is favoured."""
 
 
 def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     """Train the network of ``config`` and write its weights to its run directory.
 
     ``model.safetensors`` holds the weights of the least validation loss of the greedy policy, and
-    ``model-sampled.safetensors`` those of the sampled policy. A method without a policy has the first alone.
+    ``model-sampled.safetensors`` those of the sampled policy, so that neither is favoured. A method without a policy
+    has the first alone. A method that trains a halting unit is validated by its loss plus the cost of its glimpses,
+    and has ``halting.safetensors`` and ``halting-sampled.safetensors`` beside these.
     """
     row = method(config.method, argument="method")
     sequences = _sequences(config) if row.sequences != "none" else None
@@ -68,12 +68,11 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     def choose(generator: Generator) -> Chooser:
         return chooser(row, grid, generator=generator, path=path, policy=sampling(generator))
 
-    trained, loss = OBJECTIVES[row.policy](Training(config, network, choose, sequences, pixels, labels))
+    trained, loss, halting = OBJECTIVES[row.policy](Training(config, network, choose, sequences, pixels, labels))
 
     def scores(choose: Chooser) -> dict[str, float]:
-        logits = look_at_all(network, pixels, val, glimpses=T, choose=choose).class_logits[:, -1]
-        hits = logits.argmax(-1) == labels[val]
-        return {"nll_nats": F.cross_entropy(logits, labels[val]).item(), "accuracy": hits.float().mean().item()}
+        looks = look_at_all(network, pixels, val, glimpses=T, choose=choose, halting=halting)
+        return _scores(looks, labels[val], halting_cost=None if halting is None else config.halting_cost)
 
     def validate() -> dict[str, float]:
         figures = scores(chooser(row, grid, generator=chance(o.seed, 12, device=device), path=path))
@@ -82,6 +81,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             figures |= {f"sampled_{name}": value for name, value in sampled.items()}
         return figures
 
+    best = "nll_nats" if halting is None else "cost_nats"
     with ticking(f"{config.method} seed {o.seed}", o.iterations, tick) as report:
         fit(
             trained,
@@ -92,17 +92,32 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             optimisation=o,
             device=device,
             tick=report,
-            keep=BEST_GREEDY_AND_SAMPLED if has_policy else BEST,
+            keep={"best": best, "best-sampled": f"sampled_{best}"} if has_policy else {"best": best},
         )
-    save_network(run, "model", network, spec)
-    if has_policy:
-        trained.load_state_dict(run.load_tensors("best-sampled"))
-        save_network(run, "model-sampled", network, spec)
+    for suffix in ("", "-sampled") if has_policy else ("",):
+        trained.load_state_dict(run.load_tensors(f"best{suffix}"))
+        save_network(run, f"model{suffix}", network, spec)
+        if halting is not None:
+            save_network(run, f"halting{suffix}", halting, HaltingSpec(config.hidden, config.halting_cost))
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = RunDirectory(config.sequences).hash_of("sequences.safetensors")
     run.finish(device=str(device), inputs=inputs)
     return run
+
+
+def _scores(looks: Looks, labels: Int[Tensor, " n"], *, halting_cost: float | None) -> dict[str, float]:
+    """Return the figures of a validation; with ``halting_cost`` in nats also the mean number and the cost of glimpses.
+
+    ``cost_nats`` is the loss of the answers plus the cost of the glimpses.
+    """
+    logits = looks.class_logits[:, -1]
+    hits = logits.argmax(-1) == labels
+    figures = {"nll_nats": F.cross_entropy(logits, labels).item(), "accuracy": hits.float().mean().item()}
+    if halting_cost is None:
+        return figures
+    glimpses = looks.steps.float().mean().item()
+    return {**figures, "cost_nats": figures["nll_nats"] + halting_cost * glimpses, "mean_glimpses": glimpses}
 
 
 def _sequences(config: Train) -> Sequences:
