@@ -16,6 +16,7 @@ Each term is averaged over its own images, so that the batch sizes do not change
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -81,24 +82,55 @@ def partially_supervised_loss(
     return loss + _mean(supervised_loss(rollout), supervised)
 
 
-def wake_sleep_loss(
-    rollout: Rollout, labels: Int[Tensor, " BM"], log_proposal: Float[Tensor, "BM T"], *, samples: int
-) -> Float[Tensor, " B"]:
-    """Return the reweighted wake-sleep loss of policy, classifier and proposal.
+class WakeSleepWeights(NamedTuple):
+    """Weights of M sequences per image, constant and summing to 1: of the posterior, the policy and the proposal."""
 
-    The M = ``samples`` sequences of an image are consecutive rows, drawn from r(l_1:T) = exp Σ_t ``log_proposal``.
-    With
+    posterior: Float[Tensor, "B M"]
+    policy: Float[Tensor, "B M"]
+    proposal: Float[Tensor, "B M"]
 
-        w_m ∝ q(θ | y_1:T, l_1:T) Π_t q(l_t | h_t-1) / r(l_1:T),    Σ_m w_m = 1, held constant,
 
-    the gradient converges, as M grows, to that of -log Σ_l q(l) q(θ | y, l) for the network, and for r to that of
-    KL(q(l | θ) ‖ r). The label's term is the mean over t, as in `label_loss`.
+def wake_sleep_weights(
+    log_likelihood: Float[Tensor, "B M"],
+    log_policy: Float[Tensor, "B M T"],
+    log_proposal: Float[Tensor, "B M T"],
+    log_drawn: Float[Tensor, "B M T"],
+) -> WakeSleepWeights:
+    """Return self-normalised importance weights of sequences l_1:T that were drawn from d(l_1:T) = exp Σ_t log_drawn.
+
+        posterior: w_m ∝ q(θ | y_1:T, l_1:T) Π_t q(l_t | h_t-1) / d        (Bornschein and Bengio 2015, eq. 4)
+        policy:    v_m ∝ Π_t q(l_t | h_t-1) / d
+        proposal:  c_m ∝ Π_t r(l_t | h_t-1, x, θ) / d
+
+    ``log_likelihood`` is log q(θ | y_1:T, l_1:T) of the true label.
     """
-    log_policy, log_proposed = rollout.log_policy.sum(1), log_proposal.sum(1)
-    log_likelihood = -F.cross_entropy(rollout.class_logits[:, -1], labels, reduction="none")
-    log_weights = (log_likelihood + log_policy - log_proposed).detach()
-    surprise = label_loss(rollout.class_logits, labels) - log_policy - log_proposed
-    return (log_weights.unflatten(0, (-1, samples)).softmax(1) * surprise.unflatten(0, (-1, samples))).sum(1)
+    policy, proposal, drawn = (terms.detach().sum(-1) for terms in (log_policy, log_proposal, log_drawn))
+    likelihood = log_likelihood.detach()
+    return WakeSleepWeights(
+        (likelihood + policy - drawn).softmax(1), (policy - drawn).softmax(1), (proposal - drawn).softmax(1)
+    )
+
+
+def wake_sleep_loss(
+    log_policy: Float[Tensor, "B M T"],
+    log_proposal: Float[Tensor, "B M T"],
+    weights: WakeSleepWeights,
+    *,
+    entropy_bonus: float = 0.0,
+) -> Float[Tensor, " B"]:
+    """Return the reweighted wake-sleep loss of policy and proposal: Σ_m (w_m - v_m) -log q - Σ_m (w_m - c_m) log r.
+
+    v and c are control variates (Ba et al. 2015, section 3.3): the score functions have mean zero, so they do not
+    change the gradient that the estimate converges to as M grows. That is the gradient of -log Σ_l q(l) q(θ | y, l)
+    for the policy, and of KL(q(l | θ) ‖ r) for the proposal. The label's term is Σ_m w_m `label_loss`.
+
+    ``entropy_bonus``: weight of H[q(l_1:T)], in nats, whose gradient is estimated with the weights v:
+    ∇H = -E[log q ∇ log q].
+    """
+    log_q, log_r = log_policy.sum(-1), log_proposal.sum(-1)
+    surprise = log_q.detach() - (weights.policy * log_q.detach()).sum(1, keepdim=True)
+    policy = weights.posterior - weights.policy - entropy_bonus * weights.policy * surprise
+    return -(policy * log_q + (weights.posterior - weights.proposal) * log_r).sum(1)
 
 
 def _mean(values: Float[Tensor, " B"], mask: Bool[Tensor, " B"]) -> Float[Tensor, ""]:

@@ -122,9 +122,11 @@ class Train(Checked):
     supervised_batch: Count = 16
     """images with sequences in each iteration"""
     entropy_bonus: Weight = 0.0
-    """weight of the entropy of the location policy, in nats, in the objective of REINFORCE; 0: none"""
+    """weight of the entropy of the location policy, in nats, in the objectives of REINFORCE and ws-ram; 0: none"""
     wake_sleep_samples: Count = 4
     """sequences that ws-ram draws for each image and weights by their likelihood"""
+    wake_sleep_exploration: Share = 0.0
+    """probability with which ws-ram draws a training location uniformly, not from its proposal"""
     halting_cost: Rate = 0.01
     """cost of a glimpse, in nats, that act is trained with"""
     hidden: Units = 64
