@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import io
 import math
-import re
+from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -14,15 +13,41 @@ from torch import Tensor
 
 from nogs.config.groups import Geometry, Machine, Optimisation
 from nogs.config.pipeline import Run
-from nogs.config.stages import Baselines, BuildBank, Evaluate, FitPosterior, FitStopping, Search, Train
+from nogs.config.stages import Baselines, Evaluate, Train
+from nogs.evaluation.comparisons import compare_with
+from nogs.evaluation.pictures import look_shares
+from nogs.evaluation.records import means_over_seeds
+from nogs.evaluation.schema import (
+    CNNScores,
+    MethodScores,
+    PosteriorScores,
+    Results,
+    SequenceScores,
+    TestSet,
+    WholeImage,
+)
+from nogs.evaluation.seconds import Seconds
+from nogs.evaluation.stopping import Advantage
+from nogs.evaluation.typed_json import from_json, to_json
+from nogs.evaluation.uncertainty import Bounded
 from nogs.glimpses.grid import Grid
-from nogs.report.sections import Section
-from nogs.report.style import DARK, LIGHT, darkened, drawn_in
-from nogs.runs.directory import open_run
-from nogs.sequences.table import Sequences, save_sequences
+from nogs.runs.directory import RunDirectory, open_run
+from nogs.runs.marker import write_marker
+from nogs.stopping.curves import Curve, CurvePoint
 
 GRID = Grid(image_px=48, glimpse_px=8, stride_px=4)
 T, CLASSES, SEEDS = 4, 3, (0, 1, 2)
+TO_TARGET = ("iterations_to_target", "iterations_to_best_seed")
+NAMES = ("[/bold] circle", r"a $\frac$quare $x$", "<b>triangle</b>")
+AVERAGED = (
+    "iterations_to_converge",
+    "best_validation_nll_nats",
+    "test_accuracy",
+    "test_balanced_accuracy",
+    "test_auroc",
+    "test_nll_nats",
+    "sampled_test_accuracy",
+)
 SPEED = {"ram": 1800.0, "ps-nogs": 500.0}
 
 
@@ -55,102 +80,131 @@ def log_of(method: str, seed: int) -> list[dict[str, float]]:
     ]
 
 
-def scores_of(method: str, seeds: tuple[int, ...]) -> dict[str, Any]:
-    faster = method != "ram"
-    return {
-        "seeds": list(seeds),
-        "test_accuracy": [(0.912 if faster else 0.876) + 0.004 * seed for seed in seeds],
-        "test_balanced_accuracy": [0.871 + 0.002 * seed for seed in seeds],
-        "test_nll_nats": [(0.244 if faster else 0.317) + 0.005 * seed for seed in seeds],
-        "sampled_test_accuracy": [0.8 for _ in seeds],
-        "test_accuracy_by_glimpse": [
-            [(0.55 if faster else 0.45) + 0.12 * t + 0.004 * seed for t in range(T)] for seed in seeds
-        ],
-        "test_auroc": [0.94 + 0.01 * seed for seed in seeds],
-        "macs_by_glimpse": [61_234 * (t + 1) for t in range(T)],
-        "macs_by_part": {"fovea": 0, "locator": 20_000, "embedding": 41_000, "classifier": 234},
-        "iterations_to_converge": [(1700 if faster else 4100) + 300 * seed for seed in seeds],
-        "seconds_to_converge": [9.5 + seed for seed in seeds],
-        "iterations_to_target": [1100 + 100 * seed for seed in seeds] if faster else [4000, None, 4400][: len(seeds)],
-        "seconds_to_target": [5.5 + seed for seed in seeds] if faster else [16.0, None, 17.6][: len(seeds)],
-        "best_validation_nll_nats": [0.25 for _ in seeds],
-    }
+def scores_of(method: str, seeds: tuple[int, ...], *, has_target: bool) -> MethodScores:
+    """Scores of a method. Under RAM the second of three seeds never reaches the target."""
+    faster, n = method != "ram", len(seeds)
+    to_target = tuple(1100 + 100 * seed for seed in seeds) if faster else (4000, None, 4400)[:n]
+    scores = MethodScores(
+        seeds=seeds,
+        iterations_to_converge=tuple((1700 if faster else 4100) + 300 * seed for seed in seeds),
+        seconds_to_converge=tuple(9.5 + seed for seed in seeds),
+        iterations_to_target=to_target if has_target else (None,) * n,
+        seconds_to_target=tuple(value and value / 200 for value in to_target) if has_target else (None,) * n,
+        iterations_to_best_seed=tuple(value and value + 50 for value in to_target) if has_target else (None,) * n,
+        iterations_trained=(6000,) * n,
+        seconds_trained=(24.0,) * n,
+        wall_seconds_trained=(30.0,) * n,
+        best_validation_nll_nats=(0.25,) * n,
+        test_accuracy=tuple((0.912 if faster else 0.876) + 0.004 * seed for seed in seeds),
+        test_balanced_accuracy=tuple(0.871 + 0.002 * seed for seed in seeds),
+        test_auroc=tuple(0.94 + 0.01 * seed for seed in seeds),
+        test_nll_nats=tuple((0.244 if faster else 0.317) + 0.005 * seed for seed in seeds),
+        test_accuracy_by_glimpse=tuple(
+            tuple((0.55 if faster else 0.45) + 0.12 * t + 0.004 * seed for t in range(T)) for seed in seeds
+        ),
+        test_balanced_accuracy_by_glimpse=tuple(tuple(0.4 + 0.1 * t for t in range(T)) for _ in seeds),
+        test_accuracy_by_class=((0.5, 0.75, None),) * n,
+        adaptivity_nats_by_glimpse=tuple(tuple(0.3 * t for t in range(T)) for _ in seeds),
+        pixels_read_share=(0.1,) * n,
+        macs_by_glimpse=tuple(61_234 * (t + 1) for t in range(T)),
+        macs_by_part={"fovea": 0, "locator": 20_000, "embedding": 41_000, "classifier": 234},
+        sampled_test_accuracy=(0.8,) * n,
+        sampled_test_balanced_accuracy=(0.78,) * n,
+        sampled_test_nll_nats=(0.4,) * n,
+        test_confusion=((30, 10, 0), (5, 45, 10), (0, 0, 0)),
+    )
+    by_glimpse = ("test_accuracy_by_glimpse", "test_balanced_accuracy_by_glimpse", "adaptivity_nats_by_glimpse")
+    return replace(
+        scores,
+        means={
+            **{key: Bounded(mean(getattr(scores, key))) for key in AVERAGED},
+            **({key: _to(scores, key) for key in TO_TARGET} if has_target else {}),
+        },
+        means_by_glimpse={key: tuple(map(mean, zip(*getattr(scores, key), strict=True))) for key in by_glimpse},
+    )
 
 
-def results_of(methods: tuple[str, ...], seeds: tuple[int, ...]) -> dict[str, Any]:
-    scores = {name: scores_of(name, seeds) for name in methods}
-    target = 0.2987 if "ram" in methods else None
-    if target is None:
-        for of_method in scores.values():
-            of_method["iterations_to_target"] = of_method["seconds_to_target"] = [None] * len(seeds)
-    return {
-        "schema": 1,
-        "data": "npz:[/bold]/:smile:<i>$x$.npz",
-        "task": None,
-        "classes": ["[/bold] circle", r"a $\frac$quare $x$", "<b>triangle</b>"],
-        "target_nll_nats": target,
-        "posterior": {
-            "seconds": 131.0,
-            "nll_nats_by_glimpse": [0.93, 0.81, 0.72, 0.66],
-            "accuracy_by_glimpse": [0.51, 0.6, 0.66, 0.71],
-            "calibration_error_by_glimpse": [0.01, 0.013, 0.015, 0.02],
+def _to(scores: MethodScores, key: str) -> Bounded:
+    values = [6000 if value is None else value for value in getattr(scores, key)]
+    return Bounded(mean(values), "at least" if None in getattr(scores, key) else "exact")
+
+
+def results_of(methods: tuple[str, ...], seeds: tuple[int, ...], *, classes: tuple[str, ...] = NAMES) -> Results:
+    has_target = "ram" in methods
+    scores = {name: scores_of(name, seeds, has_target=has_target) for name in methods}
+    seconds = {name: seconds_of(name, len(seeds)) for name in methods} if has_target else {}
+    right = {(name, seed): right_of(name, seed) for name in methods for seed in seeds}
+    return Results(
+        schema=1,
+        data="npz:[/bold]/:smile:<i>$x$.npz",
+        task=None,
+        classes=classes,
+        target_nll_nats=0.2987 if has_target else None,
+        best_seed_nll_nats=0.2876 if has_target else None,
+        test=TestSet(1234, (40, 60, 1134), uneven=False, skipped_files=2),
+        posterior=PosteriorScores(131.0, (0.93, 0.81, 0.72, 0.66), (0.51, 0.6, 0.66, 0.71), (0.01, 0.013, 0.015, 0.02)),
+        sequences=SequenceScores(
+            count=40,
+            seconds=62.0,
+            posterior_evaluations=123456,
+            nll_nats_by_glimpse=(0.45, 0.31, 0.27, 0.262),
+            accuracy_by_glimpse=(0.8, 0.87, 0.9, 0.91),
+            calibration_error_by_glimpse=(0.02, 0.03, 0.035, 0.041),
+            shuffled_nll_nats_by_glimpse=(0.45, 0.33, 0.3, 0.288),
+            shuffled_accuracy_by_glimpse=(0.8, 0.85, 0.88, 0.89),
+            shuffled_calibration_error_by_glimpse=(0.02, 0.03, 0.03, 0.03),
+            random_nll_nats_by_glimpse=(0.94, 0.8, 0.71, 0.65),
+            random_accuracy_by_glimpse=(0.5, 0.61, 0.65, 0.7),
+            random_calibration_error_by_glimpse=(0.01, 0.013, 0.015, 0.02),
+            effective_sample_size_by_glimpse=(30.0, 20.0, 15.0),
+            chance_nll_nats=1.0986,
+            worth="useful",
+        ),
+        methods=scores,
+        comparisons={
+            reference: compared
+            for reference in ("ram", "path")
+            if (compared := compare_with(reference, scores, right, seconds))
         },
-        "sequences": {
-            "count": 40,
-            "seconds": 62.0,
-            "posterior_evaluations": 123456,
-            "nll_nats_by_glimpse": [0.45, 0.31, 0.27, 0.262],
-            "random_nll_nats_by_glimpse": [0.94, 0.8, 0.71, 0.65],
-            "accuracy_by_glimpse": [0.8, 0.87, 0.9, 0.91],
-            "random_accuracy_by_glimpse": [0.5, 0.61, 0.65, 0.7],
-            "calibration_error_by_glimpse": [0.02, 0.03, 0.035, 0.041],
-        },
-        "methods": scores,
-        "end_to_end": {name: seconds_of(name, len(seeds)) for name in methods} if target is not None else {},
+        end_to_end=seconds,
+        linear=WholeImage("logistic regression", "logistic regression", 24, 1728, 0.8, 0.811, 0.78, 0.9),
+        stopping_method="ps-nogs",
         **stopping_of(len(seeds)),
-    }
+    )
 
 
-def seconds_of(method: str, seeds: int) -> dict[str, Any]:
-    """Of RAM the second of three seeds never arrives."""
+def right_of(method: str, seed: int) -> Tensor:
+    """Which of 50 test images a method classifies correctly."""
+    return torch.rand(50, generator=chance(100 + sum(map(ord, method)) + seed)) < 0.8
+
+
+def seconds_of(method: str, seeds: int) -> Seconds:
+    """Under RAM the second of three seeds never reaches the target."""
     if method == "ram":
-        reached = [True, False, True][:seeds]
+        reached = (True, False, True)[:seeds]
         known = 21.0 if all(reached) else None
-        return {
-            "training": known,
-            "total": known,
-            "training_at_least": 21.0,
-            "total_at_least": 21.0,
-            "reached": reached,
-        }
+        return Seconds(known, known, 21.0, 21.0, reached)
     before = {"posterior": 131.0, "bank": 3.0, "search": 62.0}
     if method == "ps-ram":
         before = {"teacher": 30.0, "recording": 1.0}
     total = sum(before.values()) + 7.5
-    return {
-        **before,
-        "training": 7.5,
-        "total": total,
-        "training_at_least": 7.5,
-        "total_at_least": total,
-        "reached": [True] * seeds,
-    }
+    return Seconds(7.5, total, 7.5, total, (True,) * seeds, **before)
 
 
 def stopping_of(seeds: int) -> dict[str, Any]:
     """Curves of every rule that rise from 0.6 to 0.9; a seed is 0.02 better than the one before it."""
 
-    def curve(points: int, better: float) -> list[list[float]]:
+    def curve(points: int, better: float) -> Curve:
         share = [k / (points - 1) for k in range(points)]
-        return [[1 - x, 1 + (T - 1) * x, 0.6 + 0.3 * x**0.5 + better, 1e5 + 2e5 * x] for x in share]
+        return tuple(CurvePoint(1 - x, 1 + (T - 1) * x, 0.6 + 0.3 * x**0.5 + better, 1e5 + 2e5 * x) for x in share)
 
     points = {"eig": 33, "accuracy": 33, "confidence": 33, "act": 9, "stochastic": 3, "fixed": T}
-    by_seed = {rule: [curve(n, 0.02 * seed) for seed in range(seeds)] for rule, n in points.items()}
-    ahead = [{"mean_glimpses": x, "difference": 0.01, "low": -0.005, "high": 0.02} for x in (1.0, 2.0, 3.0)]
+    by_seed = {rule: tuple(curve(n, 0.02 * seed) for seed in range(seeds)) for rule, n in points.items()}
+    ahead = tuple(Advantage(x, 0.01, -0.005, 0.02) for x in (1.0, 2.0, 3.0))
     return {
         "stopping": {rule: curve(n, 0.01 * (seeds - 1)) for rule, n in points.items()},
         "stopping_by_seed": by_seed,
-        "held_out_accuracy_by_glimpse": [[0.5, 0.7, 0.8, 0.85]] * seeds,
+        "held_out_accuracy_by_glimpse": ((0.5, 0.7, 0.8, 0.85),) * seeds,
         "stopping_advantage": {
             of: {rule: ahead[: 1 if rule == "stochastic" else 3] for rule in points if rule not in ("eig", "accuracy")}
             for of in ("eig", "accuracy")
@@ -158,24 +212,29 @@ def stopping_of(seeds: int) -> dict[str, Any]:
     }
 
 
-def cnns_of() -> dict[str, Any]:
+def cnns_of() -> CNNScores:
     """Two seeds each of two networks, and the upper bound."""
-    rows = [
-        {
-            "name": name,
-            "architecture": architecture,
-            "macs": macs,
-            "test_accuracy": accuracy + 0.02 * seed,
-            "test_balanced_accuracy": accuracy - 0.1,
-            "on_frontier": macs < 1e6,
-        }
+    rows = tuple(
+        WholeImage(
+            name=name,
+            architecture=architecture,
+            resolution_px=24,
+            macs=macs,
+            validation_accuracy=accuracy,
+            test_accuracy=accuracy + 0.02 * seed,
+            test_balanced_accuracy=accuracy - 0.1,
+            test_auroc=0.9,
+            seed=seed,
+            on_frontier=macs < 1e6,
+        )
         for name, architecture, macs, accuracy in (
             ("a", "shufflenet-v2", 30_000, 0.7),
             ("b", "mobilenet-v2", 2_000_000, 0.68),
         )
         for seed in (0, 1)
-    ]
-    return {"cnn": rows, "upper_bound": {**rows[0], "name": "c", "macs": 50_000_000, "test_accuracy": 0.95}}
+    )
+    bound = replace(rows[0], name="c", architecture="upper bound", macs=50_000_000, test_accuracy=0.95)
+    return CNNScores(rows, means_over_seeds(rows), bound)
 
 
 def cells_of(images: int, seed: int, spread: float) -> Tensor:
@@ -231,23 +290,6 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
     """A run directory as the stages leave it, of networks that never were."""
     geometry = Geometry(glimpse_size=8, stride=4, glimpses=T)
     open_run(path, "run", Run(Machine(path), geometry=geometry, methods=methods, seeds=seeds), resume=False)
-    posterior = open_run(path / "posterior", "fit-posterior", FitPosterior(Machine(path / "posterior")), resume=False)
-    posterior.finish(device="cpu")
-    open_run(path / "bank", "build-bank", BuildBank(Machine(path / "bank")), resume=False).finish()
-    how = Search(Machine(path / "sequences"), path / "posterior", path / "bank")
-    searched = open_run(path / "sequences", "search", how, resume=False)
-    n, L = 40, len(GRID)
-    some = torch.zeros(n, T, L)
-    save_sequences(
-        searched,
-        "sequences",
-        Sequences(torch.arange(n), cells_of(n, 3, 1.0), some, some + 0, some[..., 0] + 0),
-        source={},
-        geometry={},
-        task=None,
-        origin="search",
-    )
-    searched.finish()
     models = tuple(path / "train" / f"{method}-seed{seed}" for method in methods for seed in seeds)
     for model in models:
         method, seed = model.name.split("-seed")
@@ -257,35 +299,38 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
             trained.log(**row)
         trained.finish(device="cpu")
     baselines = open_run(path / "baselines", "baselines", Baselines(Machine(path / "baselines")), resume=False)
-    baselines.save_json("results.json", cnns_of())
+    baselines.save_json("results.json", to_json(cnns_of()))
     baselines.finish()
-    stopped = path / "stopping"
-    open_run(stopped, "fit-stopping", FitStopping(Machine(stopped), models[-1]), resume=False).finish()
     out = path / "evaluation"
-    config = Evaluate(Machine(out), models, path / "sequences", stopping=(stopped,))
-    evaluation = open_run(out, "evaluate", config, resume=False)
-    for number, model in enumerate(models):
-        record = {"cells": cells_of(50, number, 1.5), "labels": torch.zeros(50, dtype=torch.long)}
-        evaluation.save_tensors(model.name, {**record, "log_probs": torch.zeros(50, T, CLASSES)})
-    evaluation.save_tensors("examples", examples_of(3), grid=dataclasses.asdict(GRID))
-    states = torch.randn(40, T, 6, generator=chance(1))
-    evaluation.save_tensors("states", {"states": states, "labels": torch.arange(40) % CLASSES})
-    evaluation.save_json("results.json", results_of(methods, seeds))
+    evaluation = open_run(out, "evaluate", Evaluate(Machine(out), models, path / "sequences"), resume=False)
+    looked = {
+        method: look_shares([cells_of(50, number + seed, 1.5) for seed in seeds], len(GRID))
+        for number, method in enumerate(methods)
+    }
+    evaluation.save_tensors("looks", looked | {"designed": look_shares([cells_of(40, 3, 1.0)], len(GRID))})
+    save_examples(evaluation)
+    log_probs = torch.tensor([[0.9, 0.05, 0.05], [0.2, 0.7, 0.1]]).log()[:, None].expand(2, T, 3)
+    answers = {
+        "pixels": examples_of(2)["pixels"],
+        "labels": torch.tensor([0, 2]),
+        "cells": cells_of(2, 5, 1.0),
+        "log_probs": log_probs.contiguous(),
+    }
+    shown = "ps-nogs" if "ps-nogs" in methods else methods[0]
+    evaluation.save_tensors("answers", answers, method=shown, seed=seeds[0], grid=asdict(GRID))
+    evaluation.save_json("results.json", to_json(results_of(methods, seeds)))
     evaluation.finish(device="cpu")
     return path
 
 
-def recolours(section: Section) -> bool:
-    """Whether `darkened` makes of all its figures what the dark palette does.
+def save_examples(evaluation: RunDirectory, *, criterion: str = "eig", pooling: float = 0.0, **changed: Tensor) -> None:
+    tensors = examples_of(3) | changed
+    evaluation.save_tensors("examples", tensors, grid=asdict(GRID), criterion=criterion, pooling=pooling)
 
-    But for the names that matplotlib gives to markers and clips, which are hashes of what they draw.
-    """
-    names = re.compile(rb"\b[mp][0-9a-f]{10}\b")
-    same = []
-    for _, draw in section.draws:
-        light, dark = (io.BytesIO(), io.BytesIO())
-        for palette, file in ((LIGHT, light), (DARK, dark)):
-            with drawn_in(palette):
-                draw(palette).savefig(file, format="svg", metadata={"Date": None})
-        same.append(names.sub(b"", darkened(light.getvalue())) == names.sub(b"", dark.getvalue()))
-    return all(same)
+
+def change_results(path: Path, **changed: Any) -> None:
+    """Change fields of results.json of the evaluation in ``path``."""
+    evaluation = RunDirectory(path / "evaluation")
+    results = replace(from_json(Results, evaluation.load_json("results.json")), **changed)
+    evaluation.save_json("results.json", to_json(results))
+    write_marker(evaluation.path)

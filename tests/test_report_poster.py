@@ -1,8 +1,9 @@
-"""The poster over several runs, and how it is asked for."""
+"""The poster over several runs, and the options that ask for it."""
 
 from __future__ import annotations
 
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,10 @@ import pytest
 from nogs.config.stages import Report
 from nogs.errors import UserError
 from nogs.report.figures import labels as poster
-from nogs.report.poster_page import _sections as poster_sections
-from nogs.report.poster_page import lead
+from nogs.report.lead import lead_of_poster
 from nogs.report.read import gather
-from nogs.report.style import LIGHT
 from nogs.stages.report import draw_report
-from reported import make_run, recolours
+from reported import make_run, results_of
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return (
         make_run(folder / "one"),
         make_run(folder / "two", methods=("ram", "ps-nogs", "ws-ram"), seeds=(0,)),
-        make_run(folder / "three", methods=("ps-nogs",), seeds=(0, 1)),
+        make_run(folder / "three", methods=("ps-nogs", "path"), seeds=(0, 1)),
     )
 
 
@@ -35,40 +34,56 @@ def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path:
     assert "http" not in text
     for title in (*(f"npz:[/bold]/:smile:<i>$x$.npz ({run.name})" for run in runs), "WS-RAM"):
         assert title in text
+    assert "Test accuracy, minus one designed path" in text
+    assert "1,234 test images, 2 files left out" in text
     looks = {f"where-they-look-{number}" for number in (1, 2, 3)}
     written = {file.stem for file in (page.parent / "figures").glob("*.pdf")}
     assert written == {"races", "accuracies", "stopping", "stopping-together", "cost", *looks}
     assert written == {file.stem for file in (page.parent / "figures").glob("*.png")}
 
 
-def test_a_recoloured_figure_is_that_drawn_in_the_dark_palette(runs: tuple[Path, ...]) -> None:
-    for section in poster_sections({path.name: gather(path) for path in runs}):
-        assert recolours(section) is not section.coloured_pixels, section.id
+def test_the_lead_counts_losses_beside_wins_over_labels_that_have_both(runs: tuple[Path, ...]) -> None:
+    """One: at least 4,800 / 1,200 = 4; two: 4,000 / 1,100; three has no RAM. The root of 4 x 40 / 11 is 3.81."""
+    lead = lead_of_poster({path.name: gather(path).results for path in runs})
+    assert lead[0] == (
+        "PS-NOGS beside RAM, on 2 of 3 labels: more accurate on 2, less on 0, +3.6 points on average; in fewer "
+        "iterations at the target on 2, less on 0, at least 3.8 × in the geometric mean; in fewer seconds from nothing "
+        "on 0, less on 1, undecided on 1."
+    )
+    assert lead[2].startswith("PS-NOGS beside One designed path, on 1 of 3 labels: more accurate on 0, less on 0, ")
+    assert len(lead) == 3
 
 
-def test_the_lead_is_a_geometric_mean_over_labels_that_have_both(runs: tuple[Path, ...]) -> None:
-    labels = {path.name: gather(path) for path in runs}
-    text = lead(labels)
-    # one: at least 4,800 / 1,200 = 4; two: 4,000 / 1,100; three has no RAM. The root of 4 x 40 / 11 is 3.81.
-    assert "RAM takes at least 3.8 times as many iterations to the target loss as PS-NOGS" in text
-    assert "(geometric mean over 2 of 3 labels)" in text
-    # 91.6 and 91.2 against 88.0 and 87.6.
-    assert "PS-NOGS ends at 91.4 % test accuracy, RAM at 87.8 %" in text
+def test_a_lost_label_is_in_the_lead() -> None:
+    """Won 4 times, and lost where PS-NOGS never reaches the target: no mean of only the won one."""
+    won = results_of(("ram", "ps-nogs"), (0,))
+    ours = won.comparisons["ram"]["ps-nogs"]
+    ratio = replace(ours.iterations_ratio, value=0.3, bound="at most")
+    lost = replace(
+        won,
+        comparisons={
+            "ram": {"ps-nogs": replace(ours, mean_test_accuracy_difference=-0.27, iterations_ratio=ratio)},
+        },
+    )
+    (lead,) = lead_of_poster({"won": won, "lost": lost})
+    assert "more accurate on 1, less on 1, −11.7 points on average" in lead
+    assert "in fewer iterations at the target on 1, less on 1" in lead
+    assert "geometric" in lead  # at most 0.3 and exactly 3.6: a bound
 
 
 def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
-    labels = {path.name: gather(path) for path in runs}
-    assert poster.methods_of(labels) == ["ram", "ps-nogs", "ws-ram"]
-    for figure in (poster.races(labels, LIGHT), poster.accuracies(labels, LIGHT)):
+    labels = {path.name: gather(path).results for path in runs}
+    assert poster.methods_of(labels) == ["ram", "ps-nogs", "ws-ram", "path"]
+    for figure in (poster.races(labels), poster.accuracies(labels)):
         left = figure.axes[0]
         assert [label.get_text() for label in left.get_yticklabels()] == ["one", "two", "three"]
     heights = [round(y) for y, _, _ in poster._places(labels)]
-    assert heights == [0, 0, 1, 1, 1, 2]
-    assert poster.races(labels, LIGHT).axes[0].get_xscale() == "log"
+    assert heights == [0, 0, 1, 1, 1, 2, 2]
+    assert poster.races(labels).axes[0].get_xscale() == "log"
 
 
 @pytest.mark.parametrize(
-    ("config", "says"),
+    ("config", "message"),
     [
         (Report(), "give `run`"),
         (Report(Path("a"), out=Path("b")), "give `run`"),
@@ -79,6 +94,6 @@ def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
         (Report(runs=(Path("nowhere"),), out=Path("c")), "runs=nowhere holds no evaluation"),
     ],
 )
-def test_mistakes_are_told_in_a_line(config: Report, says: str) -> None:
-    with pytest.raises(UserError, match=says):
+def test_mistakes_are_named_in_a_line(config: Report, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         draw_report(config)

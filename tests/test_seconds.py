@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import nogs
-from nogs.evaluation.seconds import end_to_end, wall_seconds
+from nogs.evaluation.inputs import seconds_before
+from nogs.evaluation.seconds import Seconds, end_to_end, wall_seconds
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.marker import write_marker
-from nogs.stages.evaluate import _came_before
 
 
 def log(*losses: float, pace: float) -> list[dict[str, float]]:
@@ -38,30 +38,9 @@ BEFORE: dict[str, list[dict[str, float] | None]] = {
 def test_sums_by_hand() -> None:
     """To 0.51 nats: RAM arrives after 4 s, and never in 6; PS-NOGS after 3 and 9; PS-RAM after 2 and 4."""
     assert end_to_end(LOGS, BEFORE, 0.51) == {
-        "ram": {
-            "training": None,
-            "total": None,
-            "training_at_least": 5.0,
-            "total_at_least": 5.0,
-            "reached": [True, False],
-        },
-        "ps-nogs": {
-            **SEARCHED,
-            "training": 6.0,
-            "total": 37.0,
-            "training_at_least": 6.0,
-            "total_at_least": 37.0,
-            "reached": [True, True],
-        },
-        "ps-ram": {
-            "teacher": 7.0,
-            "recording": 1.5,
-            "training": 3.0,
-            "total": 11.5,
-            "training_at_least": 3.0,
-            "total_at_least": 11.5,
-            "reached": [True, True],
-        },
+        "ram": Seconds(None, None, 5.0, 5.0, (True, False)),
+        "ps-nogs": Seconds(6.0, 37.0, 6.0, 37.0, (True, True), **SEARCHED),
+        "ps-ram": Seconds(3.0, 11.5, 3.0, 11.5, (True, True), teacher=7.0, recording=1.5),
     }
 
 
@@ -109,9 +88,9 @@ def test_each_training_is_followed_to_what_it_stands_on(tmp_path: Path) -> None:
     )
     write_marker(recorded.path)
     run_that_took(nogs.ImportSequences(at("given")), "import")
-    assert _came_before(ram) == {}
-    assert _came_before(trained("ps-nogs", "sequences")) == {"posterior": 20.0, "bank": 7.0, "search": 3.5}
-    assert _came_before(taught := trained("ps-ram", "recorded")) == {"teacher": 4.0, "recording": 60.0}
-    assert _came_before(trained("ps-hgs", "given")) is None
+    assert seconds_before(ram) == {}
+    assert seconds_before(trained("ps-nogs", "sequences")) == {"posterior": 20.0, "bank": 7.0, "search": 3.5}
+    assert seconds_before(taught := trained("ps-ram", "recorded")) == {"teacher": 4.0, "recording": 60.0}
+    assert seconds_before(trained("ps-hgs", "given")) is None
     (ram.path / "COMPLETE").unlink()
-    assert _came_before(taught) is None
+    assert seconds_before(taught) is None

@@ -1,47 +1,17 @@
-"""Against enumeration over all exchanges and resamples, closed forms, and intervals worked by hand."""
+"""Exact tests against enumeration over all exchanges and binomial sums; ratios by hand."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
 
-from nogs.evaluation.uncertainty import Speedup, bootstrap_interval, mcnemar, paired_difference, speedup
-
-
-def test_a_single_value_has_no_interval_and_equal_ones_no_width() -> None:
-    assert bootstrap_interval([0.9]) is None
-    assert bootstrap_interval([]) is None
-    assert bootstrap_interval([0.9, 0.9, 0.9]) == (0.9, 0.9)
-
-
-def test_two_values_span_their_own_interval() -> None:
-    """Of four equally likely resamples of {0, 1}, one has mean 0 and one has mean 1: more than 2.5 % each."""
-    assert bootstrap_interval([0.0, 1.0]) == (0, 1)
-
-
-def test_many_values_agree_with_the_normal_interval() -> None:
-    """n = 400, symmetric: the mean ± 1.96 standard errors. A bound of 9,999 resamples strays 0.05 errors at most.
-
-    Its standard deviation is √(0.025 · 0.975 / 9999) / φ(1.96) = 0.027 errors, so 0.15 is more than 5 of them.
-    """
-    values = np.random.default_rng(3).normal(0.8, 0.1, 400)
-    error = values.std() / math.sqrt(400)
-    for level, width in ((0.95, 1.960), (0.8, 1.2816)):
-        found = bootstrap_interval(values.tolist(), level=level)
-        assert found is not None
-        assert found.low == pytest.approx(values.mean() - width * error, abs=0.15 * error)
-        assert found.high == pytest.approx(values.mean() + width * error, abs=0.15 * error)
-
-
-def test_an_interval_repeats_itself() -> None:
-    values = [0.81, 0.83, 0.86, 0.9, 0.79]
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
+from nogs.evaluation.uncertainty import Bound, Bounded, bounded_mean, geometric_mean, mcnemar, ratio, sign_flip_p_value
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 3, 5, 8])
@@ -51,9 +21,8 @@ def test_sign_flips_against_enumeration(pairs: int) -> None:
     observed = abs(int((a - b).sum()))
     flips = list(itertools.product((1, -1), repeat=pairs))
     by_hand = Fraction(sum(abs(int((np.array(f) * (a - b)).sum())) >= observed for f in flips), len(flips))
-    found = paired_difference(a.astype(float).tolist(), b.astype(float).tolist())
-    assert found.p_value == pytest.approx(float(by_hand), abs=1e-12)
-    assert found.mean == pytest.approx((a - b).mean())
+    found = sign_flip_p_value((a - b).astype(float).tolist())
+    assert found == pytest.approx(float(by_hand), abs=1e-12)
 
 
 def test_many_pairs_are_drawn() -> None:
@@ -62,18 +31,12 @@ def test_many_pairs_are_drawn() -> None:
     65,536 draws have a standard deviation of 0.0008: 0.004 is 5 of them.
     """
     tails = 2 * sum(math.comb(20, k) for k in range(6)) / 2**20
-    found = paired_difference([1.0] * 15 + [0.0] * 5, [0.0] * 15 + [1.0] * 5)
-    assert found.p_value == pytest.approx(tails, abs=0.004)
+    assert sign_flip_p_value([1.0] * 15 + [-1.0] * 5) == pytest.approx(tails, abs=0.004)
 
 
 def test_a_difference_in_every_seed() -> None:
-    """Five pairs that all differ to one side: 2 of 32 exchanges are as far; the interval leaves 0 out."""
-    found = paired_difference([0.90, 0.91, 0.89, 0.92, 0.90], [0.85, 0.84, 0.86, 0.86, 0.85])
-    assert found.p_value == 2 / 32
-    assert found.interval is not None
-    assert 0 < found.interval.low <= found.mean <= found.interval.high
-    with pytest.raises(ValueError, match="shorter"):
-        paired_difference([1.0, 2.0], [1.0])
+    """Five pairs that all differ to one side: 2 of 32 exchanges are as far."""
+    assert sign_flip_p_value([0.05, 0.07, 0.03, 0.06, 0.05]) == 2 / 32
 
 
 @pytest.mark.parametrize(("only_a", "only_b"), [(0, 0), (5, 0), (0, 3), (2, 7), (6, 6)])
@@ -83,13 +46,30 @@ def test_mcnemar_against_the_binomial_sum(only_a: int, only_b: int) -> None:
     right_a = torch.tensor([True] * only_a + [False] * only_b + [True] * 4 + [False] * 2)
     right_b = torch.tensor([False] * only_a + [True] * only_b + [True] * 4 + [False] * 2)
     found = mcnemar(right_a, right_b)
-    assert found[:2] == (only_a, only_b)
+    assert (found.only_method, found.only_reference) == (only_a, only_b)
     assert found.p_value == pytest.approx(min(1.0, 2 * tail / 2**n))
 
 
-def test_speedup_and_seeds_that_never_got_there() -> None:
-    last = {"ram_last": [900.0, 1000.0], "other_last": [500.0, 600.0]}
-    assert speedup([600, 1000], [100, 300], **last) == Speedup(4.0, "exact")
-    assert speedup([600, None], [100, 300], **last) == Speedup(4.0, "at least")
-    assert speedup([600, 1000], [None, 300], **last) == Speedup(2.0, "at most")
-    assert speedup([None, None], [None, None], **last) == Speedup(950 / 550, "unknown")
+def test_ratios_and_seeds_that_never_arrived() -> None:
+    ram, ram_cut = bounded_mean([600, 1000], [900, 1000]), bounded_mean([600, None], [900, 1000])
+    other, other_cut = bounded_mean([100, 300], [500, 600]), bounded_mean([None, 300], [500, 600])
+    assert (ram, ram_cut) == (Bounded(800), Bounded(800, "at least"))
+    assert ratio(ram, other) == Bounded(4.0, "exact")
+    assert ratio(ram_cut, other) == Bounded(4.0, "at least")
+    assert ratio(ram, other_cut) == Bounded(2.0, "at most")
+    assert ratio(ram_cut, other_cut) == Bounded(2.0, "unknown")
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        (("exact", "exact"), Bounded(4.0)),
+        (("exact", "at least"), Bounded(4.0, "at least")),
+        (("at most", "at most"), Bounded(4.0, "at most")),
+        (("at least", "at most"), None),
+        (("exact", "unknown"), None),
+    ],
+)
+def test_a_geometric_mean_is_a_bound_if_its_parts_are(bounds: tuple[Bound, Bound], expected: Bounded | None) -> None:
+    found = geometric_mean([Bounded(2.0, bounds[0]), Bounded(8.0, bounds[1])])
+    assert (found and replace(found, value=round(found.value, 9))) == expected

@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from nogs.attention.methods import METHODS, STOPPING, TEACHER, method
+from nogs.attention.methods import METHODS, REFERENCE, STOPPING, method
 from nogs.config.groups import Machine, Optimisation
 from nogs.config.pipeline import Run
 from nogs.config.stages import (
@@ -31,6 +31,8 @@ from nogs.config.stages import (
 from nogs.config.table import stage_of
 from nogs.data import load
 from nogs.errors import UserError
+from nogs.evaluation.schema import CNNScores, Results, read_results
+from nogs.evaluation.typed_json import to_json
 from nogs.jobs import Job, run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run, read_run
@@ -80,11 +82,11 @@ def run(config: Run) -> RunDirectory:
     models = tuple(one.training.machine.out for one in trained)
     stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
     evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
-    results = evaluation.load_json("results.json")
+    results = read_results(evaluation, Results)
     if config.cnns:
         cnns = fit_baselines(baselines_of(config))
-        results |= cnns.load_json("results.json")
-    directory.save_json("results.json", results)
+        results = results.with_cnns(read_results(cnns, CNNScores))
+    directory.save_json("results.json", to_json(results))
     draw_report(Report(directory.path))
     directory.finish()
     return directory
@@ -180,8 +182,8 @@ def _check_posterior(config: Run, given: Path) -> None:
 def _check_sequences(config: Run) -> None:
     """Every method's sequences will be there when its training starts."""
     wants = {method(name).sequences: name for name in reversed(config.methods)}
-    if "record" in wants and TEACHER not in config.methods:
-        raise UserError(f"{wants['record']} learns from {METHODS[TEACHER].title}: add {TEACHER} to `methods`")
+    if "record" in wants and REFERENCE not in config.methods:
+        raise UserError(f"{wants['record']} learns from {METHODS[REFERENCE].title}: add {REFERENCE} to `methods`")
     if "given" not in wants:
         if config.sequences:
             raise UserError(f"sequences={config.sequences}: no method learns from it; add ps-hgs to `methods`")
@@ -225,8 +227,8 @@ def _job(trained: Trained) -> Job:
 
 def _trained(config: Run, name: str, seed: int, searched: Path, path: Path) -> Trained:
     """Return the training of a method with one seed, with the sequences that the method's row names."""
-    recorded = _within(config, Record, f"{TEACHER}-seed{seed}")
-    teacher = _within(config, Train, f"{TEACHER}-seed{seed}").out
+    recorded = _within(config, Record, f"{REFERENCE}-seed{seed}")
+    teacher = _within(config, Train, f"{REFERENCE}-seed{seed}").out
     sequences = {"none": None, "search": searched, "path": path, "record": recorded.out, "given": config.sequences}
     training = Train(
         _within(config, Train, f"{name}-seed{seed}"),

@@ -25,7 +25,7 @@ class Method(NamedTuple):
     """A row of the table.
 
     ``title``: the name in tables and figures.
-    ``sequences``: found by a search, recorded from a trained ``TEACHER``, or given by the user; ``path`` is one
+    ``sequences``: found by a search, recorded from a trained ``REFERENCE``, or given by the user; ``path`` is one
     sequence for all images, from a search with ``pooling=1``.
     ``policy``: the objective of the policy on images without given cells, a key of ``OBJECTIVES``.
     ``looks``: how cells are chosen, in training and in test: ``policy``, or a key of ``LOOKS``.
@@ -48,8 +48,10 @@ METHODS = {
     "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
     "path": Method("One designed path", sequences="path", policy="none", looks="path"),
 }
-TEACHER = "ram"
-"""The method whose trained networks are recorded for others to imitate."""
+REFERENCE = "ram"
+"""The method that sets the target loss, is compared with all others, and whose networks are recorded for ps-ram."""
+CONTROL = "path"
+"""The method that shows what a policy adds to one designed path."""
 STOPPING = "ps-nogs"
 """The method whose trained networks get stopping heads."""
 

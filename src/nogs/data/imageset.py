@@ -27,6 +27,7 @@ class ImageSet:
     unknown, each image is its own.
     ``names``: the user's name of each image, a file or a row.
     ``task``: the label that was selected, of a set with several.
+    ``skipped``: number of files and rows that were left out because they cannot be used.
     """
 
     images: UInt8[Tensor, "N c H H"]
@@ -36,6 +37,7 @@ class ImageSet:
     groups: Int[Tensor, " N"]
     names: tuple[str, ...]
     task: str | None = None
+    skipped: int = 0
 
     @property
     def multilabel(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -96,7 +97,7 @@ def load_all(source: Source) -> ImageSet:
     faults.warn()
     if len(arrays.images) == 0:
         raise UserError(f"data={source.data}: no usable image is there")
-    return assemble(arrays, source)
+    return replace(assemble(arrays, source), skipped=len(faults.found))
 
 
 def parse(spec: str) -> tuple[str, Path]:

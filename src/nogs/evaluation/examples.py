@@ -1,4 +1,4 @@
-"""Records of designs for the report: example designs of test images, and the posterior's features along sequences."""
+"""Records of designs for the report: example designs of test images, and the posterior's answers along sequences."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
 from nogs.design.greedy import design_sequences
 from nogs.glimpses.fovea import look
 from nogs.information import information_gain_by_completion
-from nogs.posterior.protocol import Posterior, TrainablePosterior, every_candidate
+from nogs.posterior.protocol import Posterior, every_candidate
 from nogs.runs.device import chance
 from nogs.sequences.table import Sequences
 
@@ -117,13 +117,3 @@ def _step_in_detail(
         for key, column in zip(kept, (completions.images[of_row], weights, gains), strict=True):
             kept[key].append(column[heaviest])
     return {key: torch.stack(rows) for key, rows in kept.items()}
-
-
-def features_along(posterior: TrainablePosterior, data: ImageSet, sequences: Sequences) -> dict[str, Tensor]:
-    """Return what the posterior's classifier reads [n, T, h] after each designed glimpse, and the labels."""
-    pixels = data.images.to(posterior.device)
-    features = [
-        posterior.features(look(pixels, posterior.grid, cells.to(posterior.device), rows.to(posterior.device))).cpu()
-        for rows, cells in zip(sequences.images.split(BATCH), sequences.cells.split(BATCH), strict=True)
-    ]
-    return {"states": torch.cat(features), "labels": data.labels[sequences.images]}

@@ -1,78 +1,99 @@
-"""results.json from what training logged and evaluation recorded: the contract's figures, nothing recomputed.
-
-A run has converged at its first validation whose cross-entropy is within 0.01 nats of the best of that run
-(*Near-Optimal Glimpse Sequences*, section 5). The target that methods are raced to is the mean over seeds of
-RAM's best validation cross-entropy, plus 0.01 nats; a run that never reaches it has null.
-"""
+"""Scores of class log-probabilities [n, C], or [n, T, C] after each of T glimpses, against labels [n]."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from statistics import mean
-from typing import Any
+from typing import NamedTuple
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-Row = Mapping[str, Any]
-MARGIN_NATS = 0.01
+MAX_CONFUSION_CLASSES = 20
+"""Of more classes no confusion matrix is kept."""
+UNEVEN = 1.5
+"""Ratio of the largest class to the smallest above which accuracy alone misleads."""
+
+
+class Scores(NamedTuple):
+    """Accuracies are shares in [0, 1]; ``auroc`` is the area under the ROC curve, a mean over classes."""
+
+    accuracy: float
+    balanced_accuracy: float
+    auroc: float
+    nll_nats: float
+
+
+def scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> Scores:
+    """Return the scores of one answer an image."""
+    from torchmetrics.functional.classification import multiclass_auroc  # takes seconds to import
+
+    right = log_probs.argmax(-1) == labels
+    return Scores(
+        accuracy=accuracy(log_probs, labels),
+        balanced_accuracy=balanced_accuracy(right[:, None], labels).item(),
+        auroc=multiclass_auroc(log_probs.exp(), labels, log_probs.shape[-1], average="macro").item(),
+        nll_nats=nll_nats(log_probs, labels),
+    )
 
 
 def accuracy(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> float:
-    """The share of images whose likeliest class is theirs."""
+    """Return the share of images whose most probable class is their label."""
     return (log_probs.argmax(-1) == labels).float().mean().item()
 
 
-def scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> dict[str, float]:
-    """Accuracy, balanced accuracy and area under the ROC curve (mean over classes) of test images."""
-    # Seconds to import, for these figures alone.
-    from torchmetrics.functional.classification import multiclass_accuracy, multiclass_auroc
-
-    probs, C = log_probs.exp(), log_probs.shape[-1]
-    return {
-        "test_accuracy": accuracy(log_probs, labels),
-        "test_balanced_accuracy": multiclass_accuracy(probs, labels, C, average="macro").item(),
-        "test_auroc": multiclass_auroc(probs, labels, C, average="macro").item(),
-    }
+def nll_nats(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> float:
+    """Return the mean cross-entropy in nats."""
+    return -log_probs.gather(1, labels[:, None]).mean().item()
 
 
-def scores_by_glimpse(log_probs: Float[Tensor, "n T C"], labels: Int[Tensor, " n"]) -> dict[str, Any]:
-    """Scores and NLL of the last prediction; accuracy after each glimpse."""
-    last = log_probs[:, -1]
-    return {
-        **scores(last, labels),
-        "test_nll_nats": -last.gather(1, labels[:, None]).mean().item(),
-        "test_accuracy_by_glimpse": (log_probs.argmax(-1) == labels[:, None]).float().mean(0).tolist(),
-    }
+def balanced_accuracy(right: Bool[Tensor, "n k"], labels: Int[Tensor, " n"]) -> Float[Tensor, " k"]:
+    """Return the mean over classes of their accuracies, for k answers an image. Classes without images are left out."""
+    by_class = torch.stack([right[labels == label].float().mean(0) for label in labels.unique()])
+    return (by_class / len(by_class)).sum(0)
 
 
-def first_at_or_under(rows: Sequence[Row], nll_nats: float) -> Row | None:
-    """The first validation whose loss is at or under ``nll_nats``, or None."""
-    return next((row for row in rows if row["nll_nats"] <= nll_nats), None)
+def accuracy_by_class(right: Bool[Tensor, " n"], labels: Int[Tensor, " n"], classes: int) -> tuple[float | None, ...]:
+    """Return the accuracy on the images of each class; None for a class without images."""
+    of_class = [right[labels == label] for label in range(classes)]
+    return tuple(hits.float().mean().item() if len(hits) else None for hits in of_class)
 
 
-def best_nll(rows: Sequence[Row]) -> float:
-    """The best validation loss of a run, in nats."""
-    return min(row["nll_nats"] for row in rows)
+def confusion(answers: Int[Tensor, " n"], labels: Int[Tensor, " n"], classes: int) -> Int[Tensor, "C C"]:
+    """Return the number of images of each label (rows) with each answer (columns)."""
+    return (labels * classes + answers).bincount(minlength=classes**2).reshape(classes, classes)
 
 
-def target_nll(logs: Sequence[Sequence[Row]]) -> float:
-    """The loss in nats that methods are raced to, from the logs of RAM's seeds."""
-    return mean(best_nll(rows) for rows in logs) + MARGIN_NATS
+def right_by_glimpse(log_probs: Float[Tensor, "n T C"], labels: Int[Tensor, " n"]) -> Bool[Tensor, "n T"]:
+    """Return whether the most probable class is the label, after each glimpse."""
+    return log_probs.argmax(-1) == labels[:, None]
 
 
-def convergence(logs: Sequence[Sequence[Row]], target_nll_nats: float | None) -> dict[str, list[Any]]:
-    """Iterations and seconds of each seed: to converge by the paper's rule, and to the target."""
-    converged = [first_at_or_under(rows, best_nll(rows) + MARGIN_NATS) for rows in logs]
-    reached = [first_at_or_under(rows, target_nll_nats) if target_nll_nats is not None else None for rows in logs]
-    return {
-        "iterations_to_converge": _column(converged, "iteration"),
-        "seconds_to_converge": _column(converged, "seconds"),
-        "iterations_to_target": _column(reached, "iteration"),
-        "seconds_to_target": _column(reached, "seconds"),
-        "best_validation_nll_nats": [best_nll(rows) for rows in logs],
-    }
+def is_uneven(labels: Int[Tensor, " n"]) -> bool:
+    """Return whether the largest class has more than ``UNEVEN`` times the images of the smallest."""
+    counts = labels.bincount()
+    present = counts[counts > 0]
+    return bool(present.max() > UNEVEN * present.min())
 
 
-def _column(rows: Sequence[Row | None], key: str) -> list[Any]:
-    return [None if row is None else row[key] for row in rows]
+class ByGlimpse(NamedTuple):
+    """Scores after each of T glimpses. ``calibration_error`` is the expected calibration error, of 15 bins."""
+
+    nll_nats: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    calibration_error: tuple[float, ...]
+
+    def named(self, prefix: str) -> dict[str, tuple[float, ...]]:
+        """Return the scores by their keys in results.json."""
+        return {f"{prefix}{name}_by_glimpse": values for name, values in self._asdict().items()}
+
+
+def scores_by_glimpse(log_probs: Float[Tensor, "n T C"], labels: Int[Tensor, " n"]) -> ByGlimpse:
+    """Return the scores of a posterior after each glimpse."""
+    from torchmetrics.functional.classification import multiclass_calibration_error  # takes seconds to import
+
+    steps, C = log_probs.unbind(1), log_probs.shape[-1]
+    return ByGlimpse(
+        nll_nats=tuple(nll_nats(step, labels) for step in steps),
+        accuracy=tuple(accuracy(step, labels) for step in steps),
+        calibration_error=tuple(multiclass_calibration_error(step.exp(), labels, C).item() for step in steps),
+    )

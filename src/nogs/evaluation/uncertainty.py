@@ -1,131 +1,103 @@
-"""What a handful of seeds and a set of test images can say: intervals, paired differences, and how much faster.
+"""Exact paired tests over seeds and over test images, and ratios of times that may be cut short.
 
-- over seeds, the bootstrap interval of a mean: BCa (Efron 1987, section 4), percentile where BCa is undefined;
-- over paired seeds, the mean difference and the exact sign-flip permutation test (Fisher 1935): of the 2^n ways
-  to exchange the two of each pair, the share whose mean difference is at least as far from 0;
-- over test images, the exact test of McNemar (1947): of the images that only one of two is right about, are
-  as many on either side as a fair coin would give?
-- of iterations to a target, the ratio of means, where some seeds never got there.
+- Over paired seeds, the sign-flip permutation test (Fisher 1935): of the 2^n ways to exchange the two values of each
+  pair, the share whose mean difference is at least as far from 0.
+- Over test images, McNemar's exact test (1947): of the images that only one of two classifiers gets right, the
+  binomial test that either side has half.
+- Of times to a target, the ratio of means over seeds, where some seeds never reached it.
+
+A spread over a few seeds has no interval here: the seeds themselves are shown.
 """
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from statistics import mean
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-Number = float | int
-RESAMPLES = 9999
+from nogs.evaluation.typed_json import Number
+
+Bound = Literal["exact", "at least", "at most", "unknown"]
+"""How the true value compares with a figure; unknown if either is possible."""
 EXACT_UP_TO = 16
-"""Pairs; of more, as many exchanges are drawn as 16 pairs have."""
+"""Pairs whose exchanges are enumerated. Of more pairs, 2^16 exchanges are drawn."""
 
 
-class Interval(NamedTuple):
-    low: float
-    high: float
+@dataclass(frozen=True)
+class Bounded:
+    """A mean over seeds or a ratio of two, and how the true value compares with it."""
+
+    value: Number
+    bound: Bound = "exact"
 
 
-class PairedDifference(NamedTuple):
-    """Mean of a - b over pairs; the smallest p-value that n pairs can give is 2 / 2^n."""
+@dataclass(frozen=True)
+class McNemar:
+    """Numbers of images that only the method and only the reference gets right, and the p-value."""
 
-    mean: float
-    interval: Interval | None
+    only_method: int
+    only_reference: int
     p_value: float
 
 
-class McNemar(NamedTuple):
-    """How many images only the one, and only the other, is right about."""
+def sign_flip_p_value(differences: Sequence[Number], *, seed: int = 0) -> float:
+    """Return the two-sided p-value of paired differences. Of n pairs, 2 / 2^n is the least possible.
 
-    only_a: int
-    only_b: int
-    p_value: float
-
-
-class Speedup(NamedTuple):
-    """How many times fewer; ``bound`` says how the true ratio compares, ``unknown`` where both are cut short."""
-
-    ratio: float
-    bound: Literal["exact", "at least", "at most", "unknown"]
-
-
-def bootstrap_interval(values: Sequence[Number], *, level: float = 0.95, seed: int = 0) -> Interval | None:
-    """The interval of the mean of ``values``, one a seed; None for a single value, which has no spread."""
-    if len(values) < 2:
-        return None
-    if min(values) == max(values):
-        return Interval(float(values[0]), float(values[0]))
-    from scipy import stats  # a second to import, and most commands need none of it
-
-    for method in ("BCa", "percentile"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-            found = stats.bootstrap(
-                (np.asarray(values, dtype=float),),
-                np.mean,
-                n_resamples=RESAMPLES,
-                confidence_level=level,
-                method=method,
-                rng=np.random.default_rng(seed),
-            ).confidence_interval
-        if np.isfinite(found).all():
-            break
-    return Interval(float(found.low), float(found.high))
-
-
-def paired_difference(
-    a: Sequence[Number], b: Sequence[Number], *, level: float = 0.95, seed: int = 0
-) -> PairedDifference:
-    """Mean difference of a - b over paired seeds, its bootstrap interval, and the sign-flip p-value (two-sided)."""
-    differences = np.array([x - y for x, y in zip(a, b, strict=True)], dtype=float)
-    interval = bootstrap_interval(differences.tolist(), level=level, seed=seed)
-    return PairedDifference(float(differences.mean()), interval, _sign_flip(differences, seed))
-
-
-def mcnemar(right_a: Bool[Tensor, " n"], right_b: Bool[Tensor, " n"]) -> McNemar:
-    """Exact two-sided test that two classifiers are right about as many of the same images."""
-    from scipy import stats
-
-    only_a, only_b = int((right_a & ~right_b).sum()), int((right_b & ~right_a).sum())
-    p_value = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-    return McNemar(only_a, only_b, p_value)
-
-
-def speedup(
-    ram: Sequence[Number | None],
-    other: Sequence[Number | None],
-    *,
-    ram_last: Sequence[Number],
-    other_last: Sequence[Number],
-) -> Speedup:
-    """Mean of RAM's iterations (or seconds) to the target over the mean of another's; None: not reached by ``last``.
-
-    A seed that did not reach the target would have taken longer than it ran, so it counts as its last. Where
-    only RAM was cut short the ratio is a lower bound, where only the other was, an upper one.
+    ``seed``: of the drawn exchanges, for more than ``EXACT_UP_TO`` pairs.
     """
-    taken = [
-        float(np.mean([last if n is None else n for n, last in zip(numbers, lasts, strict=True)]))
-        for numbers, lasts in ((ram, ram_last), (other, other_last))
-    ]
-    bounds: dict[tuple[bool, bool], Literal["exact", "at least", "at most", "unknown"]] = {
-        (False, False): "exact",
-        (True, False): "at least",
-        (False, True): "at most",
-        (True, True): "unknown",
-    }
-    return Speedup(taken[0] / taken[1], bounds[None in ram, None in other])
-
-
-def _sign_flip(differences: Float[np.ndarray, " n"], seed: int) -> float:
-    n = len(differences)
+    observed: Float[np.ndarray, " n"] = np.array(differences, dtype=float)
+    n = len(observed)
     if n <= EXACT_UP_TO:
         exchanged = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     else:  # the pairs as they are count as one of the draws, so that no p-value is 0
         exchanged = np.random.default_rng(seed).integers(0, 2, (2**EXACT_UP_TO, n))
         exchanged[0] = 0
-    distances = np.abs((1 - 2 * exchanged) @ differences)
-    # The same sum in another order differs by roundings: it is as far.
-    return float((distances >= distances[0] - 1e-9 * np.abs(differences).sum()).mean())
+    distances = np.abs((1 - 2 * exchanged) @ observed)
+    # The same sum in another order differs by rounding, and counts as equally far.
+    return float((distances >= distances[0] - 1e-9 * np.abs(observed).sum()).mean())
+
+
+def mcnemar(method: Bool[Tensor, " n"], reference: Bool[Tensor, " n"]) -> McNemar:
+    """Return the exact two-sided test that two classifiers are right about equally many of the same images."""
+    from scipy import stats  # takes a second to import
+
+    only_method, only_reference = int((method & ~reference).sum()), int((reference & ~method).sum())
+    discordant = only_method + only_reference
+    p_value = float(stats.binomtest(only_method, discordant).pvalue) if discordant else 1.0
+    return McNemar(only_method, only_reference, p_value)
+
+
+def bounded_mean(values: Sequence[Number | None], last: Sequence[Number]) -> Bounded:
+    """Return the mean of the times that seeds needed to reach a target.
+
+    A seed that never reached it (None) would have needed more than the time ``last`` that it was trained for. It
+    counts as that time, so the mean is then a lower bound.
+    """
+    counted = [end if value is None else value for value, end in zip(values, last, strict=True)]
+    return Bounded(mean(counted), "at least" if None in values else "exact")
+
+
+def ratio(numerator: Bounded, denominator: Bounded) -> Bounded:
+    """Return the ratio of two means that are exact or lower bounds."""
+    bounds: dict[tuple[bool, bool], Bound] = {
+        (True, True): "exact",
+        (False, True): "at least",
+        (True, False): "at most",
+        (False, False): "unknown",
+    }
+    bound = bounds[numerator.bound == "exact", denominator.bound == "exact"]
+    return Bounded(numerator.value / denominator.value, bound)
+
+
+def geometric_mean(ratios: Sequence[Bounded]) -> Bounded | None:
+    """Return the geometric mean of ratios: a bound if some are bounds of one side, None if of both or unknown."""
+    bounds = {of.bound for of in ratios} - {"exact"}
+    if len(bounds) > 1 or "unknown" in bounds:
+        return None
+    return Bounded(math.exp(mean(math.log(of.value) for of in ratios)), bounds.pop() if bounds else "exact")

@@ -1,17 +1,22 @@
-"""How figures are written: counts, shares, losses, durations."""
+"""Formats of numbers: counts, shares, losses, durations, and bounds."""
 
 from __future__ import annotations
 
-Real = int | float
-"""A number in a JSON file: whole ones come back as int."""
+from collections.abc import Callable, Sequence
+
+from nogs.evaluation.typed_json import Number
+from nogs.evaluation.uncertainty import Bounded
+
+Write = Callable[[Number], str]
+NONE = "–"
 
 
-def count(value: Real) -> str:
+def count(value: Number) -> str:
     """1234.5 → 1,234."""
     return f"{value:,.0f}"
 
 
-def short_count(value: Real) -> str:
+def short_count(value: Number) -> str:
     """1,234,567 → 1.23 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
@@ -19,22 +24,32 @@ def short_count(value: Real) -> str:
     return f"{value:.0f}"
 
 
-def percent(share: Real) -> str:
+def percent(share: Number) -> str:
     """0.975 → 97.5 %."""
     return f"{100 * share:.1f} %"
 
 
-def nats(value: Real) -> str:
+def points(difference: Number) -> str:
+    """0.036 → +3.6 points: a difference of two shares."""
+    return f"{100 * difference:+.1f} points".replace("-", "−")
+
+
+def nats(value: Number) -> str:
     """0.26651 → 0.267."""
     return f"{value:.3f}"
 
 
-def brief(value: Real) -> str:
-    """6.54 → 6.5, 1234.5 → 1,234: seconds where the heading names the unit."""
+def times(value: Number) -> str:
+    """2.84 → 2.8 ×, 0.124 → 0.12 ×."""
+    return f"{value:.2g} ×" if value < 1 else f"{value:.1f} ×"
+
+
+def brief(value: Number) -> str:
+    """6.54 → 6.5, 1234.5 → 1,234: seconds in a column whose title names the unit."""
     return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
-def seconds(value: Real) -> str:
+def seconds(value: Number) -> str:
     """1.2 s, 83 s, 2 min 11 s, 12 min, 3 h 5 min."""
     if value < 120:
         return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
@@ -42,3 +57,22 @@ def seconds(value: Real) -> str:
         return f"{round(value) // 60} min {round(value) % 60} s"
     minutes = round(value / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def p_value(value: Number | None) -> str:
+    """0.0312 → p = 0.031."""
+    return NONE if value is None else f"p = {value:.2g}"
+
+
+def bounded(value: Bounded | None, write: Write, *, words: bool = False) -> str:
+    """Return a bounded value with its sign (≥, ≤), or in ``words``; a dash if it is unknown."""
+    if value is None or value.bound == "unknown":
+        return "unknown" if words else NONE
+    signs = {"exact": "", "at least": "≥ ", "at most": "≤ "}
+    sign = f"{value.bound} " if words and value.bound != "exact" else signs[value.bound]
+    return f"{sign}{write(value.value)}"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,131 +1,152 @@
-"""The poster: one page over several runs, a label each, of the same figures as their own pages and a few across."""
+"""The poster: one page over several runs, a label each. It has no photograph, only mean images."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import exp, log
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
-from nogs.report import captions
+from matplotlib.figure import Figure
+
 from nogs.report.figures import labels as poster
-from nogs.report.notation import percent
-from nogs.report.page import Page, draw_page
+from nogs.report.figures import looks
+from nogs.report.lead import lead_of_poster
+from nogs.report.notation import listed
+from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material, gather
-from nogs.report.sections import Section, looks_of
+from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
 from nogs.report.style import title_of
-from nogs.report.tables import REFERENCE, Cell, Line, results_table, speedup_of
+from nogs.report.tables import results_table
 
-MISSING = Cell("–")
+TABLES = (
+    "Test accuracy",
+    "Test accuracy, minus RAM",
+    "Test accuracy, minus one designed path",
+    "Iterations to target",
+    "Iterations to target, RAM ÷ method",
+    "Iterations to target, path ÷ method",
+    "Seconds to target, from nothing",
+)
+"""Lines of the results table of which the poster has a table each, with a line for each label."""
 
 
-def build_poster(runs: Sequence[Path]) -> Page:
-    """Read the runs, draw everything and write the page. No photograph is in it, only mean images."""
-    labels = _titled(runs)
-    tables = {path: {line.title: line for line in results_table(material)} for path, material in labels.items()}
-    methods = poster.methods_of(labels)
+def build_poster(runs: Sequence[Path], titles: Sequence[str] = ()) -> Page:
+    """Read the runs, draw everything and write the page. ``titles``: of the runs, in place of their tasks."""
+    materials = _titled(runs, titles)
+    results = {title: material.results for title, material in materials.items()}
     return draw_page(
-        "poster.html.j2",
-        _sections(labels),
-        methods=methods,
-        content={
-            "lead": lead(labels),
-            "runs": [(title, material.results["data"]) for title, material in labels.items()],
-            "tables": [
-                (
-                    title,
-                    [Line(label, _cells(labels[label], lines.get(title), methods)) for label, lines in tables.items()],
-                )
-                for title in ("Iterations to target", "Iterations to target, RAM ÷ method", "Test accuracy")
-            ],
-        },
+        sections_of(materials),
+        title=f"Near-optimal glimpse sequences on {len(runs)} labels",
+        lead=lead_of_poster(results),
+        facts=[
+            Fact(title, f"{of.data}, {of.test.images:,} test images" + _skipped(of.test.skipped_files))
+            for title, of in results.items()
+        ],
+        methods=poster.methods_of(results),
     )
 
 
-def lead(labels: poster.Labels) -> str:
-    """How much faster and more accurate than RAM each method is, over the labels that have both."""
-    parts = []
-    for name in poster.methods_of(labels):
-        both = [m.methods for m in labels.values() if name in m.methods and REFERENCE in m.methods]
-        if name == REFERENCE or not both:
-            continue
-        found = [speedup_of(material, name) for material in labels.values() if name in material.methods]
-        known = [speed for speed in found if speed and speed.bound in ("exact", "at least")]
-        if known:
-            ratio = exp(mean(log(speed.ratio) for speed in known))
-            least = "at least " if any(speed.bound == "at least" for speed in known) else ""
-            parts.append(
-                f"RAM takes {least}{ratio:.1f} times as many iterations to the target loss as {title_of(name)} "
-                f"(geometric mean over {len(known)} of {len(labels)} labels)."
-            )
-        ours, rams = (mean(mean(of[which]["test_accuracy"]) for of in both) for which in (name, REFERENCE))
-        parts.append(
-            f"{title_of(name)} ends at {percent(ours)} test accuracy, RAM at {percent(rams)} "
-            f"(means over {len(both)} of {len(labels)} labels)."
-        )
-    return " ".join(parts) or "None of these runs has both RAM and another method."
-
-
-def _titled(runs: Sequence[Path]) -> dict[str, Material]:
-    """Each run under its task, or its data; with its directory where two would be called the same."""
-    found = {path: gather(path, argument="runs") for path in runs}
-    names = {path: str(m.results["task"] or m.results["data"]) for path, m in found.items()}
-    several = [name for name in names.values() if list(names.values()).count(name) > 1]
-    return {
-        f"{names[path]} ({path.name})" if names[path] in several else names[path]: material
-        for path, material in found.items()
-    }
-
-
-def _cells(material: Material, line: Line | None, methods: Sequence[str]) -> tuple[Cell, ...]:
-    """The cells of a run's line, in the order of the poster's methods."""
-    cells = dict(zip(material.methods, line.cells, strict=True)) if line else {}
-    return tuple(cells.get(name, MISSING) for name in methods)
-
-
-def _sections(labels: poster.Labels) -> list[Section]:
-    looks = [(f"{title}: {alt}", draw) for title, m in labels.items() for alt, draw in looks_of(m)]
-    shown = [title for title, material in labels.items() if looks_of(material)]
+def sections_of(materials: Mapping[str, Material]) -> list[Section]:
+    labels = {title: material.results for title, material in materials.items()}
+    stopped = {title: of for title, of in labels.items() if of.stopping}
+    costed = {title: of for title, of in labels.items() if of.cnn_means or of.stopping}
+    together = poster.comparable(labels)
     sections = [
-        Section(
-            "races",
-            "Iterations to the target and to convergence",
-            "A dot is a seed, a line goes from the quickest to the slowest, a bar is their mean; the axis is "
-            "logarithmic. An arrow stands where training ended without reaching the target, which is RAM’s best "
-            "validation loss, a mean over seeds, plus 0.01 nats. Look for distance to RAM on the left.",
-            (("iterations of each method and seed, a row a label", lambda p: poster.races(labels, p)),),
-        ),
-        Section(
+        _figure(
             "accuracies",
             "Accuracy on the test split",
-            "Greedy policy, all glimpses; a dot is a seed, a bar the mean. Balanced accuracy, a mean over classes, is "
-            "the one to read where a class is rare.",
-            (("accuracy of each method and seed, a row a label", lambda p: poster.accuracies(labels, p)),),
+            "accuracy of each method and seed, a row a label",
+            "Greedy policy, all glimpses; a dot is a seed, a bar the mean. Where a class is rare, read balanced "
+            "accuracy, a mean over classes.",
+            lambda: poster.accuracies(labels),
+        ),
+        _figure(
+            "races",
+            "Iterations to the target and to convergence",
+            "iterations of each method and seed, a row a label",
+            "A dot is a seed, a line goes from the quickest to the slowest, a bar is their mean; the axis is "
+            "logarithmic. An arrow is a seed that ended without reaching the target: RAM’s best validation loss, a "
+            "mean over seeds or that of its best seed, plus 0.01 nats.",
+            lambda: poster.races(labels),
+        ),
+        *_tables(materials),
+        Section(
+            "where-they-look",
+            "Where each method looks",
+            "Share of test images whose glimpse covers a pixel, over the mean image; a row a method, a column a "
+            f"glimpse. In turn: {listed(list(materials))}.",
+            tuple(
+                looks.drawing(material)._replace(alt=f"{title}: where each method looks")
+                for title, material in materials.items()
+            ),
         ),
     ]
-    if looks:
-        caption = "Share of test images whose glimpse covers a pixel, over the mean image; a row a method, a column a "
-        caption += f"glimpse. In turn: {captions.listed(shown)}."
+    if stopped:
         sections.append(
-            Section("where-they-look", "Where each method looks", caption, tuple(looks), coloured_pixels=True)
+            _figure(
+                "stopping",
+                "Stopping when enough was seen",
+                "accuracy over mean glimpses, a panel a label",
+                "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better.",
+                lambda: poster.stopping(stopped),
+            )
         )
-    if any(material.results.get("stopping") for material in labels.values()):
-        caption = "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better."
-        draws = (("accuracy over mean glimpses, a panel a label", lambda p: poster.stopping(labels, p)),)
-        sections.append(Section("stopping", "Stopping when enough was seen", caption, draws))
-    if poster.comparable(labels):
-        caption = (
-            "A mean over the labels, where one setting serves all of them: one threshold, one cost, one number of "
-            "glimpses; or a number for each label, chosen on validation images at one price for a glimpse."
+    if together:
+        sections.append(
+            _figure(
+                "stopping-together",
+                "One setting for all labels",
+                "accuracy over mean glimpses, all labels",
+                "A mean over the labels, where one setting serves all of them: one threshold, one cost, one number of "
+                "glimpses; or a number for each label, chosen on validation images at one price for a glimpse.",
+                lambda: poster.stopping_together(labels),
+            )
         )
-        together = (("accuracy over mean glimpses, all labels", lambda p: poster.stopping_together(labels, p)),)
-        sections.append(Section("stopping-together", "One setting for all labels", caption, together))
-    if any(material.costs.cnn or material.costs.adaptive for material in labels.values()):
-        caption = (
-            "Test accuracy, balanced where the axis says so. Hard attention by its number of glimpses, and with "
-            "adaptive stopping, against CNNs that see the whole image; the grey line joins those that no other beats "
-            "on validation images for less, the dashed one is the large network."
+    if costed:
+        sections.append(
+            _figure(
+                "cost",
+                "Accuracy for its cost",
+                "accuracy over multiply-adds, a panel a label",
+                "Test accuracy, balanced where the axis says so. Hard attention by its number of glimpses, and with "
+                "adaptive stopping, against networks that see the whole image; the grey line joins the CNNs that no "
+                "other beats on validation images for fewer multiply-adds, the dashed one is the large network.",
+                lambda: poster.costs(costed),
+            )
         )
-        draws = (("accuracy over multiply-adds, a panel a label", lambda p: poster.costs(labels, p)),)
-        sections.append(Section("cost", "Accuracy for its cost", caption, draws))
     return sections
+
+
+def _figure(name: str, title: str, alt: str, caption: str, draw: Callable[[], Figure]) -> Section:
+    return Section(name, title, caption, (Drawing(alt, draw),))
+
+
+def _titled(runs: Sequence[Path], titles: Sequence[str]) -> dict[str, Material]:
+    """Return each run under its title, or its task or data, with the directory where two would be alike."""
+    materials = {path: gather(path, argument="runs", publishable=True) for path in runs}
+    if titles:
+        return dict(zip(titles, materials.values(), strict=True))
+    names = {path: material.results.task or material.results.data for path, material in materials.items()}
+    several = [name for name in names.values() if list(names.values()).count(name) > 1]
+    return {f"{name} ({path.name})" if name in several else name: materials[path] for path, name in names.items()}
+
+
+def _tables(materials: Mapping[str, Material]) -> list[Section]:
+    """Return a table for each of `TABLES` that a run has, with a line for each label."""
+    tables = {title: results_table(material.results) for title, material in materials.items()}
+    methods = poster.methods_of({title: material.results for title, material in materials.items()})
+    sections = []
+    for number, wanted in enumerate(TABLES, 1):
+        lines = []
+        for label, table in tables.items():
+            found = next((line for line in table.lines if line.title == wanted), None)
+            cells = dict(zip(materials[label].methods, found.cells, strict=True)) if found else {}
+            lines.append(Line(label, tuple(cells.get(name, Cell()) for name in methods)))
+        if any(cell != Cell() for line in lines for cell in line.cells):
+            columns = (Column(""), *(Column(title_of(name), name) for name in methods))
+            note = "Mean over seeds, each seed beneath; ≥ and ≤ where a seed never reached the target."
+            sections.append(Section(f"table-{number}", wanted, note, table=Table(columns, tuple(lines))))
+    return sections
+
+
+def _skipped(files: int) -> str:
+    return f", {files:,} files left out" if files else ""

@@ -1,6 +1,8 @@
-"""How the report looks: one colour a method and a stopping rule, the same in every figure, on light paper and dark.
+"""Colours, fonts and names of the report: one colour for each method and each stopping rule.
 
-Text that comes from users (class and data names) is never read as mathematics, and is kept short.
+Figures are drawn in the colours of light paper. In their SVG each of these colours becomes a variable that a dark
+screen sets to its counterpart (`for_both_papers`). Text from users (class and data names) is never read as
+mathematics, and is cut to one line.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from typing import Any
 
 import matplotlib as mpl
@@ -18,98 +19,10 @@ from matplotlib.ticker import FuncFormatter
 from nogs.attention.methods import METHODS
 
 LONGEST_NAME = 22
-
-
-@dataclass(frozen=True)
-class Palette:
-    """Colours of one theme; ``others`` serve methods that have none of their own, and classes."""
-
-    paper: str
-    ink: str
-    faint: str
-    line: str
-    fill: str
-    designed: str
-    random: str
-    methods: dict[str, str]
-    rules: dict[str, str]
-    others: tuple[str, ...]
-
-    def method(self, name: str) -> str:
-        return self.methods.get(name) or self.others[sum(map(ord, name)) % len(self.others)]
-
-
-def _colours(palette: Palette, name: str) -> list[str]:
-    colours: str | dict[str, str] | tuple[str, ...] = getattr(palette, name)
-    return [colours] if isinstance(colours, str) else list(colours.values() if isinstance(colours, dict) else colours)
-
-
-LIGHT = Palette(
-    paper="#ffffff",
-    ink="#1d2430",
-    faint="#6a7484",
-    line="#d5dae2",
-    fill="#f3f5f8",
-    designed="#1f8a5b",
-    random="#8a93a3",
-    methods={
-        "ram": "#3567b0",
-        "ps-nogs": "#d4552a",
-        "ws-ram": "#7a58b5",
-        "ps-ram": "#0f8f9c",
-        "ps-hgs": "#b07d10",
-        "act": "#c2255c",
-        "random": "#7d8796",
-        "centre": "#a23b72",
-        "path": "#4d7c0f",
-    },
-    rules={
-        "eig": "#b5179e",
-        "accuracy": "#d9822b",
-        "confidence": "#5b7f2b",
-        "act": "#0b7285",
-        "stochastic": "#7b4b2a",
-        "fixed": "#4d5a70",
-        "fixed_per_task": "#8a94a6",
-    },
-    others=("#4d5a70", "#d9822b", "#5b7f2b", "#b5179e", "#0b7285", "#7b4b2a", "#c92a2a", "#5f3dc4"),
-)
-DARK = Palette(
-    paper="#171c24",
-    ink="#e6eaf0",
-    faint="#98a3b3",
-    line="#3a4453",
-    fill="#222935",
-    designed="#4fc48d",
-    random="#8d97a8",
-    methods={
-        "ram": "#6f9fe6",
-        "ps-nogs": "#f58459",
-        "ws-ram": "#ab8ce0",
-        "ps-ram": "#4cc3cf",
-        "ps-hgs": "#deb04d",
-        "act": "#f27ba0",
-        "random": "#9aa5b5",
-        "centre": "#dd7fb0",
-        "path": "#a3d65c",
-    },
-    rules={
-        "eig": "#f06fdb",
-        "accuracy": "#f5ab61",
-        "confidence": "#9fc768",
-        "act": "#4cc3cf",
-        "stochastic": "#c99b78",
-        "fixed": "#a5b1c6",
-        "fixed_per_task": "#707c92",
-    },
-    others=("#a5b1c6", "#f5ab61", "#9fc768", "#f06fdb", "#4cc3cf", "#c99b78", "#ff8787", "#a18bf0"),
-)
-DARK_OF = {
-    light.encode(): dark.encode()
-    for field in fields(Palette)
-    for light, dark in zip(_colours(LIGHT, field.name), _colours(DARK, field.name), strict=True)
-}
-"""Each colour of the light palette → the same of the dark one."""
+WIDTH = 6.4
+"""Width of a panel in inches, at which letters can be read on a phone. Wide pages set panels side by side."""
+OUTLINE = "#18c5ff"
+"""Outline of a glimpse, seen on photographs and on every colour of the maps."""
 RULES = {
     "eig": "Entropy gain",
     "accuracy": "Accuracy gain",
@@ -119,16 +32,56 @@ RULES = {
     "fixed": "Fixed number",
     "fixed_per_task": "Fixed number for each task",
 }
-"""Stopping rules as they are written in print, in their order; the last one is of several tasks."""
-WIDTH = 9.6
-"""Width of a full-width figure in inches."""
-CHOSEN = "#18c5ff"
-"""Outline of a glimpse: seen on photographs and on every colour of the maps alike."""
+"""Titles of stopping rules, in the order of figures; the last one is of several tasks."""
+Pair = tuple[str, str]
+"""A colour on light paper, and on dark."""
+BASIC: dict[str, Pair] = {
+    "paper": ("#ffffff", "#171c24"),
+    "ink": ("#1d2430", "#e6eaf0"),
+    "faint": ("#6a7484", "#98a3b3"),
+    "line": ("#d5dae2", "#3a4453"),
+    "fill": ("#f3f5f8", "#222935"),
+    "designed": ("#1f8a5b", "#4fc48d"),
+    "random": ("#8a93a3", "#8d97a8"),
+    "around": ("#eef1f5", "#0f131a"),
+}
+OF_METHOD: dict[str, Pair] = {
+    "ram": ("#3567b0", "#6f9fe6"),
+    "ps-nogs": ("#d4552a", "#f58459"),
+    "ws-ram": ("#7a58b5", "#ab8ce0"),
+    "ps-ram": ("#0f8f9c", "#4cc3cf"),
+    "ps-hgs": ("#b07d10", "#deb04d"),
+    "random": ("#7d8796", "#9aa5b5"),
+    "centre": ("#a23b72", "#dd7fb0"),
+    "path": ("#4d7c0f", "#a3d65c"),
+    "act": ("#c2255c", "#f27ba0"),
+}
+OF_RULE: dict[str, Pair] = {
+    "eig": ("#b5179e", "#f06fdb"),
+    "accuracy": ("#d9822b", "#f5ab61"),
+    "confidence": ("#5b7f2b", "#9fc768"),
+    "act": ("#0b7285", "#4cc3cf"),
+    "stochastic": ("#7b4b2a", "#c99b78"),
+    "fixed": ("#4d5a70", "#a5b1c6"),
+    "fixed_per_task": ("#8a94a6", "#707c92"),
+}
+OTHERS: tuple[Pair, ...] = (("#c92a2a", "#ff8787"), ("#5f3dc4", "#a18bf0"), ("#087f5b", "#38d9a9"))
+"""Colours of methods that have none of their own."""
+DARK_OF = dict((*BASIC.values(), *OF_METHOD.values(), *OF_RULE.values(), *OTHERS))
+PAPER, INK, FAINT, LINE, FILL, DESIGNED, RANDOM, _ = (light for light, _ in BASIC.values())
+RULE_COLOURS = {rule: light for rule, (light, _) in OF_RULE.items()}
+LOSS = OTHERS[0][0]
+"""Colour of wrong answers."""
+
+
+def colour_of(method: str) -> str:
+    """Return the colour of a method on light paper."""
+    return OF_METHOD[method][0] if method in OF_METHOD else OTHERS[sum(map(ord, method)) % len(OTHERS)][0]
 
 
 @contextmanager
-def drawn_in(palette: Palette) -> Iterator[None]:
-    """Draw and save figures in a palette; matplotlib's settings come back afterwards."""
+def styled() -> Iterator[None]:
+    """Draw and save figures in this style. The settings of matplotlib are restored afterwards."""
     settings: Any = {
         "font.family": "DejaVu Sans",
         "font.size": 10,
@@ -138,50 +91,73 @@ def drawn_in(palette: Palette) -> Iterator[None]:
         "axes.labelsize": 9.5,
         "xtick.labelsize": 9,
         "ytick.labelsize": 9,
-        "legend.fontsize": 9.5,
+        "legend.fontsize": 9,
         "legend.frameon": False,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
         "axes.axisbelow": True,
-        "grid.color": palette.line,
+        "figure.constrained_layout.use": True,
+        "grid.color": LINE,
         "grid.linewidth": 0.6,
-        "xtick.color": palette.faint,
-        "ytick.color": palette.faint,
-        "axes.edgecolor": palette.line,
-        "axes.labelcolor": palette.ink,
-        "axes.titlecolor": palette.ink,
-        "text.color": palette.ink,
-        "axes.facecolor": palette.paper,
-        "figure.facecolor": palette.paper,
-        "savefig.facecolor": palette.paper,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "axes.edgecolor": LINE,
+        "axes.labelcolor": INK,
+        "axes.titlecolor": INK,
+        "text.color": INK,
+        "axes.facecolor": PAPER,
+        "figure.facecolor": PAPER,
+        "savefig.facecolor": PAPER,
         "lines.solid_capstyle": "round",
         "svg.fonttype": "path",
         "svg.hashsalt": "nogs",
         "pdf.fonttype": 42,
     }
     with mpl.rc_context(settings), warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes: no reason to fail or to complain.
+        # A class name in a script that the font lacks is drawn as boxes, which is no reason to fail.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
-def darkened(svg: bytes) -> bytes:
-    """Replace the colours of the light palette in an SVG by those of the dark one."""
-    return re.sub(rb"#[0-9a-f]{6}\b", lambda colour: DARK_OF.get(colour[0], colour[0]), svg)
+def for_both_papers(svg: str) -> str:
+    """Return an SVG whose colours follow the reader's screen, light or dark.
+
+    A style sheet inside the image defines a variable for each colour of this module that the image uses.
+    """
+    used = sorted({colour for colour in re.findall(r"#[0-9a-f]{6}\b", svg) if colour in DARK_OF})
+    light, dark = (
+        "".join(f"--c{colour[1:]}:{there};" for colour, there in zip(used, theres, strict=True))
+        for theres in (used, [DARK_OF[colour] for colour in used])
+    )
+    sheet = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
+    recoloured = re.sub(
+        r"#[0-9a-f]{6}\b", lambda found: f"var(--c{found[0][1:]})" if found[0] in DARK_OF else found[0], svg
+    )
+    return re.sub(r"(<svg\b[^>]*>)", lambda opening: opening[0] + sheet, recoloured, count=1)
 
 
 def share_ticks() -> FuncFormatter:
-    """0.975 → 97.5%, with no more digits than ticks need."""
+    """Format ticks: 0.975 → 97.5%, with no more digits than they need."""
     return FuncFormatter(lambda value, _: f"{100 * value:.4g}%")
 
 
+def count_ticks() -> FuncFormatter:
+    """Format ticks: 1234 → 1,234."""
+    return FuncFormatter(lambda value, _: f"{value:,.10g}")
+
+
 def title_of(method: str) -> str:
-    """A method as it is written in print."""
+    """Return the title of a method in tables and figures."""
     return METHODS[method].title if method in METHODS else method.upper()
 
 
+def plain(name: str) -> str:
+    """Return a user's text for a figure, with no mathematics in it."""
+    return name.replace("$", r"\$")
+
+
 def short(name: str) -> str:
-    """A user's name on one line, cut where it is too long to fit."""
+    """Return a user's name on one line, cut to `LONGEST_NAME` characters."""
     line = " ".join(name.split())
     return line if len(line) <= LONGEST_NAME else line[: LONGEST_NAME - 1] + "…"

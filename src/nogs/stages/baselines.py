@@ -8,11 +8,10 @@ best accuracy (mean over seeds) is reported, and whether no other CNN is both as
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby, product
 from statistics import mean
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -26,7 +25,10 @@ from nogs.config.stages import Baselines, FitCNN
 from nogs.data import ImageSet, fingerprint, load
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_of_image
+from nogs.evaluation.records import means_over_seeds
+from nogs.evaluation.schema import CNNScores, WholeImage, read_results
 from nogs.evaluation.scores import accuracy, scores
+from nogs.evaluation.typed_json import to_json
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.progress import Tick, after, ticking
@@ -47,7 +49,7 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
     run = open_run(config.machine.out, "baselines", config, resume=config.machine.resume)
     inputs = {config.source.data: fingerprint(data)}
     cnns = _grid(config, image_px=data.images.shape[-1])
-    rows: list[dict[str, Any]] = []
+    rows: list[WholeImage] = []
     with ticking("baselines", len(cnns) * config.iterations, tick) as report:
         # A resolution at a time: its copy of the images is made once, and no other is kept.
         for resolution, some in groupby(cnns, key=lambda cnn: cnn.resolution):
@@ -55,15 +57,11 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
             for cnn in some:
                 name = cnn.machine.out.name
                 trained = _fit_cnn(cnn, small, device, inputs, after(len(rows) * config.iterations, name, report))
-                rows.append(trained.load_json("results.json"))
+                rows.append(read_results(trained, WholeImage))
                 report(len(rows) * config.iterations, name)
-    run.save_json(
-        "results.json",
-        {
-            "cnn": _best_rates([row for row in rows if row["architecture"] != UPPER_BOUND]),
-            "upper_bound": next((row for row in rows if row["architecture"] == UPPER_BOUND), None),
-        },
-    )
+    best = _best_rates([row for row in rows if row.architecture != UPPER_BOUND])
+    upper_bound = next((row for row in rows if row.architecture == UPPER_BOUND), None)
+    run.save_json("results.json", to_json(CNNScores(best, means_over_seeds(best), upper_bound)))
     run.finish(device=str(device), inputs=inputs)
     return run
 
@@ -126,41 +124,44 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
         figures, said = validate(), log_probs(test).cpu()
     save_network(run, "model", network, spec)
     run.save_tensors("test", {"log_probs": said, "images": test, "labels": labels[test]})
-    row = {
-        "name": config.machine.out.name.removesuffix(f"-seed{o.seed}"),
-        "architecture": config.architecture,
-        "resolution_px": config.resolution,
-        "width": config.width,
-        "learning_rate": o.learning_rate,
-        "macs": macs_of_image(network, channels=channels, image_px=config.resolution, device=device),
-        "validation_accuracy": figures["accuracy"],
-        **scores(said, data.labels[test.cpu()]),
-        "seed": o.seed,
-    }
-    run.save_json("results.json", row)
+    tested = scores(said, data.labels[test.cpu()])
+    row = WholeImage(
+        name=config.machine.out.name.removesuffix(f"-seed{o.seed}"),
+        architecture=config.architecture,
+        resolution_px=config.resolution,
+        macs=macs_of_image(network, channels=channels, image_px=config.resolution, device=device),
+        validation_accuracy=figures["accuracy"],
+        test_accuracy=tested.accuracy,
+        test_balanced_accuracy=tested.balanced_accuracy,
+        test_auroc=tested.auroc,
+        width=config.width,
+        learning_rate=o.learning_rate,
+        seed=o.seed,
+    )
+    run.save_json("results.json", to_json(row))
     run.finish(device=str(device), inputs=inputs)
     return run
 
 
-def _best_rates(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each network the seeds of its best learning rate, cheapest first, and whether it is on the frontier.
+def _best_rates(rows: Iterable[WholeImage]) -> tuple[WholeImage, ...]:
+    """Return the seeds of each network's best learning rate, cheapest first, and whether it is on the frontier.
 
     On it, no other network is as accurate on validation images (mean over seeds) for no more multiply-adds.
     """
-    by_network: dict[tuple[Any, ...], dict[float, list[dict[str, Any]]]] = {}
+    by_network: dict[tuple[str, int, float], dict[float | None, list[WholeImage]]] = {}
     for row in rows:
-        network = row["architecture"], row["resolution_px"], row["width"]
-        by_network.setdefault(network, {}).setdefault(row["learning_rate"], []).append(row)
+        network = row.architecture, row.resolution_px, row.width
+        by_network.setdefault(network, {}).setdefault(row.learning_rate, []).append(row)
     best = [max(by_rate.values(), key=_mean_accuracy) for by_rate in by_network.values()]
-    best.sort(key=lambda seeds: (seeds[0]["macs"], -_mean_accuracy(seeds)))
-    chosen: list[dict[str, Any]] = []
+    best.sort(key=lambda seeds: (seeds[0].macs, -_mean_accuracy(seeds)))
+    chosen: list[WholeImage] = []
     highest = -1.0
     for seeds in best:
         accuracy = _mean_accuracy(seeds)
-        chosen += [{**row, "on_frontier": accuracy > highest} for row in seeds]
+        chosen += [replace(row, on_frontier=accuracy > highest) for row in seeds]
         highest = max(highest, accuracy)
-    return chosen
+    return tuple(chosen)
 
 
-def _mean_accuracy(seeds: list[dict[str, Any]]) -> float:
-    return mean(row["validation_accuracy"] for row in seeds)
+def _mean_accuracy(seeds: Sequence[WholeImage]) -> float:
+    return mean(row.validation_accuracy for row in seeds)

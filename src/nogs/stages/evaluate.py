@@ -1,113 +1,115 @@
-"""Stage evaluate: record what every trained network sees and says of the test split, then sum it up.
+"""Stage evaluate: record every trained network on the test split, then score all records into results.json.
 
-Evaluate records, others decide: per image and step the cells and class log-probabilities of the greedy policy
-are kept, and results.json is post-processing. The posterior is judged on random and on chosen locations, for
-its over-confidence on the latter is what a design suffers from (the optimiser's curse).
+Of each network the cells and class log-probabilities of every test image and glimpse are kept; results.json is
+computed from these records and from the logs of the runs. The posterior is scored at random and at chosen locations,
+because a design suffers from its over-confidence at the chosen ones (the optimiser's curse).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
-from torch import Generator, Tensor
-from torch.nn import functional as F
+from jaxtyping import UInt8
+from torch import Tensor
 
 from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import chooser, method
+from nogs.attention.methods import CONTROL, REFERENCE, STOPPING, chooser, method
 from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
 from nogs.config.stages import Evaluate
 from nogs.data import ImageSet, load
-from nogs.errors import UserError
+from nogs.evaluation.comparisons import compare_with
+from nogs.evaluation.convergence import Row, convergence, targets
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
-from nogs.evaluation.examples import examples, features_along, posterior_log_probs
-from nogs.evaluation.scores import accuracy, convergence, scores, scores_by_glimpse, target_nll
-from nogs.evaluation.seconds import end_to_end, wall_seconds
+from nogs.evaluation.examples import examples, posterior_log_probs
+from nogs.evaluation.inputs import check_alike, seconds_before, stopping_runs
+from nogs.evaluation.linear import logistic_regression
+from nogs.evaluation.pictures import look_shares, single_images
+from nogs.evaluation.records import NetworkRecord, last_right, method_scores
+from nogs.evaluation.schema import SCHEMA, PosteriorScores, Results, SequenceScores, TestSet
+from nogs.evaluation.scores import ByGlimpse, is_uneven, scores_by_glimpse
+from nogs.evaluation.seconds import Before, end_to_end
+from nogs.evaluation.stopping import StoppedNetwork, stopping_scores
+from nogs.evaluation.typed_json import to_json
 from nogs.glimpses.fovea import pixels_read_share
-from nogs.information import empirical_entropy
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
-from nogs.runs.identity import first_difference
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
 from nogs.specs import HardAttentionSpec, PosteriorSpec
-from nogs.stopping.curves import THRESHOLDED, Outlook, Stops, macs_by_rule, recorded, stop_by_every_rule, summary
+from nogs.stopping.curves import THRESHOLDED, Outlook, macs_by_rule, recorded, stop_by_every_rule
 from nogs.weights import load_halting, load_network, load_stopping
+
+ANSWERS = 8
+"""Test images whose answers are shown one by one."""
+
+
+class Evaluated(NamedTuple):
+    """One train run: its record, its validations, the seconds before it, and its stopping rules if it has any."""
+
+    record: NetworkRecord
+    log: Sequence[Row]
+    before: Before | None
+    stopped: StoppedNetwork | None
+
+
+class Design(NamedTuple):
+    """The search and the posterior that are evaluated; the posterior is of one label."""
+
+    searched: RunDirectory
+    fitted: RunDirectory
+    posterior: Posterior
+    sequences: Sequences
 
 
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
-    """Write a record a model, examples.safetensors, and results.json."""
+    """Write a record of each model, the tensors that figures need, and results.json."""
     trained = [read_run(path, "train") for path in config.models]
     searched = read_run(config.sequences, "search")
     fitted = read_run(Path(searched.config["posterior"]), "fit-posterior")
-    _check_alike(trained, searched, fitted)
-    fits = _stopping_runs(config.stopping, trained)
+    check_alike(trained, searched, fitted)
+    fits = stopping_runs(config.stopping, trained)
     if finished := finished_run(config.machine.out, "evaluate", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
     source = Source(**trained[0].config["source"])
     data = load(source)
     run = open_run(config.machine.out, "evaluate", config, resume=config.machine.resume)
-    judged: dict[str, list[Judged]] = {}
+    evaluated: dict[str, list[Evaluated]] = {}
     with ticking("evaluate", len(trained) + 2, tick) as report, torch.inference_mode():
         pixels = data.images.to(device)
         for number, model in enumerate(trained):
             name = model.config["method"]
             report(number, f"{name} seed {model.config['optimisation']['seed']}")
-            judged.setdefault(name, []).append(_judge_network(run, model, data, pixels, stopping=fits.get(model.path)))
+            evaluated.setdefault(name, []).append(_evaluate(run, model, data, pixels, stopping=fits.get(model.path)))
         report(len(trained), "the posterior")
         spec, fitted_posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)
         sequences = load_sequences(searched)
-        run.save_tensors("states", features_along(fitted_posterior, data, sequences))
         posterior: Posterior = fitted_posterior
         if spec.multilabel:
             posterior = fitted_posterior.for_label(spec.classes.index(str(source.task)))
-        places = _judge_posterior(posterior, data, sequences)
+        design = Design(searched, fitted, posterior, sequences)
+        posterior_scores, sequence_scores = _score_design(design, data)
         report(len(trained) + 1, "examples")
-        how = searched.config
-        bank = load_bank(
-            read_run(Path(how["bank"]), "build-bank"), data, lambda done, note: report(len(trained) + 1, note)
-        )
-        shown = examples(
-            posterior,
-            Retrieval(bank, posterior.grid, RetrievalOptions(**how["retrieval"])),
+        step = len(trained) + 1
+        _save_pictures(
+            run,
+            design,
+            evaluated,
             data,
-            sequences,
             count=config.examples,
-            criterion=how["criterion"],
-            pooling=how["pooling"],
+            tick=lambda _, note: report(step, note),
         )
-        run.save_tensors("examples", shown, grid=dataclasses.asdict(posterior.grid))
         report(len(trained) + 2, "")
-    logs = {name: [one.log for one in seeds] for name, seeds in judged.items()}
-    target = target_nll(logs["ram"]) if "ram" in logs else None
-    stopped = [one.stopped for seeds in judged.values() for one in seeds if one.stopped]
-    run.save_json(
-        "results.json",
-        {
-            "schema": 1,
-            "data": source.data,
-            "task": source.task,
-            "classes": data.classes,
-            "target_nll_nats": target,
-            **_design_figures(fitted, searched, sequences, places),
-            "methods": {
-                name: {**_columns([one.row for one in seeds]), **convergence(logs[name], target)}
-                for name, seeds in judged.items()
-            },
-            "end_to_end": end_to_end(
-                logs, {name: [one.before for one in seeds] for name, seeds in judged.items()}, target
-            ),
-            **_stopping_figures(stopped),
-        },
-    )
+    results = _results(source, data, posterior_scores, sequence_scores, evaluated)
+    run.save_json("results.json", to_json(results))
     run.finish(
         device=str(device),
         inputs={str(run.path): run.hash_of("model.safetensors") for run in (*trained, *fits.values())},
@@ -115,224 +117,171 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     return run
 
 
-class Stopped(NamedTuple):
-    """Where every rule stops each test image, the multiply-adds that it then spends after t = 1..T glimpses, and the
-    accuracy after each on the validation images that were held out from the heads.
-    """
-
-    stops: dict[str, Stops]
-    spent: dict[str, list[int]]
-    held_out_accuracy: list[float]
-
-
-class Judged(NamedTuple):
-    """What one trained network comes to: its row of results.json, its log, and the seconds that came before it."""
-
-    row: dict[str, Any]
-    log: list[dict[str, Any]]
-    before: dict[str, float] | None
-    stopped: Stopped | None
-
-
-def _judge_network(
+def _evaluate(
     run: RunDirectory,
     model: RunDirectory,
     data: ImageSet,
     pixels: UInt8[Tensor, "N c H H"],
     *,
     stopping: RunDirectory | None,
-) -> Judged:
-    """Record one network on the test split, in a file of its name, and judge it by that record."""
+) -> Evaluated:
+    """Record one network on the test split, in a file of its name."""
     device, test, channels = pixels.device, data.members("test"), data.images.shape[1]
     spec, network = load_network(model, "model", kind=HardAttentionSpec, device=device)
     T = spec.glimpses
-    name, seed, labels = model.config["method"], model.config["optimisation"]["seed"], data.labels[test]
-    has_policy = method(name).policy != "none"
-    macs = macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)
+    row, seed, labels = method(model.config["method"]), model.config["optimisation"]["seed"], data.labels[test]
+    has_policy = row.policy != "none"
     draws = chance(seed, 7, device=device)
-    choose = chooser(method(name), network.grid, generator=draws, path=spec.path)
+    choose = chooser(row, network.grid, generator=draws, path=spec.path)
     halting = load_halting(model, "halting", device=device)
     seen = look_at_all(network, pixels, test.to(device), glimpses=T, choose=choose, halting=halting)
-    log_probs = seen.class_logits.log_softmax(-1).cpu()
-    kept, stopped = {"cells": seen.cells, "log_probs": log_probs, "images": test, "labels": labels}, None
+    cells, log_probs = seen.cells.cpu(), seen.class_logits.log_softmax(-1).cpu()
+    sampled_log_probs = None
+    if has_policy:  # each policy has the weights of its own best validation
+        _, sampled = load_network(model, "model-sampled", kind=HardAttentionSpec, device=device)
+        answers = look_at_all(
+            sampled,
+            pixels,
+            test.to(device),
+            glimpses=T,
+            choose=sampling(draws),
+            halting=load_halting(model, "halting-sampled", device=device),
+        )
+        sampled_log_probs = answers.class_logits[:, -1].log_softmax(-1).cpu()
+    record = NetworkRecord(
+        seed,
+        cells,
+        log_probs,
+        sampled_log_probs,
+        pixels_read_share=pixels_read_share(cells, network.grid).mean().item(),
+        adaptive=row.looks != "random",
+        macs_by_glimpse=tuple(macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)),
+        macs_by_part=parts_of_glimpse(network, channels=channels, policy=has_policy),
+        mean_glimpses=seen.steps.float().mean().item() if halting is not None else None,
+    )
+    kept, stopped = {"cells": cells, "log_probs": log_probs, "images": test, "labels": labels}, None
     if stopping:
         heads = load_stopping(stopping, trained=model, device=device)
-        outlook = Outlook(log_probs, *(said.cpu() for said in heads(log_probs.to(device))))
+        outlook = Outlook(log_probs, *(output.cpu() for output in heads(log_probs.to(device))))
         kept |= recorded(outlook)
-        answer_macs = network.classifier.weight.numel()
         held_out = stopping.load_json("results.json")
-        stopped = Stopped(
-            stop_by_every_rule(
-                outlook,
-                labels,
-                thresholds={rule: [row[0] for row in held_out[rule]] for rule in THRESHOLDED},
-                costs=stopping.config["costs"],
-                generator=chance(seed, 15),
-            ),
-            macs_by_rule(macs, answer_macs=answer_macs, head_macs=heads.macs),
-            [row[2] for row in held_out["fixed"]],
+        stops = stop_by_every_rule(
+            outlook,
+            labels,
+            thresholds={rule: [point[0] for point in held_out[rule]] for rule in THRESHOLDED},
+            costs=stopping.config["costs"],
+            generator=chance(seed, 15),
         )
-    run.save_tensors(f"{name}-seed{seed}", kept)
-    row = {
-        "seeds": seed,
-        **scores_by_glimpse(log_probs, labels),
-        **(_sampled_scores(model, pixels, test, labels, draws) if model.has("model-sampled") else {}),
-        **({"mean_glimpses": seen.steps.float().mean().item()} if halting is not None else {}),
-        "macs_by_glimpse": macs,
-        "adaptivity_nats_by_glimpse": _adaptivity(name, seen.cells),
-        "pixels_read_share": pixels_read_share(seen.cells, network.grid).mean().item(),
-        "macs_by_part": parts_of_glimpse(network, channels=channels, policy=has_policy),
-    }
-    return Judged(row, model.rows(), _came_before(model), stopped)
+        answer_macs = network.classifier.weight.numel()
+        macs = macs_by_rule(record.macs_by_glimpse, answer_macs=answer_macs, head_macs=heads.macs)
+        stopped = StoppedNetwork(stops, macs, tuple(point[2] for point in held_out["fixed"]))
+    run.save_tensors(f"{model.config['method']}-seed{seed}", kept)
+    return Evaluated(record, model.rows(), seconds_before(model), stopped)
 
 
-def _adaptivity(name: str, cells: Int[Tensor, "n T"]) -> list[float]:
-    """Mutual information in nats between test image and cell, by glimpse; 0 for cells drawn apart from the image."""
-    T = cells.shape[1]
-    return [0.0] * T if method(name).looks == "random" else empirical_entropy(cells.cpu()).tolist()
+def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, SequenceScores]:
+    """Score the posterior on random locations (test split), and along designed, shuffled and random sequences.
 
-
-def _sampled_scores(
-    model: RunDirectory,
-    pixels: UInt8[Tensor, "N c H H"],
-    test: Int[Tensor, " n"],
-    labels: Int[Tensor, " n"],
-    generator: Generator,
-) -> dict[str, float]:
-    """Return the scores of the sampled policy, on the weights that were best for it in validation."""
-    spec, network = load_network(model, "model-sampled", kind=HardAttentionSpec, device=pixels.device)
-    halting = load_halting(model, "halting-sampled", device=pixels.device)
-    seen = look_at_all(
-        network,
-        pixels,
-        test.to(pixels.device),
-        glimpses=spec.glimpses,
-        choose=sampling(generator),
-        halting=halting,
-    )
-    log_probs = seen.class_logits[:, -1].log_softmax(-1).cpu()
-    return {
-        "sampled_test_accuracy": accuracy(log_probs, labels),
-        "sampled_test_balanced_accuracy": scores(log_probs, labels)["test_balanced_accuracy"],
-        "sampled_test_nll_nats": F.nll_loss(log_probs, labels).item(),
-    }
-
-
-def _stopping_figures(stopped: list[Stopped]) -> dict[str, Any]:
-    if not stopped:
-        return {}
-    return {
-        **summary([one.stops for one in stopped], [one.spent for one in stopped], chance(16)),
-        "held_out_accuracy_by_glimpse": [one.held_out_accuracy for one in stopped],
-    }
-
-
-def _columns(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Lists over seeds; costs, which are the same for all seeds, once."""
-    return {key: value if key.startswith("macs_by_") else [row[key] for row in rows] for key, value in rows[0].items()}
-
-
-def _came_before(trained: RunDirectory) -> dict[str, float] | None:
-    """Seconds of each run that a training stands on; None where they are not known: made elsewhere, or gone."""
-    if method(trained.config["method"]).sequences == "none":
-        return {}
-    learned = RunDirectory(Path(trained.config["sequences"]))
-    how = learned.config if learned.complete else {"stage": "gone"}
-    if how["stage"] == "search":
-        paths = {"posterior": how["posterior"], "bank": how["bank"], "search": learned.path}
-    elif how["stage"] == "record":
-        paths = {"teacher": how["model"], "recording": learned.path}
-    else:
-        return None
-    runs = {part: RunDirectory(Path(path)) for part, path in paths.items()}
-    if not all(run.complete for run in runs.values()):
-        return None
-    return {part: wall_seconds(run.rows(), run.provenance) for part, run in runs.items()}
-
-
-def _check_alike(trained: list[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
-    """Everything is judged on the same images and one task, and each record has a name of its own."""
-    if not trained:
-        raise UserError("`models`: give at least one run of `nogs train`")
-    task = searched.config["task"] or fitted.config["source"]["task"]
-    names: dict[tuple[str, int], Path] = {}
-    for run in trained:
-        if difference := first_difference({**fitted.config["source"], "task": task}, run.config["source"]):
-            raise UserError(f"models={run.path} was trained with another {difference} than `sequences`")
-        key = run.config["method"], run.config["optimisation"]["seed"]
-        if key in names:
-            raise UserError(f"models={names[key]} and {run.path} are both {key[0]} with seed {key[1]}: give one")
-        names[key] = run.path
-
-
-def _stopping_runs(paths: tuple[Path, ...], trained: list[RunDirectory]) -> dict[Path, RunDirectory]:
-    """The fit-stopping run of each train run that has one: of one method, for one curve speaks of one method."""
-    networks = {run.hash_of("model.safetensors"): run for run in trained} if paths else {}
-    found: dict[Path, RunDirectory] = {}
-    for path in paths:
-        fitted = read_run(path, "fit-stopping")
-        meta = fitted.load_metadata("model")
-        if meta["network"] not in networks:
-            raise UserError(f"stopping={path} was fitted on {fitted.config['model']}: add that to `models`")
-        found[networks[meta["network"]].path] = fitted
-    methods = {run.config["method"] for run in trained if run.path in found}
-    if len(methods) > 1:
-        raise UserError(f"`stopping` has runs on {' and '.join(sorted(methods))}: give those of one method")
-    if len({tuple(run.config["costs"]) for run in found.values()}) > 1:
-        raise UserError("`stopping` has runs with different `costs`: fit all seeds with the same")
-    return found
-
-
-def _judge_posterior(posterior: Posterior, data: ImageSet, sequences: Sequences) -> dict[str, dict[str, list[float]]]:
-    """The posterior on random locations (test split), and along sequences (their images).
-
-    Sequences are compared with the sequence of another image and with random locations. Images with sequences are
-    training images that the posterior was not fitted to.
+    Images with sequences are training images that the posterior was not fitted to.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
+    sequences, posterior = design.sequences, design.posterior
+    T, L, test, images = sequences.cells.shape[1], len(posterior.grid), data.members("test"), sequences.images
 
-    T, L, test = sequences.cells.shape[1], len(posterior.grid), data.members("test")
-    places = {
-        "random": (test, torch.randint(L, (len(test), T), generator=chance(8))),
-        "designed": (sequences.images, sequences.cells),
-        "shuffled": (sequences.images, cells_of_another(sequences, generator=chance(17))),
-        "designed_random": (sequences.images, torch.randint(L, tuple(sequences.cells.shape), generator=chance(9))),
+    def along(images: Tensor, cells: Tensor) -> ByGlimpse:
+        return scores_by_glimpse(posterior_log_probs(posterior, data, images, cells), data.labels[images])
+
+    at_random = along(test, torch.randint(L, (len(test), T), generator=chance(8)))
+    designed = along(images, sequences.cells)
+    shuffled = along(images, cells_of_another(sequences, generator=chance(17)))
+    random = along(images, torch.randint(L, tuple(sequences.cells.shape), generator=chance(9)))
+    rows, useful = design.searched.rows(), design.searched.load_json("usefulness.json")
+    assert sequences.effective is not None  # a search keeps its maps
+    return (
+        PosteriorScores(design.fitted.rows()[-1]["wall_seconds"], **at_random.named("")),
+        SequenceScores(
+            count=len(images),
+            seconds=sum(row["seconds"] for row in rows),
+            posterior_evaluations=sum(row["posterior_evaluations"] for row in rows),
+            effective_sample_size_by_glimpse=tuple(sequences.effective.mean(0).tolist()[1:]),
+            chance_nll_nats=useful["chance_nll_nats"],
+            worth=useful["worth"],
+            **designed.named(""),
+            **shuffled.named("shuffled_"),
+            **random.named("random_"),
+        ),
+    )
+
+
+def _save_pictures(
+    run: RunDirectory,
+    design: Design,
+    evaluated: Mapping[str, Sequence[Evaluated]],
+    data: ImageSet,
+    *,
+    count: int,
+    tick: Tick,
+) -> None:
+    """Write the tensors that figures are drawn from. ``count``: test images to design for."""
+    posterior, how, grid = design.posterior, design.searched.config, dataclasses.asdict(design.posterior.grid)
+    bank = load_bank(read_run(Path(how["bank"]), "build-bank"), data, tick)
+    designed = examples(
+        posterior,
+        Retrieval(bank, posterior.grid, RetrievalOptions(**how["retrieval"])),
+        data,
+        design.sequences,
+        count=count,
+        criterion=how["criterion"],
+        pooling=how["pooling"],
+    )
+    run.save_tensors("examples", designed, grid=grid, criterion=how["criterion"], pooling=how["pooling"])
+    cells = {name: [one.record.cells for one in seeds] for name, seeds in evaluated.items()}
+    looks = {name: look_shares(of_seeds, len(posterior.grid)) for name, of_seeds in cells.items()}
+    run.save_tensors("looks", looks | {"designed": look_shares([design.sequences.cells], len(posterior.grid))})
+    shown = STOPPING if STOPPING in evaluated else next(iter(evaluated))
+    first = evaluated[shown][0].record
+    run.save_tensors("answers", single_images(first, data, count=ANSWERS), method=shown, seed=first.seed, grid=grid)
+
+
+def _results(
+    source: Source,
+    data: ImageSet,
+    posterior: PosteriorScores,
+    sequences: SequenceScores,
+    evaluated: Mapping[str, Sequence[Evaluated]],
+) -> Results:
+    labels = data.labels[data.members("test")]
+    logs = {name: [one.log for one in seeds] for name, seeds in evaluated.items()}
+    to = targets(logs[REFERENCE]) if REFERENCE in logs else None
+    methods = {
+        name: method_scores([one.record for one in seeds], labels, convergence(logs[name], to), has_target=bool(to))
+        for name, seeds in evaluated.items()
     }
-    judged: dict[str, dict[str, list[float]]] = {}
-    for name, (images, cells) in places.items():
-        log_probs = posterior_log_probs(posterior, data, images, cells)
-        labels = data.labels[images]
-        judged[name] = {
-            "nll_nats_by_glimpse": [-log_probs[:, t].gather(1, labels[:, None]).mean().item() for t in range(T)],
-            "accuracy_by_glimpse": [accuracy(log_probs[:, t], labels) for t in range(T)],
-            "calibration_error_by_glimpse": [
-                multiclass_calibration_error(log_probs[:, t].exp(), labels, log_probs.shape[-1]).item()
-                for t in range(T)
-            ],
-        }
-    return judged
-
-
-def _design_figures(
-    fitted: RunDirectory,
-    searched: RunDirectory,
-    sequences: Sequences,
-    places: dict[str, dict[str, list[float]]],
-) -> dict[str, Any]:
-    """The parts of results.json on the posterior and on the sequences."""
-    assert sequences.effective is not None  # a search leaves its maps
-    useful = searched.load_json("usefulness.json")
-    return {
-        "posterior": {"seconds": fitted.rows()[-1]["wall_seconds"], **places["random"]},
-        "sequences": {
-            "count": len(sequences.images),
-            "seconds": sum(row["seconds"] for row in searched.rows()),
-            "posterior_evaluations": sum(row["posterior_evaluations"] for row in searched.rows()),
-            **places["designed"],
-            **{f"shuffled_{key}": figures for key, figures in places["shuffled"].items()},
-            **{f"random_{key}": figures for key, figures in places["designed_random"].items()},
-            "effective_sample_size_by_glimpse": sequences.effective.mean(0).tolist()[1:],
-            "chance_nll_nats": useful["chance_nll_nats"],
-            "worth": useful["worth"],
+    right = {
+        (name, one.record.seed): last_right(one.record, labels) for name, seeds in evaluated.items() for one in seeds
+    }
+    before = {name: [one.before for one in seeds] for name, seeds in evaluated.items()}
+    seconds = end_to_end(logs, before, to.mean_nll_nats if to else None)
+    stopped = [(name, one.stopped) for name, seeds in evaluated.items() for one in seeds if one.stopped]
+    return Results(
+        schema=SCHEMA,
+        data=source.data,
+        task=source.task,
+        classes=data.classes,
+        target_nll_nats=to.mean_nll_nats if to else None,
+        best_seed_nll_nats=to.best_seed_nll_nats if to else None,
+        test=TestSet(
+            len(labels), tuple(labels.bincount(minlength=len(data.classes)).tolist()), is_uneven(labels), data.skipped
+        ),
+        posterior=posterior,
+        sequences=sequences,
+        methods=methods,
+        comparisons={
+            reference: compared
+            for reference in (REFERENCE, CONTROL)
+            if (compared := compare_with(reference, methods, right, seconds))
         },
-    }
+        end_to_end=seconds,
+        linear=logistic_regression(data),
+        stopping_method=stopped[0][0] if stopped else None,
+        **stopping_scores([one for _, one in stopped], labels, chance(16))._asdict(),
+    )

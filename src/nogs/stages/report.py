@@ -7,9 +7,10 @@ from pathlib import Path
 
 from nogs.config.stages import Report
 from nogs.errors import UserError
-from nogs.report.page import FORMATS, Page, build, image_file
+from nogs.report.page import FORMATS, Page, image_file
 from nogs.report.poster_page import build_poster
 from nogs.report.read import gather
+from nogs.report.run_page import build
 from nogs.runs.directory import RunDirectory
 
 
@@ -24,7 +25,7 @@ def draw_report(config: Report) -> Path:
         return _written(_poster(config.runs), config.out, "poster.html", config.figures)
     if config.run is None or config.out is not None:
         raise UserError("give `run`, the directory of a `nogs run`; or `runs` and `out`, for a poster of several")
-    page = build(gather(config.run), publishable=config.publishable)
+    page = build(gather(config.run, publishable=config.publishable))
     return _written(page, config.run, "report.html", config.figures)
 
 

@@ -1,7 +1,7 @@
-"""The figures over several labels: the race, the accuracies, and what adaptive stopping and CNNs do on each.
+"""Figures over several labels: iterations, accuracies, and adaptive stopping and CNNs on each.
 
-After *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood): the poster's figures of 40 labels. A row, or a panel,
-is a label; every method keeps its colour. A line goes from the lowest seed to the highest, a bar is their mean.
+After the figures of 40 labels of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood). A row, or a panel, is a label.
+A line goes from the lowest seed to the highest, a bar is their mean.
 """
 
 from __future__ import annotations
@@ -16,119 +16,121 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from nogs.evaluation.schema import Results
+from nogs.evaluation.stopping import over_tasks
+from nogs.evaluation.typed_json import Number
 from nogs.report.figures.costs import COST_LABEL, draw_costs
 from nogs.report.figures.stopping import draw_stopping
-from nogs.report.notation import Real, short_count
-from nogs.report.read import Material
-from nogs.report.style import WIDTH, Palette, share_ticks, title_of
-from nogs.stopping.curves import over_tasks
+from nogs.report.notation import short_count
+from nogs.report.style import INK, LINE, PAPER, WIDTH, colour_of, plain, share_ticks, title_of
 
-Labels = Mapping[str, Material]
-"""What each run is called in print → what it holds."""
+Labels = Mapping[str, Results]
+"""Title of each run → its results."""
 COLUMNS = 3
+WIDE = 1.5 * WIDTH
+"""Width in inches of figures of several panels."""
+RACES = (
+    ("Iterations to the target", "iterations_to_target"),
+    ("to RAM’s best seed", "iterations_to_best_seed"),
+    ("to convergence", "iterations_to_converge"),
+)
+ACCURACIES = (
+    ("Test accuracy", "test_accuracy", "share of test images"),
+    ("Balanced test accuracy", "test_balanced_accuracy", "mean over classes"),
+)
 
 
 def methods_of(labels: Labels) -> list[str]:
-    """Methods of any run, in the order in which they first come."""
-    return list(dict.fromkeys(name for material in labels.values() for name in material.methods))
+    """Return the methods of all runs, in the order in which they first come."""
+    return list(dict.fromkeys(name for results in labels.values() for name in results.methods))
 
 
-def races(labels: Labels, palette: Palette) -> Figure:
-    """Iterations to the target and to convergence, logarithmic: a row a label, a dot a seed."""
-    panels = (("to the target", "iterations_to_target"), ("to convergence", "iterations_to_converge"))
-    figure, axes = _rows(labels, len(panels), palette)
-    for ax, (title, key) in zip(axes, panels, strict=True):
-        for y, name, material in _places(labels):
-            trained = material.trained(name, "iteration")
-            values: Sequence[Real | None] = material.methods[name][key]
-            arrived = [value for value in values if value is not None]
-            known = [last for value, last in zip(values, trained, strict=True) if value is None and last is not None]
-            if known and material.results["target_nll_nats"] is not None:
-                ax.plot(known, [y] * len(known), ">", color=palette.paper, markeredgecolor=palette.method(name))
-            _spread(ax, y, arrived, palette.method(name), whole=len(arrived) == len(values))
+def races(labels: Labels) -> Figure:
+    """Draw iterations on a logarithmic axis: a row a label, a dot a seed, an arrow a seed that did not get there."""
+    figure, axes = _rows(labels, len(RACES))
+    for ax, (title, key) in zip(axes, RACES, strict=True):
+        for y, name, results in _places(labels):
+            scores = results.methods[name]
+            values: Sequence[Number | None] = getattr(scores, key)
+            known = [value for value in values if value is not None]
+            ended = [end for value, end in zip(values, scores.iterations_trained, strict=True) if value is None]
+            if results.target_nll_nats is not None:
+                ax.plot(ended, [y] * len(ended), ">", color=PAPER, markeredgecolor=colour_of(name))
+            _spread(ax, y, known, colour_of(name), whole=not ended)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
         ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set(title=f"Iterations {title}", xlabel="iterations")
+        ax.set(title=title, xlabel="iterations")
     return figure
 
 
-def accuracies(labels: Labels, palette: Palette) -> Figure:
-    """Test accuracy, and balanced over classes: a row a label, a dot a seed."""
-    panels = (("Test accuracy", "test_accuracy"), ("Balanced test accuracy", "test_balanced_accuracy"))
-    figure, axes = _rows(labels, len(panels), palette)
-    for ax, (title, key) in zip(axes, panels, strict=True):
-        for y, name, material in _places(labels):
-            _spread(ax, y, material.methods[name][key], palette.method(name), whole=True)
-        ax.set(title=title, xlabel="share of test images" if key == "test_accuracy" else "mean over classes")
+def accuracies(labels: Labels) -> Figure:
+    """Draw test accuracy, and balanced over classes: a row a label, a dot a seed."""
+    figure, axes = _rows(labels, len(ACCURACIES))
+    for ax, (title, key, xlabel) in zip(axes, ACCURACIES, strict=True):
+        for y, name, results in _places(labels):
+            _spread(ax, y, getattr(results.methods[name], key), colour_of(name), whole=True)
+        ax.set(title=title, xlabel=xlabel)
         ax.xaxis.set_major_formatter(share_ticks())
     return figure
 
 
-def costs(labels: Labels, palette: Palette) -> Figure:
-    """Accuracy over multiply-adds, a panel a label; only runs that have CNNs or adaptive stopping."""
-    drawn = {title: material for title, material in labels.items() if material.costs.cnn or material.costs.adaptive}
-    return _panels(drawn, lambda ax, material: draw_costs(ax, material.costs, palette), COST_LABEL)
+def costs(labels: Labels) -> Figure:
+    """Draw accuracy over multiply-adds, a panel a label."""
+    return _panels(labels, draw_costs, COST_LABEL)
 
 
-def stopping(labels: Labels, palette: Palette) -> Figure:
-    """Accuracy over mean glimpses, a panel a label; only runs that have stopping rules."""
-    drawn = {title: material for title, material in labels.items() if material.results.get("stopping")}
-    return _panels(
-        drawn, lambda ax, material: draw_stopping(ax, material.results["stopping"], {}, palette), "mean glimpses"
-    )
+def stopping(labels: Labels) -> Figure:
+    """Draw accuracy over mean glimpses, a panel a label."""
+    return _panels(labels, lambda ax, results: draw_stopping(ax, results.stopping, {}), "mean glimpses")
 
 
-def stopping_together(labels: Labels, palette: Palette) -> Figure:
-    """Accuracy over mean glimpses, a mean over the labels, where one setting of a rule serves all of them."""
-    results = [material.results for material in labels.values()]
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+def stopping_together(labels: Labels) -> Figure:
+    """Draw accuracy over mean glimpses, a mean over the labels, where one setting of a rule serves all of them."""
+    figure = Figure(figsize=(WIDTH, 4.2))
     ax = figure.subplots()
-    held_out = [[mean(seeds) for seeds in zip(*of["held_out_accuracy_by_glimpse"], strict=True)] for of in results]
-    draw_stopping(ax, over_tasks([of["stopping_by_seed"] for of in results], held_out), {}, palette)
+    held_out = [[mean(seeds) for seeds in zip(*of.held_out_accuracy_by_glimpse, strict=True)] for of in labels.values()]
+    draw_stopping(ax, over_tasks([of.stopping_by_seed for of in labels.values()], held_out), {})
     ax.legend(loc="lower right", ncols=2)
     return figure
 
 
 def comparable(labels: Labels) -> bool:
-    """Whether stopping rules were fitted for all of several labels, for the same number of glimpses."""
-    known = [material.results.get("held_out_accuracy_by_glimpse") for material in labels.values()]
-    return len(known) > 1 and all(known) and len({len(of[0]) for of in known if of}) == 1
+    """Return whether stopping rules were fitted for all of several labels, for the same number of glimpses."""
+    held_out = [results.held_out_accuracy_by_glimpse for results in labels.values()]
+    return len(held_out) > 1 and all(held_out) and len({len(of[0]) for of in held_out}) == 1
 
 
-def _places(labels: Labels) -> list[tuple[float, str, Material]]:
-    """(height, method, run): methods of a label lie beneath each other, about its row."""
+def _places(labels: Labels) -> list[tuple[float, str, Results]]:
+    """Return (height, method, results): methods of a label lie beneath each other, about its row."""
     order = methods_of(labels)
     step = 0.8 / len(order)
     return [
-        (row + step * (order.index(name) + 0.5) - 0.4, name, material)
-        for row, material in enumerate(labels.values())
-        for name in material.methods
+        (row + step * (order.index(name) + 0.5) - 0.4, name, results)
+        for row, results in enumerate(labels.values())
+        for name in results.methods
     ]
 
 
-def _rows(labels: Labels, columns: int, palette: Palette) -> tuple[Figure, list[Axes]]:
-    """Panels side by side that share the labels as rows, with a legend of the methods above."""
+def _rows(labels: Labels, columns: int) -> tuple[Figure, list[Axes]]:
+    """Return panels side by side that share the labels as rows, with a legend of the methods above."""
     methods = methods_of(labels)
-    height = 1.5 + len(labels) * max(0.3, 0.14 * len(methods) + 0.12)
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(WIDE, 1.5 + len(labels) * max(0.3, 0.14 * len(methods) + 0.12)))
     axes = list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
-    axes[0].set_yticks(range(len(labels)), [title.replace("$", r"\$") for title in labels], color=palette.ink)
+    axes[0].set_yticks(range(len(labels)), map(plain, labels), color=INK)
     axes[0].set_ylim(len(labels) - 0.5, -0.5)
     for ax in axes:
         ax.grid(axis="y", visible=False)
         for row in range(1, len(labels)):
-            ax.axhline(row - 0.5, color=palette.line, linewidth=0.6)
-    dots = [
-        Line2D([], [], marker="o", linestyle="", color=palette.method(name), label=title_of(name)) for name in methods
-    ]
+            ax.axhline(row - 0.5, color=LINE, linewidth=0.6)
+    dots = [Line2D([], [], marker="o", linestyle="", color=colour_of(name), label=title_of(name)) for name in methods]
     figure.legend(handles=dots, loc="outside upper center", ncols=min(7, len(methods)))
     return figure, axes
 
 
-def _spread(ax: Axes, y: float, values: Sequence[Real], colour: str, *, whole: bool) -> None:
-    """Dots, a line over their range, and a bar at their mean where all seeds are there."""
+def _spread(ax: Axes, y: float, values: Sequence[Number], colour: str, *, whole: bool) -> None:
+    """Draw dots, a line over their range, and with ``whole``, where all seeds are there, a bar at their mean."""
     if not values:
         return
     ax.plot([min(values), max(values)], [y, y], color=colour, linewidth=1.4)
@@ -137,16 +139,16 @@ def _spread(ax: Axes, y: float, values: Sequence[Real], colour: str, *, whole: b
         ax.plot(mean(values), y, "|", color=colour, markersize=10, markeredgewidth=2)
 
 
-def _panels(labels: Labels, draw: Callable[[Axes, Material], None], xlabel: str) -> Figure:
-    """Small multiples with one legend, which names what any panel has."""
+def _panels(labels: Labels, draw: Callable[[Axes, Results], None], xlabel: str) -> Figure:
+    """Draw small multiples with one legend, which names what any panel has."""
     columns = min(COLUMNS, len(labels))
     rows = ceil(len(labels) / columns)
-    figure = Figure(figsize=(max(5.2, WIDTH * columns / COLUMNS), 2.7 * rows + 1.1), layout="constrained")
+    figure = Figure(figsize=(max(5.2, WIDE * columns / COLUMNS), 2.7 * rows + 1.1))
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     named: dict[str, Artist] = {}
-    for ax, (title, material) in zip(axes, labels.items(), strict=False):
-        draw(ax, material)
-        ax.set_title(title.replace("$", r"\$"))
+    for ax, (title, results) in zip(axes, labels.items(), strict=False):
+        draw(ax, results)
+        ax.set_title(plain(title))
         ax.set_xlabel("")
         ax.tick_params(labelsize=8)
         handles, titles = ax.get_legend_handles_labels()

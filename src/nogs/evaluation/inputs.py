@@ -1,0 +1,66 @@
+"""The runs that an evaluation reads: checked to belong together, and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nogs.attention.methods import method
+from nogs.errors import UserError
+from nogs.evaluation.seconds import Before, wall_seconds
+from nogs.runs.directory import RunDirectory, read_run
+from nogs.runs.identity import first_difference
+
+
+def check_alike(trained: Sequence[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
+    """Check that all networks have the images and the task of the sequences, and that no method has a seed twice.
+
+    ``trained``: train runs; ``searched``: the search run; ``fitted``: its fit-posterior run.
+    """
+    if not trained:
+        raise UserError("`models`: give at least one run of `nogs train`")
+    task = searched.config["task"] or fitted.config["source"]["task"]
+    names: dict[tuple[str, int], Path] = {}
+    for run in trained:
+        if difference := first_difference({**fitted.config["source"], "task": task}, run.config["source"]):
+            raise UserError(f"models={run.path} was trained with another {difference} than `sequences`")
+        key = run.config["method"], run.config["optimisation"]["seed"]
+        if key in names:
+            raise UserError(f"models={names[key]} and {run.path} are both {key[0]} with seed {key[1]}: give one")
+        names[key] = run.path
+
+
+def stopping_runs(paths: Sequence[Path], trained: Sequence[RunDirectory]) -> dict[Path, RunDirectory]:
+    """Return path of train run → its fit-stopping run. All are of one method and were fitted with the same costs."""
+    networks = {run.hash_of("model.safetensors"): run for run in trained} if paths else {}
+    fits: dict[Path, RunDirectory] = {}
+    for path in paths:
+        fitted = read_run(path, "fit-stopping")
+        meta = fitted.load_metadata("model")
+        if meta["network"] not in networks:
+            raise UserError(f"stopping={path} was fitted on {fitted.config['model']}: add that to `models`")
+        fits[networks[meta["network"]].path] = fitted
+    methods = {run.config["method"] for run in trained if run.path in fits}
+    if len(methods) > 1:
+        raise UserError(f"`stopping` has runs on {' and '.join(sorted(methods))}: give those of one method")
+    if len({tuple(run.config["costs"]) for run in fits.values()}) > 1:
+        raise UserError("`stopping` has runs with different `costs`: fit all seeds with the same")
+    return fits
+
+
+def seconds_before(trained: RunDirectory) -> Before | None:
+    """Return the seconds of each run that a training needs before it; None if they were made elsewhere or are gone."""
+    if method(trained.config["method"]).sequences == "none":
+        return {}
+    learned = RunDirectory(Path(trained.config["sequences"]))
+    how = learned.config if learned.complete else {"stage": "gone"}
+    if how["stage"] == "search":
+        paths = {"posterior": how["posterior"], "bank": how["bank"], "search": learned.path}
+    elif how["stage"] == "record":
+        paths = {"teacher": how["model"], "recording": learned.path}
+    else:
+        return None
+    runs = {part: RunDirectory(Path(path)) for part, path in paths.items()}
+    if not all(run.complete for run in runs.values()):
+        return None
+    return {part: wall_seconds(run.rows(), run.provenance) for part, run in runs.items()}

@@ -1,0 +1,36 @@
+"""Tensors kept for figures: where methods look, and single test images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nogs.data import ImageSet
+from nogs.evaluation.records import NetworkRecord, last_right
+
+
+def look_shares(cells: Sequence[Int[Tensor, "n T"]], locations: int) -> Float[Tensor, "T L"]:
+    """Return the share of images that look at each cell in each glimpse, averaged over seeds."""
+    counts = [torch.stack([at.bincount(minlength=locations) / len(at) for at in of_seed.T]) for of_seed in cells]
+    return torch.stack(counts).mean(0)
+
+
+def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[str, Tensor]:
+    """Return ``count`` test images with the network's own glimpses: half classified correctly, half not, if so many.
+
+    Of either kind the first ones in the order of the split, so that none is picked by its looks.
+    """
+    test = data.members("test")
+    right = last_right(record, data.labels[test])
+    correct, wrong = right.nonzero()[:, 0], (~right).nonzero()[:, 0]
+    wrong = wrong[: max(count // 2, count - len(correct))]
+    rows = torch.cat((correct[: count - len(wrong)], wrong))
+    return {
+        "pixels": data.images[test[rows]],
+        "labels": data.labels[test[rows]],
+        "cells": record.cells[rows],
+        "log_probs": record.log_probs[rows],
+    }

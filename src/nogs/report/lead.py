@@ -1,0 +1,116 @@
+"""The first sentences of a page: what came out, losses as well as wins, on how many test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nogs.attention.methods import CONTROL, REFERENCE, STOPPING
+from nogs.evaluation.comparisons import Outcomes, across_tasks
+from nogs.evaluation.schema import Comparison, Results
+from nogs.evaluation.typed_json import Number
+from nogs.evaluation.uncertainty import Bounded
+from nogs.report.figures.labels import methods_of
+from nogs.report.notation import bounded, count, listed, percent, points, seconds, times
+from nogs.report.style import title_of
+
+
+def headline(results: Results) -> str | None:
+    """Return the method that the page is about: PS-NOGS, or else the first that is no reference; None without any."""
+    others = [name for name in results.methods if name not in (REFERENCE, CONTROL)]
+    return STOPPING if STOPPING in others else next(iter(others), None)
+
+
+def lead_of_run(results: Results) -> list[str]:
+    """Return sentences on the outcome of one run, the most important first."""
+    name = headline(results)
+    images = f"{count(results.test.images)} test image{'s' if results.test.images != 1 else ''}"
+    sentences = []
+    if name and (against_ram := results.comparisons.get(REFERENCE, {}).get(name)):
+        sentences.append(f"On {images}, {_against(results, name, REFERENCE, against_ram)}.")
+    else:
+        ends = [f"{title_of(other)} {percent(_accuracy(results, other))}" for other in results.methods]
+        sentences.append(f"Accuracy on {images}: {listed(ends)}.")
+    if name and (against_path := results.comparisons.get(CONTROL, {}).get(name)):
+        sentences.append(f"Beside one path for all images, {_against(results, name, CONTROL, against_path)}.")
+    if rest := [other for other in results.comparisons.get(REFERENCE, {}) if other not in (name, CONTROL)]:
+        ends = [
+            f"{title_of(other)} {percent(_accuracy(results, other))} "
+            f"({points(results.comparisons[REFERENCE][other].mean_test_accuracy_difference)})"
+            for other in rest
+        ]
+        sentences.append(f"The others and their difference from RAM: {listed(ends)}.")
+    return [text for text in (*sentences, " ".join(remarks(results))) if text]
+
+
+def remarks(results: Results) -> list[str]:
+    """Return what a reader has to know beside the outcome: baseline, posterior without use, files left out."""
+    sentences = []
+    if results.linear:
+        sentences.append(f"Logistic regression on small whole images has {percent(results.linear.test_accuracy)}.")
+    if results.upper_bound:
+        sentences.append(f"A large network on whole images has {percent(results.upper_bound.test_accuracy)}.")
+    if results.sequences.worth != "useful":
+        sentences.append(
+            f"The posterior that designed the sequences is {results.sequences.worth}: what is learned from them has "
+            "little to stand on."
+        )
+    if skipped := results.test.skipped_files:
+        sentences.append(f"{count(skipped)} files or rows could not be used and were left out.")
+    return sentences
+
+
+def lead_of_poster(labels: Mapping[str, Results]) -> list[str]:
+    """Return, for each method and reference, on how many labels it is ahead and on how many behind."""
+    sentences = []
+    for reference in (REFERENCE, CONTROL):
+        for name in methods_of(labels):
+            compared = [of.comparisons[reference][name] for of in labels.values() if _has(of, reference, name)]
+            if compared and not (reference == CONTROL and name == REFERENCE):
+                sentences.append(_across(name, reference, compared, len(labels)))
+    return sentences or ["None of these runs has both RAM and another method."]
+
+
+def _has(results: Results, reference: str, name: str) -> bool:
+    return name in results.comparisons.get(reference, {})
+
+
+def _across(name: str, reference: str, compared: list[Comparison], labels: int) -> str:
+    of = across_tasks(compared)
+    parts = [f"more accurate on {_counts(of.accuracy)}, {points(of.mean_test_accuracy_difference)} on average"]
+    if of.iterations:
+        parts.append(f"in fewer iterations at the target on {_counts(of.iterations)}")
+    if of.iterations_ratio:
+        parts[-1] += f", {bounded(of.iterations_ratio, times, words=True)} in the geometric mean"
+    if of.seconds:
+        parts.append(f"in fewer seconds from nothing on {_counts(of.seconds)}")
+    return f"{title_of(name)} beside {title_of(reference)}, on {of.tasks} of {labels} labels: {'; '.join(parts)}."
+
+
+def _counts(outcomes: Outcomes) -> str:
+    text = f"{outcomes.ahead}, less on {outcomes.behind}"
+    return f"{text}, undecided on {outcomes.neither}" if outcomes.neither else text
+
+
+def _against(results: Results, name: str, reference: str, of: Comparison) -> str:
+    """Return accuracy, iterations and seconds of a method and of its reference, as one clause."""
+    title, other = title_of(name), "the path" if reference == CONTROL else title_of(reference)
+    parts = [
+        f"{title} classifies {percent(_accuracy(results, name))} correctly and {other} "
+        f"{percent(_accuracy(results, reference))} ({points(of.mean_test_accuracy_difference)})"
+    ]
+    if of.iterations_ratio:
+        needed = [_needed(results, which) for which in (name, reference)]
+        parts.append(f"needs {needed[0]} iterations to the target loss and {other} {needed[1]}")
+    if of.seconds_ratio:
+        spent = [bounded(results.end_to_end[which].needed, seconds, words=True) for which in (name, reference)]
+        parts.append(f"takes {spent[0]} from nothing, all its preparations counted, and {other} {spent[1]}")
+    return listed(parts) if len(parts) < 3 else f"{parts[0]}; it {parts[1]}, and {parts[2]}"
+
+
+def _accuracy(results: Results, name: str) -> Number:
+    return results.methods[name].means["test_accuracy"].value
+
+
+def _needed(results: Results, name: str) -> str:
+    needed: Bounded = results.methods[name].means["iterations_to_target"]
+    return bounded(needed, count, words=True)
