@@ -94,7 +94,7 @@ def tell_step(viewers: list[Viewer], seen: Glimpses, latents: Tensor, rebuilt: S
 
 def macs_of(query: Query) -> int:
     """Multiply-adds that an image of the bank costs."""
-    return query.forms.numel() + query.targets.numel() + query.seen.numel() + query.forms.shape[1]
+    return query.forms.numel() + query.targets.numel() + query.visits.numel() + query.forms.shape[1]
 
 
 def rebuild(viewers: list[Viewer], seen: Glimpses, latents: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from nogs.completion.bank import Bank, Found
+from nogs.completion.bank import Bank, Selection
 from nogs.completion.pca import principal_components, project
 from nogs.completion.protocol import Completions
 from nogs.completion.retrieval import Retrieval, _resample, _sliding, temper
@@ -41,7 +41,9 @@ def bank_of(images: Tensor, *, mirror: bool = True, components: int = 1000, grou
     """As build-bank makes it, but for the precision of the latents."""
     mean, basis = principal_components(images, components=components, generator=chance())
     groups = torch.arange(len(images)) if groups is None else groups
-    return Bank(lambda rows: Found(images, rows), groups, mirror, mean, basis, project(images, mean, basis).split(7))
+    return Bank(
+        lambda rows: Selection(images, rows), groups, mirror, mean, basis, project(images, mean, basis).split(7)
+    )
 
 
 def nobody(count: int) -> Tensor:
@@ -306,7 +308,9 @@ def test_the_order_of_the_bank_says_nothing() -> None:
     bank = bank_of(images, groups=groups)
     order = torch.randperm(50, generator=chance(3))
     latents = torch.cat(bank.latents)[order]
-    shuffled = bank._replace(find=lambda rows: Found(images[order], rows), groups=groups[order], latents=(latents,))
+    shuffled = bank._replace(
+        select=lambda rows: Selection(images[order], rows), groups=groups[order], latents=(latents,)
+    )
     options = RetrievalOptions(completions=32, proposals=20, shift=1)
     seen = look(images[:3], GRID, torch.tensor([[5, 9]] * 3))
     found, again = (

@@ -1,8 +1,8 @@
 """Information in nats: entropies, expected posterior entropy, and two estimators of the information gain.
 
-All take log-probabilities, so that a certain posterior costs no NaN. Notation of *Near-Optimal Glimpse
-Sequences* (Harvey, Teng, Wood, arXiv 1906.05462, section 3): N weighted completions x_n of an image, the
-posterior g_n(l) = g(θ | y_1:t-1, fovea(x_n, l)) that each would give at each of L locations, C classes.
+All functions take log-probabilities, so that probabilities of 0 cause no NaN. The notation is that of *Near-Optimal
+Glimpse Sequences* (Harvey, Teng, Wood, arXiv 1906.05462, section 3): an image has N weighted completions x_n, and
+g_n(l) = g(θ | y_1:t-1, fovea(x_n, l)) is the posterior over C classes after a glimpse of x_n at one of L locations.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from torch import Tensor
 
 
 def entropy(log_probs: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch"]:
-    """H[p] = -Σ p log p, in nats; 0 log 0 counts as 0."""
+    """Return H[p] = -Σ p log p in nats, with 0 log 0 = 0."""
     return -(log_probs.exp() * log_probs.clamp_min(torch.finfo(log_probs.dtype).min)).sum(-1)
 
 
 def mixture(
     log_probs: Float[Tensor, "*batch N L C"], weights: Float[Tensor, "*batch N"]
 ) -> Float[Tensor, "*batch L C"]:
-    """log Σ_n w_n g_n(θ), the completions' posteriors averaged; ``weights`` sum to 1 over N."""
+    """Return log Σ_n w_n g_n(θ), the log of the mean posterior. ``weights`` sum to 1 over N."""
     return torch.logsumexp(log_probs + weights.log()[..., None, None], dim=-3)
 
 
 def expected_posterior_entropy(
     log_probs: Float[Tensor, "*batch N L C"], weights: Float[Tensor, "*batch N"]
 ) -> Float[Tensor, "*batch L"]:
-    """EPE(l) = Σ_n w_n H[g_n(l)], what greedy Bayesian experimental design minimises (section 3, eq. 4)."""
+    """Return EPE(l) = Σ_n w_n H[g_n(l)] in nats, the objective that greedy design minimises (section 3, eq. 4)."""
     return (entropy(log_probs) * weights[..., None]).sum(-2)
 
 
 def mixture_information_gain(
     log_probs: Float[Tensor, "*batch N L C"], weights: Float[Tensor, "*batch N"]
 ) -> Float[Tensor, "*batch L"]:
-    """EIG(l) = H[Σ_n w_n g_n(l)] - Σ_n w_n H[g_n(l)]: by Jensen's inequality never negative (Harvey 2024)."""
+    """Return EIG(l) = H[Σ_n w_n g_n(l)] - Σ_n w_n H[g_n(l)] ≥ 0 in nats (Harvey 2024)."""
     return entropy(mixture(log_probs, weights)) - expected_posterior_entropy(log_probs, weights)
 
 
 def information_gain_by_completion(
     log_probs: Float[Tensor, "*batch N L C"], weights: Float[Tensor, "*batch N"]
 ) -> Float[Tensor, "*batch N L"]:
-    """KL(g_n(l) || Σ_m w_m g_m(l)) of each completion; their weighted mean is the mixture EIG."""
+    """Return KL(g_n(l) || Σ_m w_m g_m(l)) in nats for each completion. Their weighted mean is the mixture EIG."""
     mean = mixture(log_probs, weights)[..., None, :, :]
     floor = torch.finfo(log_probs.dtype).min
     return (log_probs.exp() * (log_probs.clamp_min(floor) - mean.clamp_min(floor))).sum(-1)

@@ -1,1 +1,1 @@
-"""Completions of what was not seen: one method a file, one protocol."""
+"""Completion of partly observed images: one protocol, and one file for each method."""

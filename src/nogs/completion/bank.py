@@ -1,4 +1,4 @@
-"""The bank of images that retrieval draws from, with their PCA; from a run directory of build-bank."""
+"""The bank of images that retrieval draws from, with their PCA, and loading it from a run of build-bank."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from nogs.runs.directory import RunDirectory
 from nogs.runs.progress import Tick, ticking
 
 
-class Found(NamedTuple):
-    """Images, and the rows of those that were asked for: of a set in memory, no copy is made to look at a part."""
+class Selection(NamedTuple):
+    """The images ``images[rows]``, uint8 in [0, 255]. ``images`` may be a whole set in memory, which is not copied."""
 
     images: UInt8[Tensor, "N c H H"]
     rows: Int[Tensor, " n"]
 
 
 class Bank(NamedTuple):
-    """Images to retrieve, and their PCA (`nogs.completion.pca`).
+    """N images to retrieve, and their PCA (`nogs.completion.pca`).
 
-    ``find`` says where the images of some indices are. ``groups`` is None where they are nobody's.
-    With ``mirror`` all mirror images are offered too. ``latents`` are of all images, in order, in one or many blocks.
+    ``select``: from indices of images to the images. ``groups``: the group (person) of each image, None if images have
+    no group. ``mirror``: whether mirror images are candidates too. ``latents``: of all images in order, in one or more
+    blocks.
     """
 
-    find: Callable[[Int[Tensor, " n"]], Found]
+    select: Callable[[Int[Tensor, " n"]], Selection]
     groups: Int[Tensor, " N"] | None
     mirror: bool
     mean: Float[Tensor, "c H H"]
@@ -38,15 +39,15 @@ class Bank(NamedTuple):
     latents: tuple[Float[Tensor, "_ k"], ...]
 
     def pictures(self, indices: Int[Tensor, " n"]) -> UInt8[Tensor, "n c H H"]:
-        """The images of some indices."""
-        found = self.find(indices)
-        return found.images[found.rows]
+        """Return the images of these indices, uint8 in [0, 255]."""
+        selection = self.select(indices)
+        return selection.images[selection.rows]
 
 
 def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Bank:
     """Return the bank of a finished build-bank run over the images ``data``.
 
-    Shards are memory-mapped. ``tick`` reports how many were compared with their checksums, which reads them once.
+    Shards are memory-mapped. Each is first compared with its checksum, which reads it once; ``tick`` counts them.
     """
     meta = run.load_metadata("bank")
     names = meta.get("shards")
@@ -57,7 +58,7 @@ def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Ba
     if not names:
         members = arrays["members"]
         return Bank(
-            lambda indices: Found(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
+            lambda indices: Selection(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
         )
     shards = []
     with ticking("bank", len(names), tick) as report:
@@ -67,7 +68,7 @@ def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Ba
         report(len(names), "")
     decoded = Pictures(shards)
     return Bank(
-        lambda indices: Found(decoded(indices), torch.arange(len(indices))),
+        lambda indices: Selection(decoded(indices), torch.arange(len(indices))),
         None,
         *pca,
         tuple(shard.latents for shard in shards),

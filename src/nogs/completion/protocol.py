@@ -1,4 +1,4 @@
-"""Stochastic image completion r(x | y_1:t, l_1:t): weighted whole images that agree with what was seen."""
+"""Stochastic image completion r(x | y_1:t, l_1:t): weighted whole images that agree with the glimpses so far."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from nogs.glimpses.fovea import Glimpses
 
 
 class Completions(NamedTuple):
-    """P weighted images, each completing one of the B images that were looked at.
+    """P weighted images of uint8 in [0, 255], each a completion of one of B partly observed images, its owner.
 
-    ``owners`` says which, ascending; the ``weights`` of one owner sum to 1, and its images are unique.
-    ``effective`` is the effective sample size of each owner's importance weights, before resampling.
+    ``owners``: the number of the owner, 0 to B - 1, ascending. ``weights``: they sum to 1 for each owner. Completions
+    of one owner are distinct. ``effective``: effective sample size of each owner's weights before resampling.
     """
 
     images: UInt8[Tensor, "P c H H"]
@@ -24,18 +24,21 @@ class Completions(NamedTuple):
     effective: Float[Tensor, " B"]
 
     def to(self, device: torch.device) -> Completions:
-        """The same on another device."""
+        """Return the same completions on another device."""
         return Completions(*(column.to(device) for column in self))
 
 
 @runtime_checkable
 class Completion(Protocol):
-    """A way to complete images."""
+    """A conditional distribution over whole images, given glimpses."""
 
     def unconditional(self, count: int, *, generator: Generator) -> Completions:
-        """Return ``count`` draws of what an image may be before anything was seen, for one owner."""
+        """Return ``count`` draws of whole images without any glimpse, for one owner."""
         ...
 
     def __call__(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Completions:
-        """Complete each of B images given its glimpses (T ≥ 1). No image of its own group may complete it."""
+        """Return completions of B images given T ≥ 1 glimpses of each.
+
+        ``groups``: the group (person) of each image; images of the same group are not used to complete it.
+        """
         ...

@@ -1,8 +1,8 @@
-"""A bank's own images as compressed shards: thousands of pictures in a file, of which any few can be decoded.
+"""Compressed shards of a bank's own images: thousands of JPEG files in one, each of which can be decoded alone.
 
-A shard holds JPEG files one after the other, where each ends, and the PCA latents of the images: all that is known
-of them. Opened through a memory map, it costs the memory of the pages that are read. JPEG at quality 95, without
-subsampled colours, is within two or three steps of 255 of the pixels and a tenth of their size.
+A shard holds JPEG files one after the other, the position where each ends, and the PCA latents of the images. It is
+memory-mapped, so only the pages that are read take memory. JPEG at quality 95 without chroma subsampling changes pixels
+by two or three of 255 and takes a tenth of their size.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from PIL import Image
 from torch import Tensor
 
 QUALITY = 95
+"""JPEG quality, of 100."""
 
 
 class Shard(NamedTuple):
-    """n images: their compressed bytes, where those of each end, and their latents."""
+    """n images: their JPEG files in one array, the end of each file in it, and the latents."""
 
     compressed: UInt8[Tensor, " bytes"]
     ends: Int[Tensor, " n"]
@@ -33,7 +34,7 @@ class Shard(NamedTuple):
 
 
 def pack(images: UInt8[Tensor, "n c H H"], latents: Float[Tensor, "n k"]) -> Shard:
-    """Compress images, each by itself."""
+    """Return the shard of ``images`` (uint8 in [0, 255]), each compressed alone."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         files = list(pool.map(_compress, images.numpy()))
     compressed = torch.frombuffer(bytearray(b"".join(files)), dtype=torch.uint8)
@@ -41,7 +42,7 @@ def pack(images: UInt8[Tensor, "n c H H"], latents: Float[Tensor, "n k"]) -> Sha
 
 
 class Pictures:
-    """The images of all shards, by their index in the bank, decoded when they are asked for."""
+    """The images of all shards by their index in the bank, decoded at each call."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
         self._shards = shards

@@ -13,7 +13,7 @@ from nogs.glimpses.grid import Grid
 
 
 def coarse_cells(grid: Grid, step: int) -> Int[Tensor, "m m"]:
-    """Return every step-th cell of the grid, and the last, along both axes."""
+    """Return every ``step``-th cell of the grid along both axes, and the last."""
     along = torch.tensor(sorted({*range(0, grid.side, step), grid.side - 1}))
     return along[:, None] * grid.side + along
 

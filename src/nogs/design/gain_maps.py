@@ -50,19 +50,19 @@ class Maps(NamedTuple):
 
 @runtime_checkable
 class GainMap(Protocol):
-    """From states of knowledge to the expected gain of every location."""
+    """A function from states of knowledge to the expected gain of every location."""
 
     def __call__(self, seen: Glimpses, *, groups: Int[Tensor, " B"], generator: Generator) -> Maps:
         """Return the maps of B states, of T ≥ 0 glimpses each, on the device of ``seen``.
 
-        ``groups``: the group (person) of each image; no image of its own group may inform its map.
+        ``groups``: the group (person) of each image; the map is made without other images of the same group.
         """
         ...
 
 
 @runtime_checkable
 class Estimator(Protocol):
-    """From completions of what was seen to maps."""
+    """A function from completions of partly observed images to maps."""
 
     def __call__(self, posterior: Posterior, seen: Glimpses, completions: Completions, *, generator: Generator) -> Maps:
         """Return the maps of the B states of ``seen``, on its device."""
@@ -73,7 +73,7 @@ class Estimator(Protocol):
 class CompletionGainMap:
     """The gain map of a posterior of one label and a completion.
 
-    ``unconditional``: the number of draws before anything was seen.
+    ``unconditional``: the number of completions that are drawn before the first glimpse.
     """
 
     posterior: Posterior
@@ -115,5 +115,8 @@ def exhaustive(posterior: Posterior, seen: Glimpses, completions: Completions, *
 def pooled(
     gain: Float[Tensor, "B L"], *, population: Float[Tensor, " L"] | None = None, pooling: float
 ) -> Float[Tensor, "B L"]:
-    """Return (1 - c) of each image's own gain plus c = ``pooling`` of the ``population``'s mean (default: of these)."""
+    """Return (1 - c) gain + c population, with c = ``pooling`` in [0, 1].
+
+    ``population``: the mean gain of all images (default: of the B images of ``gain``).
+    """
     return (1 - pooling) * gain + pooling * (gain.mean(0) if population is None else population)

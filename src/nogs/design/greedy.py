@@ -1,14 +1,14 @@
 """Greedy Bayesian experimental design: look where the gain map is greatest, observe, and repeat.
 
 The glimpse is the experiment, its location the design, the label the unknown (*Near-Optimal Glimpse Sequences*,
-section 3). This is the only such loop; where its maps come from is the caller's choice.
+section 3). This is the only such loop in the package. The caller passes the function that makes its maps.
 
 Where we differ: an image's map may be pooled with the mean map of all images that are designed for,
 
     score_i(l) = (1 - c) gain_i(l) + c mean_j gain_j(l).
 
-c = 0 is the paper's, c = 1 one path for all images. A map from few completions is noisy, and pooling shrinks it to
-the population's. A network that is taught fewer paths also learns sooner what is seen along them.
+c = 0 is the paper's choice, c = 1 gives one path for all images. A map from few completions is noisy, and pooling
+shrinks it towards the population's. A network that follows fewer paths also learns sooner to classify along them.
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ from torch import Tensor
 from nogs.design.gain_maps import Criterion, Maps, pooled
 
 MapsAt = Callable[[Int[Tensor, "B t"]], Maps]
-"""The cells that B images were looked at so far, t ≥ 0 → their maps."""
+"""A function from the t ≥ 0 cells visited so far in each of B images to the maps of their next glimpse."""
 
 
 class DesignedSequences(NamedTuple):
-    """Greedy sequences of T glimpses, and the maps in nats that they were chosen by."""
+    """Greedy sequences of T glimpses, and the maps in nats that the glimpses were chosen from.
+
+    ``effective``: effective sample size of the completions behind each map.
+    """
 
     cells: Int[Tensor, "B T"]
     epe: Float[Tensor, "B T L"]
@@ -84,9 +87,9 @@ def regret(
     population: Float[Tensor, " L"],
     pooling: float,
 ) -> Float[Tensor, " k"]:
-    """Return by how much ``chosen`` misses the greatest pooled score of the first k images, in nats.
+    """Return by how many nats the pooled score of ``chosen`` is below the greatest, for the first k images.
 
-    ``gain``: their exhaustive maps, which the choice did not have.
+    ``gain``: exhaustive maps of these k images. ``chosen`` and ``visited``: cells of all B ≥ k images.
     """
     k = len(gain)
     score = pooled(gain, population=population, pooling=pooling)

@@ -44,10 +44,10 @@ from nogs.information import entropy, information_gain_by_completion
 from nogs.posterior.protocol import Posterior
 
 MIN_PILOT = 8
-"""Completions of a pilot at least: fewer do not estimate a spread."""
+"""Smallest number of completions in a pilot, below which their spread cannot be estimated."""
 
 MARGIN_NATS = 1e-6
-"""By which the winner's score exceeds all others: a smaller margin could be lost in rounding."""
+"""Difference by which the winner's score exceeds all others; a smaller one could be lost in rounding."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Race:
     pooling: float = 0.0
 
     def __call__(self, posterior: Posterior, seen: Glimpses, completions: Completions, *, generator: Generator) -> Maps:
-        """Return maps that are exact where the best cell may be, which is where they are greatest.
+        """Return maps whose pooled score is greatest at the winner of the race.
 
-        Eliminated cells have their last estimate, and cells that were not evaluated one interpolated from coarse
-        cells, neither above the winner's. ``generator`` orders the completions. The posterior is evaluated on its own
-        device; the maps are on the device of ``seen``.
+        Eliminated cells have their last estimate, and cells that were not evaluated one interpolated from coarse cells.
+        Both are lowered below the winner's where they exceed it. ``generator`` orders the completions. The posterior
+        is evaluated on its own device, and the maps are on the device of ``seen``.
         """
         home, device = seen.cells.device, posterior.device
         completions = completions.to(device)
@@ -78,7 +78,7 @@ class Race:
         return maps._replace(evaluations=samples.evaluations).to(home)
 
     def _coarse_to_fine(self, samples: Samples, n: int) -> tuple[Maps, Entries]:
-        """Steps 1 and 2: maps after the pilot, and the entries evaluated on it."""
+        """Do steps 1 and 2 on n completions of each image; return the maps and the evaluated entries."""
         grid, weights, coarse = samples.posterior.grid, samples.weights, self.options.coarse
         B, device = len(weights), weights.device
         nodes = coarse_cells(grid, coarse).to(device)
@@ -104,7 +104,10 @@ class Race:
     def _race(
         self, samples: Samples, entries: Entries, maps: Maps, population: Float[Tensor, " L"], n: int
     ) -> Bool[Tensor, "B L"]:
-        """Step 3: improve ``maps`` in place where the race goes on; return the cells that were not eliminated."""
+        """Do step 3, writing new estimates into ``maps``; return the mask of cells that were not eliminated.
+
+        ``n``: number of completions that ``entries`` were evaluated on. ``population``: mean gain of all images.
+        """
         weights, B = samples.weights, len(samples.weights)
         visited = (entries.cells[:, None] == samples.seen.cells[entries.images]).any(1)
         entries = entries.where(~visited)

@@ -1,4 +1,4 @@
-"""Completions in random order, of which a race reads the first n, and the posterior's estimates from these.
+"""Estimates of gains from the first n completions of each image, in a random order.
 
 Unequal weights make a uniform sample of completions a poor one: the order favours heavy completions (sequential
 Poisson sampling, Ohlsson 1998), and the estimate divides by their inclusion probability (Hájek 1971).
@@ -27,16 +27,16 @@ class Entries(NamedTuple):
     log_probs: Float[Tensor, "F n C"]
 
     def where(self, kept: Bool[Tensor, " F"]) -> Entries:
-        """Return the entries of a mask."""
+        """Return the entries where ``kept`` is true."""
         return Entries(*(column[kept] for column in self))
 
 
 @dataclass
 class Samples:
-    """The posterior on completions in random order: the first n of ``rows`` are each image's sample of size n.
+    """The posterior evaluated on completions in a random order.
 
-    ``weights`` are those of ``rows``, 0 where an image has fewer completions than others. ``evaluations`` counts the
-    evaluations of the posterior so far.
+    ``rows``: the completions of each image in that order; the first n are its sample of size n. ``weights``: those of
+    ``rows``, 0 where an image has fewer than N completions. ``evaluations``: evaluations of the posterior so far.
     """
 
     posterior: Posterior
@@ -69,7 +69,7 @@ class Samples:
         return log_probs.new_zeros(*real.shape, log_probs.shape[-1]).masked_scatter(real[..., None], log_probs)
 
     def enter(self, cells: Bool[Tensor, "B L"], n: int) -> Entries:
-        """Return the entries of a mask, evaluated on the first n completions."""
+        """Return the entries where ``cells`` is true, evaluated on the first n completions."""
         images, numbers = cells.nonzero(as_tuple=True)
         return Entries(images, numbers, self.evaluate(images, numbers, 0, n))
 
@@ -77,7 +77,7 @@ class Samples:
 def ordered(
     completions: Completions, owners: int, *, generator: Generator
 ) -> tuple[Int[Tensor, "B N"], Float[Tensor, "B N"]]:
-    """Return each owner's completions in a random order in which heavy ones tend to come first, and their weights.
+    """Return the completions of B = ``owners`` images in a random order that favours heavy ones, and their weights.
 
     Sequential Poisson sampling (Ohlsson 1998): in the order of u / w, u uniform, the first n contain completion i with
     a probability nearly proportional to its weight. Owners with fewer than N completions are padded with weights of 0.
@@ -115,7 +115,7 @@ def estimation_weights(weights: Float[Tensor, "B N"], n: int) -> Float[Tensor, "
 
 
 def gains(entries: Entries, weights: Float[Tensor, "B N"]) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
-    """Return the estimates of EPE and mixture EIG of each entry."""
+    """Return the estimates, in nats, of EPE and mixture EIG of each entry."""
     log_probs = entries.log_probs[:, :, None]
-    of_sample = estimation_weights(weights, log_probs.shape[1])[entries.images]
-    return expected_posterior_entropy(log_probs, of_sample)[:, 0], mixture_information_gain(log_probs, of_sample)[:, 0]
+    shares = estimation_weights(weights, log_probs.shape[1])[entries.images]
+    return expected_posterior_entropy(log_probs, shares)[:, 0], mixture_information_gain(log_probs, shares)[:, 0]

@@ -1,8 +1,8 @@
-"""What a glimpse shows and where: the location-conditioned glimpse embedding of every recurrent network here.
+"""The location-conditioned glimpse embedding of the recurrent networks.
 
-e(y, l) = ReLU(φ(y) ⊙ ψ(l)), the product of Ba, Mnih and Kavukcuoglu 2015 (section 3), so that where a glimpse
-lies decides which of its features count: φ is convolutional or a perceptron, ψ a two-layer network on the
-glimpse's centre (*Near-Optimal Glimpse Sequences*, section 5).
+e(y, l) = ReLU(φ(y) ⊙ ψ(l)), the product of Ba, Mnih and Kavukcuoglu 2015 (section 3): the location l gates the features
+of the pixels y. φ is convolutional or a perceptron, ψ a two-layer network on the glimpse's centre (*Near-Optimal
+Glimpse Sequences*, section 5).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from nogs.glimpses.grid import Grid
 
 
 def to_unit(pixels: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """uint8 in [0, 255] → float in [-1, 1]."""
+    """Return pixels of uint8 in [0, 255] as floats in [-1, 1]."""
     return pixels.float().div_(127.5).sub_(1)
 
 
 class ChannelsLast(nn.Sequential):
-    """Layers that begin with a convolution, in the memory order in which small ones take half the time."""
+    """Layers that begin with a convolution, with channels last in memory, which halves the time of small ones."""
 
     def forward(self, input: Float[Tensor, "B c g g"]) -> Tensor:
         return super().forward(  # type: ignore[no-untyped-call] # by torch
@@ -30,9 +30,10 @@ class ChannelsLast(nn.Sequential):
 
 
 def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
-    """φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5).
+    """Return φ of the paper's network: conv 16 → conv 32 with stride 2 → max pool → FC (section 5).
 
-    The second rectification comes after the pooling, with which it commutes: a quarter of the work.
+    ``channels``: of a glimpse, c x scales. ``width``: number of features. The second ReLU follows the pooling, with
+    which it commutes, and so takes a quarter of the work.
     """
     after_stride = (grid.glimpse_px + 1) // 2
     pooled = max(1, after_stride // 2)
@@ -50,23 +51,24 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
 
 
 def perceptron(grid: Grid, channels: int, *, width: int) -> nn.Module:
-    """φ of the lookahead posterior: two layers on the pixels, which is a few fast matrix products.
+    """Return φ of the lookahead posterior: two linear layers on the pixels.
 
-    A design asks for the embedding of every location of every completion; on 8-pixel glimpses of faces this one
-    was also learned sooner than the convolutions (docs/log.md).
+    ``channels``: of a glimpse, c x scales. ``width``: number of features. Design embeds every location of every
+    completion, and this φ takes two matrix products for all. On 8-pixel glimpses of faces it also trained faster than
+    the convolutions (docs/log.md).
     """
     pixels = channels * grid.glimpse_px**2
     return nn.Sequential(nn.Flatten(), nn.Linear(pixels, 4 * width), nn.ReLU(), nn.Linear(4 * width, width))
 
 
 class GlimpseEmbedding(nn.Module):
-    """e(y, l) of ``width`` features, given φ of as many."""
+    """e(y, l) of ``width`` features. ``what``: φ, with the same number of features."""
 
     def __init__(self, grid: Grid, what: nn.Module, *, width: int) -> None:
         super().__init__()
         self.what = what
         self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
-        # On the CPU whatever the default device: arithmetic on the meta device would import torch's compiler.
+        # On the CPU, because arithmetic on a default device "meta" would import torch's compiler.
         centres = grid.centres(torch.arange(len(grid), device="cpu"))
         self.register_buffer("centres", centres, persistent=False)
         self.centres: Tensor
@@ -78,6 +80,6 @@ class GlimpseEmbedding(nn.Module):
         # ψ of the whole grid is cheaper than ψ of each glimpse once a batch holds more glimpses than cells.
         if cells.numel() < len(self.centres):
             where = self.where(self.centres[cells])
-        else:  # as an embedding, for its gradient is a sum over cells, where that of an index is a sort
+        else:  # the gradient of F.embedding is a sum over cells, that of indexing needs a sort
             where = F.embedding(cells, self.where(self.centres))
         return (what * where).relu()

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
-"""Images of which the masks of read pixels are in memory at a time."""
+"""Images whose masks of observed pixels are in memory at a time."""
 
 
 class Glimpses(NamedTuple):

@@ -13,8 +13,8 @@ from torch import Tensor
 from nogs.config.bounds import Checked, Pixels, Scales
 from nogs.errors import UserError
 
-MOST_LOCATIONS = 2**24
-"""A location head with 64 hidden units has a billion weights on this many."""
+MAX_LOCATIONS = 2**24
+"""Largest number of locations, for which a location head with 64 hidden units has a billion weights."""
 
 
 @dataclass(frozen=True)
@@ -35,43 +35,43 @@ class Grid(Checked):
         image_px, glimpse_px = self.image_px, self.glimpse_px
         if glimpse_px > image_px:
             raise UserError(f"glimpse_px={glimpse_px} exceeds image_px={image_px}: choose at most {image_px}")
-        # A square twice as wide as the image covers it from every location: a wider one adds nothing.
+        # A square twice as wide as the image covers the image from every location, so a wider one adds nothing.
         widest = 1 + math.ceil(math.log2(max(1, 2 * image_px / glimpse_px)))
         if self.scales > widest:
             raise UserError(
                 f"scales={self.scales} with glimpse_px={glimpse_px} makes squares of "
                 f"{glimpse_px * 2 ** (self.scales - 1)} px on image_px={image_px}: choose at most {widest}"
             )
-        if len(self) > MOST_LOCATIONS:
-            fewest = math.ceil((image_px - glimpse_px) / (math.isqrt(MOST_LOCATIONS) - 1))
+        if len(self) > MAX_LOCATIONS:
+            fewest = math.ceil((image_px - glimpse_px) / (math.isqrt(MAX_LOCATIONS) - 1))
             raise UserError(f"stride_px={self.stride_px} makes {len(self)} locations: choose at least {fewest}")
 
     @cached_property
     def offsets_px(self) -> tuple[int, ...]:
-        """First pixel of each row (and column) of cells; the last is image_px - glimpse_px."""
+        """First pixel of each row (and column) of cells, ascending to image_px - glimpse_px."""
         last = self.image_px - self.glimpse_px
         regular = range(0, last + 1, self.stride_px)
         return (*regular, last) if regular[-1] != last else tuple(regular)
 
     @property
     def side(self) -> int:
-        """Cells along one side."""
+        """Number of cells along one side."""
         return len(self.offsets_px)
 
     def __len__(self) -> int:
         return self.side**2
 
     def top_left_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 2"]:
-        """(row, column) in pixels of the top-left pixel of each cell."""
+        """Return (row, column), in pixels, of the top-left pixel of each cell."""
         row_column = torch.stack((cells // self.side, cells % self.side), dim=-1)
         return (row_column * self.stride_px).clamp_max(self.image_px - self.glimpse_px)
 
     def centres(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
-        """(row, column) of each glimpse's centre, scaled so that the image spans [-1, 1]."""
+        """Return (row, column) of the centre of each cell's glimpse, scaled so that the image spans [-1, 1]."""
         return (self.top_left_px(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
 
     def nearest_cells(self, top_left_px: Real[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
-        """The cell whose top-left pixel is nearest to each (row, column), for sequences made elsewhere."""
+        """Return the cell whose top-left pixel is nearest to each (row, column), in pixels of this grid's images."""
         offsets = torch.tensor(self.offsets_px, device=top_left_px.device)
         row_column = (top_left_px[..., None] - offsets).abs().argmin(-1)
         return row_column[..., 0] * self.side + row_column[..., 1]

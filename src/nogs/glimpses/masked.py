@@ -16,8 +16,8 @@ from nogs.glimpses.grid import Grid
 def masked_image(glimpses: Glimpses, grid: Grid) -> Float[Tensor, "B c_and_mask H H"]:
     """Return each image times its mask of observed pixels, in [0, 1], and that mask as the last channel.
 
-    Pixels that were not observed are 0. Coarser scales are painted first and leave 2^-scale in the mask, which tells a
-    sharp pixel from an averaged one. Where squares of one scale overlap (coarse ones with different values), their
+    Pixels that were not observed are 0. Coarser scales are painted first and leave 2^-scale in the mask, which marks
+    averaged pixels. Where squares of one scale overlap (coarse ones with different values), their
     mean is painted, so that the result does not depend on the order of the glimpses.
     """
     patches, cells = glimpses

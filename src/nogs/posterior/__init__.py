@@ -1,1 +1,1 @@
-"""Posteriors over the label given any set of glimpses."""
+"""Posteriors over the label given any set of glimpses: the protocol, two networks and their training."""

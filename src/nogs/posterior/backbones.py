@@ -1,7 +1,7 @@
 """Backbones of the masked-CNN posterior: a small residual network, or any model of timm, with its published weights.
 
-A name that timm does not have, weights that cannot be downloaded and images that a model does not take are errors of
-one line. Without a network, weights that were downloaded before are used; others are given up within seconds.
+Unknown names, failed downloads and unsuitable image sizes raise errors of one line. Without a network only weights that
+were downloaded before can be used, and all others fail within seconds.
 """
 
 from __future__ import annotations
@@ -62,12 +62,15 @@ def small_resnet(channels: int, classes: int) -> nn.Module:
 
 @contextmanager
 def _one_line_errors(name: str, *, downloads: bool) -> Iterator[None]:
-    """Turn the errors of `timm.create_model` into those of one line, and do not wait for a hub out of reach."""
+    """Turn the errors of `timm.create_model` into errors of one line, and do not wait for a hub out of reach.
+
+    ``downloads``: whether the model may need files from the hub.
+    """
     from huggingface_hub import constants, errors
 
     offline = constants.HF_HUB_OFFLINE
     if downloads and not offline:
-        constants.HF_HUB_OFFLINE = not _answers(constants.ENDPOINT)
+        constants.HF_HUB_OFFLINE = not _is_reachable(constants.ENDPOINT)
     try:
         yield
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, urllib.error.URLError, ConnectionError):
@@ -100,22 +103,22 @@ def _check_images(network: nn.Module, name: str, images: torch.Tensor) -> None:
         network.train(training)
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     """Return whether a server answers at ``url`` within `PROBE_SECONDS`; proxies of the environment are used."""
-    answered = threading.Event()
+    reached = threading.Event()
 
     def probe() -> None:
         try:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
         except urllib.error.HTTPError:
-            pass  # an answer, if not a page
+            pass  # the server answered with an error page
         except (OSError, ValueError):
             return
-        answered.set()
+        reached.set()
 
-    # A thread, because looking up a host name has no limit of its own.
+    # In a thread, because looking up a host name has no time limit.
     threading.Thread(target=probe, daemon=True).start()
-    return answered.wait(PROBE_SECONDS)
+    return reached.wait(PROBE_SECONDS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""Where glimpses tell something about the label, in closed form: a linear discriminant at every location.
+"""The linear gain of a glimpse at every location, in closed form: the first focus of a posterior's training.
 
-Fisher's (1936): least squares of the label on a glimpse's pixels, averaged down to a few, explains a share R² of
-the label's variance, which for a Gaussian is worth -log(1 - R²) / 2 nats. It misses what is not linear, and what
-moves about; it takes seconds where learning takes minutes, so it says where learning should begin to look.
+Least squares of the label on the averaged pixels of a glimpse (Fisher's linear discriminant, 1936) explains a share R²
+of the label's variance. For Gaussian variables that is an information gain of -log(1 - R²) / 2 nats. It misses
+nonlinear features and features that move, but takes seconds where training takes minutes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.nn import functional as F
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 
-PIXELS = 4
-"""Glimpses are averaged down to so many pixels a side: what tells most is coarse, and a covariance needs samples."""
+AVERAGED_PX = 4
+"""Side of averaged glimpses in pixels: coarse features are the most informative, and few need few samples."""
 RIDGE = 1e-2
-"""Added to the covariance, as a share of the pixels' mean variance."""
+"""Multiple of the identity that is added to the covariance, as a share of the pixels' mean variance."""
 CELLS = 64
-"""Locations at a time."""
+"""Locations that are computed at a time."""
 
 
 def linear_gain(
@@ -29,10 +29,10 @@ def linear_gain(
     labels: Int[Tensor, " n"] | Int[Tensor, "n K"],
     grid: Grid,
 ) -> Float[Tensor, " L"]:
-    """Nats that one glimpse at each location tells linearly, of classes or (their mean) of K labels.
+    """Return the linear gain in nats of one glimpse at each location, for classes or for K labels together.
 
-    R² is corrected for its n and its number of pixels (Ezekiel 1930), so that it is 0 on average, and sometimes
-    less, where a glimpse tells nothing.
+    ``rows``: indices of the n images to use; ``labels``: theirs. R² is adjusted for n and the number of pixels (Ezekiel
+    1930), so that its mean is 0 at locations without information, where it can be negative.
     """
     y = (F.one_hot(labels) if labels.ndim == 1 else labels).float()
     y = y - y.mean(0)
@@ -47,17 +47,17 @@ def _explained(
     grid: Grid,
     cells: Int[Tensor, " k"],
 ) -> Float[Tensor, " k"]:
-    """Adjusted R² at some of the locations."""
+    """Return the adjusted R² of centred labels ``y`` at k locations."""
     n = len(rows)
     patches = look(images, grid, cells.to(images.device).expand(n, -1), rows).patches
-    side = min(PIXELS, grid.glimpse_px)
-    few = F.adaptive_avg_pool2d(patches.flatten(0, 1).float() / 255, side).flatten(1).unflatten(0, (n, -1))
-    x = few.transpose(0, 1)
+    side = min(AVERAGED_PX, grid.glimpse_px)
+    averaged = F.adaptive_avg_pool2d(patches.flatten(0, 1).float() / 255, side).flatten(1).unflatten(0, (n, -1))
+    x = averaged.transpose(0, 1)
     x = x - x.mean(1, keepdim=True)
     covariance = x.mT @ x / n
     ridge = RIDGE * covariance.diagonal(dim1=1, dim2=2).mean(1) + 1e-6
-    shared = x.mT @ y / n
+    cross_covariance = x.mT @ y / n
     eye = torch.eye(covariance.shape[-1], device=x.device)
-    weights = torch.linalg.solve(covariance + ridge[:, None, None] * eye, shared)
-    share = (weights * shared).sum((1, 2)) / y.square().mean(0).sum().clamp_min(1e-12)
+    weights = torch.linalg.solve(covariance + ridge[:, None, None] * eye, cross_covariance)
+    share = (weights * cross_covariance).sum((1, 2)) / y.square().mean(0).sum().clamp_min(1e-12)
     return 1 - (1 - share) * (n - 1) / max(1, n - 1 - x.shape[-1])

@@ -2,8 +2,8 @@
 
 One step of its core for each candidate glimpse gives a whole map in one batched pass (after Rangrej and Clark 2021,
 *Achieving Explainability in a Visual Hard Attention Model through Content Prediction*), where the masked CNN of
-*Near-Optimal Glimpse Sequences* (section 4.2) needs a pass of the CNN for each. Its answer depends on the order of
-the glimpses.
+*Near-Optimal Glimpse Sequences* (section 4.2) needs a pass of the CNN for each. The distribution depends on the order
+of the glimpses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distributio
 from nogs.runs.device import design_precision
 
 CANDIDATES = 2048
-"""Candidate glimpses in one pass: their GRU gates fit in a processor's cache."""
+"""Candidate glimpses in one pass, so that their GRU gates fit in a processor's cache."""
 
 
 class LookaheadPosterior(nn.Module):

@@ -19,7 +19,7 @@ from nogs.posterior.protocol import Candidates, OneLabel, Posterior, distributio
 from nogs.runs.device import design_precision
 
 CANDIDATES = 256
-"""Candidate glimpses in one pass: each becomes a whole masked image."""
+"""Candidate glimpses in one pass. Each becomes a whole masked image."""
 
 
 class AVPCNN(nn.Module):

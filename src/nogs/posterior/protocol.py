@@ -50,7 +50,7 @@ def every_candidate(completions: UInt8[Tensor, "P c H H"], owners: Int[Tensor, "
 
 @runtime_checkable
 class Posterior(Protocol):
-    """What design uses of a posterior."""
+    """The interface that design uses."""
 
     grid: Grid
 
@@ -77,7 +77,7 @@ class Posterior(Protocol):
 
 @runtime_checkable
 class TrainablePosterior(Posterior, Protocol):
-    """What fitting uses of a posterior, beside design."""
+    """The interface that training uses, in addition to that of design."""
 
     focus: Float[Tensor, " L"]
     """Distribution over locations that training draws from; sums to 1."""
@@ -89,7 +89,7 @@ class TrainablePosterior(Posterior, Protocol):
         ...
 
     def features(self, glimpses: Glimpses) -> Float[Tensor, "B T h"]:
-        """Return what the classifier reads after each of T glimpses."""
+        """Return the input of the classifier after each of T glimpses."""
         ...
 
     def for_label(self, label: int) -> Posterior:
@@ -123,7 +123,7 @@ class OneLabel:
 
 
 def distribution(logits: Float[Tensor, "*batch C"], *, multilabel: bool) -> LabelDistribution | Bernoulli:
-    """Return the distribution that logits stand for: C classes of one label, or C labels."""
+    """Return the distribution with these logits, over C classes of one label or over C labels (``multilabel``)."""
     if multilabel:
         return Bernoulli(logits=logits, validate_args=False)
     return LabelDistribution(logits.log_softmax(-1))
