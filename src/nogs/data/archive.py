@@ -1,4 +1,4 @@
-"""Read arrays of a NumPy archive (.npz) that may come from anyone: nothing is unpickled, nothing too large allocated.
+"""Read arrays of an untrusted NumPy archive (.npz): nothing is unpickled, and nothing too large is allocated.
 
 The header of each array is compared with the size of its archive member before the array is read, because a header of
 a hundred bytes can claim terabytes, and a small compressed file can hold gigabytes.
@@ -24,9 +24,9 @@ _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 def read_arrays(file: Path, names: Iterable[str]) -> dict[str, Array]:
-    """Return those of the arrays ``names`` that the archive has.
+    """Return the arrays of ``names`` that the archive has; names without an array are left out.
 
-    Raises UserError, which names the file and the member, for anything but plain arrays that fit into memory.
+    Raises UserError, naming the file and the member, for anything but plain arrays that fit into memory.
     """
     check_regular(file)
     try:
@@ -53,13 +53,13 @@ def _read(file: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Arra
         raise
     except MemoryError as error:
         raise UserError(f"{where}: does not fit into memory; save fewer images") from error
-    except Exception as error:  # zipfile, zlib and NumPy raise anything for damaged bytes
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds of errors for damaged bytes
         raise _unusable(f"{where}: is not a plain array ({error})") from error
 
 
 def _check_header(where: str, stream: Any, size: int) -> None:
     """Raise UserError unless the header describes a plain array that fills a member of ``size`` bytes."""
-    if np.lib.format.read_magic(stream) != (1, 0):  # others are for structured arrays
+    if np.lib.format.read_magic(stream) != (1, 0):  # other versions are for structured arrays
         raise _unusable(f"{where}: is not a plain array")
     shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
     if dtype.hasobject:

@@ -1,8 +1,8 @@
-"""Decoded images as one memory-mapped file, so that a second start costs neither time nor memory.
+"""A cache of decoded images in one memory-mapped file, so that later starts need no time or memory for them.
 
-``$NOGS_CACHE``, else ``$XDG_CACHE_HOME/nogs``, else ``~/.cache/nogs`` holds ``KEY.npy`` (uint8 [M, c, H, H]) and
-``KEY.json``, what is known of the files beside (`About`), unless it is nothing. KEY is a hash of the file list with
-sizes and times, of how the images are read, and of the versions of the decoders. The files can be deleted at any time.
+The cache is in ``$NOGS_CACHE``, else ``$XDG_CACHE_HOME/nogs``, else ``~/.cache/nogs``. It has ``KEY.npy``, uint8
+[M, c, H, H], and ``KEY.json`` with the facts of `About`, if there are any. KEY is a hash of the file list with sizes
+and times, of the options for reading images, and of the versions of the decoders. The files can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from nogs.data.notices import notice
 from nogs.errors import UserError
 
 VERSION = 2
-"""To be raised when decoding gives other pixels."""
+"""Part of the key, to be increased when decoding changes pixels."""
 _DAY_S = 86_400
 
 
 @dataclass
 class About:
-    """What is known of files beside their pixels; files are called by their index.
+    """Facts about files, in addition to their pixels. Files are identified by their index.
 
     ``bad``: the reason why a file has no image. ``twins``: pairs of files with the same pixels, the first such file
-    with every later one. ``cut``: what cropping removes.
+    with every later one. ``cut``: the area that cropping removes.
     """
 
     bad: dict[int, str]
@@ -49,7 +49,7 @@ class About:
 
 
 class Pixels(NamedTuple):
-    """The images that could be decoded, in the order of their files, and what is known of all files."""
+    """The images that could be decoded, in the order of their files, and facts about all files."""
 
     images: UInt8[np.ndarray, "M c H H"]
     about: About
@@ -58,24 +58,24 @@ class Pixels(NamedTuple):
 def read(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None = None) -> Pixels:
     """Return files as square images of one size: from the cache, or decoded into it.
 
-    ``source`` has the size, and how images become square (`nogs.data.frame.Frame`). ``boxes``: the part of each image
-    to keep. If the cache cannot be written (no permission, disk full), the images are decoded into memory.
+    ``source``: its image_size, fit and range are used (`nogs.data.frame.Frame`). ``boxes``: the part of each image to
+    keep. If the cache cannot be written (no permission, disk full), the images are decoded into memory.
     """
     place = directory() / f"{_key(files, source, boxes)}.npy"
-    kept = _open(place, len(files))
-    if kept is not None:
-        return kept
-    found = survey(files, source.image_size, fit=source.fit, range=source.range, boxed=boxes is not None)
-    if found.frame is None:
-        return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), About(found.bad, [], Cut()))
-    count, frame = len(files) - len(found.bad), found.frame
+    cached = _open(place, len(files))
+    if cached is not None:
+        return cached
+    surveyed = survey(files, source.image_size, fit=source.fit, range=source.range, boxed=boxes is not None)
+    if surveyed.frame is None:
+        return Pixels(np.empty((0, 1, 1, 1), dtype=np.uint8), About(surveyed.bad, [], Cut()))
+    count, frame = len(files) - len(surveyed.bad), surveyed.frame
     check_memory(count, channels=frame.channels, image_px=frame.side_px, disk=place.parent)
     try:
-        _write(place, files, found.frame, found, boxes)
+        _write(place, files, frame, surveyed, boxes)
     except OSError as error:
         notice(f"the cache {place.parent} cannot be written ({error.strerror}), so every start decodes all images")
-        return _in_memory(files, found.frame, found, boxes)
-    return _open(place, len(files)) or _in_memory(files, found.frame, found, boxes)
+        return _in_memory(files, frame, surveyed, boxes)
+    return _open(place, len(files)) or _in_memory(files, frame, surveyed, boxes)
 
 
 def directory() -> Path:
@@ -107,11 +107,11 @@ def _key(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None) -> 
 
 
 def _open(place: Path, count: int) -> Pixels | None:
-    """Return what ``place`` holds of ``count`` files, None if it is absent or not whole."""
+    """Return the images and facts of ``count`` files from ``place``, None if it is absent or incomplete."""
     try:
         beside = place.with_suffix(".json")
         about = _about(json.loads(beside.read_text(encoding="utf-8"))) if beside.exists() else About({}, [], Cut())
-        # copy on write: PyTorch takes only writable arrays, and no write may reach the file
+        # copy on write, because PyTorch takes only writable arrays, and no write may change the file
         images = np.load(place, mmap_mode="c", allow_pickle=False)
     except (OSError, ValueError, EOFError, TypeError, KeyError, AttributeError):
         return None
@@ -126,10 +126,10 @@ def _about(content: dict[str, Any]) -> About:
     return About(bad, [(int(i), int(j)) for i, j in content["twins"]], Cut(int(images), float(largest)))
 
 
-def _write(place: Path, files: Sequence[Path], frame: Frame, found: Survey, boxes: Sequence[Box] | None) -> None:
-    """Decode into a file beside ``place`` and move it there when it is whole.
+def _write(place: Path, files: Sequence[Path], frame: Frame, surveyed: Survey, boxes: Sequence[Box] | None) -> None:
+    """Decode into a file beside ``place`` and rename it when it is complete.
 
-    Written as a stream rather than through a map: a disk that is full raises OSError and not SIGBUS.
+    It is written as a stream, because a full disk then raises OSError. Through a memory map it would send SIGBUS.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
     for old in place.parent.glob("*.partial"):  # of processes that were killed
@@ -137,7 +137,7 @@ def _write(place: Path, files: Sequence[Path], frame: Frame, found: Survey, boxe
             if time.time() - old.stat().st_mtime > _DAY_S:
                 old.unlink()
     partial, beside = place.with_suffix(f".{os.getpid()}.partial"), place.with_suffix(".json")
-    about = About(dict(found.bad), [], found.cut)
+    about = About(dict(surveyed.bad), [], surveyed.cut)
     try:
         with partial.open("wb") as stream:
             start = _head(stream, len(files), frame)
@@ -164,8 +164,8 @@ def _head(stream: BinaryIO, count: int, frame: Frame) -> int:
     return int(stream.tell())
 
 
-def _in_memory(files: Sequence[Path], frame: Frame, found: Survey, boxes: Sequence[Box] | None) -> Pixels:
-    about = About(dict(found.bad), [], found.cut)
+def _in_memory(files: Sequence[Path], frame: Frame, surveyed: Survey, boxes: Sequence[Box] | None) -> Pixels:
+    about = About(dict(surveyed.bad), [], surveyed.cut)
     shape = (len(files) - len(about.bad), frame.channels, frame.side_px, frame.side_px)
     images, count = np.empty(shape, dtype=np.uint8), 0
     for pixels in _decoded(files, frame, about, boxes):

@@ -29,9 +29,9 @@ from nogs.data.frame import Box, Cut, Frame, shown
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 CHUNK = 256
-"""Images in flight, which bounds memory while a slow disk writes."""
-LONG = 1000
-"""Images from which on a progress bar is shown."""
+"""Images that are decoded at a time, which bounds memory if they are written to a slow disk."""
+MIN_FOR_BAR = 1000
+"""Smallest number of images for which a progress bar is shown."""
 BACKGROUND = "white"
 """Colour behind transparent pixels."""
 _GREY = {"1", "L", "LA", "La", "I", "F"}
@@ -111,7 +111,7 @@ def read_headers(files: Sequence[Path], range: Range | None) -> Iterator[Header 
                 width, height = image.size
                 grey = image.mode.partition(";")[0] in _GREY
                 return Header(*((height, width) if turned else (width, height)), grey=grey)
-        except Exception as error:  # Pillow's plugins raise anything for a broken file
+        except Exception as error:  # Pillow's plugins raise many kinds of errors for damaged files
             return _reason(file, error)
 
     return _in_threads(header, files, "reading headers")
@@ -132,7 +132,7 @@ def decode(
             with Image.open(file) as image:
                 if reason := _too_deep(image, frame.range):
                     return reason
-                if image.format == "JPEG" and not box:  # decoded at no less than twice the size wanted: much faster
+                if image.format == "JPEG" and not box:  # decoding at twice the size or more is faster than at full size
                     image.draft(None, (2 * frame.side_px, 2 * frame.side_px))
                 shallow: Image.Image = image
                 if frame.range is not None and _is_deep(image):
@@ -174,13 +174,13 @@ def to_eight_bits(values: Real[np.ndarray, "*shape"], range: Range) -> UInt8[np.
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Composite an image with transparency on the background."""
+    """Return an image with transparency composited on `BACKGROUND`."""
     image = image.convert(_STRAIGHT.get(image.mode, image.mode)).convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image).convert("RGB")
 
 
 def _padded(image: Image.Image, side_px: int) -> Image.Image:
-    """Resize an image to fit into a square, and put it on the middle of black."""
+    """Return an image resized to fit into a square of ``side_px``, centred on black."""
     longer = max(image.size)
     width, height = (max(1, round(length * side_px / longer)) for length in image.size)
     if image.size != (width, height):
@@ -196,7 +196,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _is_deep_colour(image: Image.Image) -> bool:
-    tile = getattr(image, "tile", None)  # only of images that come from a file
+    tile = getattr(image, "tile", None)  # absent unless the image comes from a file
     raw = tile[0].args if tile else None
     return bool(_DEEP_COLOUR.match(str(raw[0] if isinstance(raw, tuple) else raw)))
 
@@ -216,10 +216,10 @@ def _too_deep(image: Image.Image, range: Range | None) -> str | None:
 
 
 def _eight_bits(image: Image.Image, file: Path, range: Range) -> Image.Image:
-    """Return an open image of more than 8 bits a channel with the range mapped to 0..255, and its EXIF."""
+    """Return an open image of more than 8 bits a channel with ``range`` mapped to 0..255, and with its EXIF."""
     if _is_deep_colour(image):
         values = _read_png(file)
-        colours = values.shape[2] - (1 - values.shape[2] % 2)  # two and four channels end in opacity
+        colours = values.shape[2] - (1 - values.shape[2] % 2)  # with two or four channels the last is opacity
         opacity = to_eight_bits(values[..., colours:], (0, 65535))
         mapped = Image.fromarray(np.concatenate([to_eight_bits(values[..., :colours], range), opacity], axis=2))
     else:
@@ -229,8 +229,8 @@ def _eight_bits(image: Image.Image, file: Path, range: Range) -> Image.Image:
 
 
 def _read_png(file: Path) -> Real[np.ndarray, "h w c"]:
-    """Return a PNG with all its bits; Pillow keeps 8 of colours."""
-    from torchvision.io import ImageReadMode, read_image  # seconds to import, for rare files
+    """Return the values of a PNG with all bits, where Pillow keeps 8 of coloured ones."""
+    from torchvision.io import ImageReadMode, read_image  # takes seconds to import, and few files need it
 
     values: np.ndarray[tuple[int, ...], np.dtype[np.uint16]] = read_image(str(file), ImageReadMode.UNCHANGED).numpy()
     return values.transpose(1, 2, 0)
@@ -247,7 +247,7 @@ def _reason(file: Path, error: Exception) -> str:
 def _in_threads(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
     """Apply ``work`` to every item, in order, a chunk at a time; on a terminal, with a progress bar on stderr."""
     console = Console(stderr=True)
-    quiet = len(items) < LONG or not console.is_terminal
+    quiet = len(items) < MIN_FOR_BAR or not console.is_terminal
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         chunks = range(0, len(items), CHUNK)
         for start in track(chunks, title, console=console, transient=True, disable=quiet):

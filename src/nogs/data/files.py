@@ -1,4 +1,4 @@
-"""Read files of data sets; only regular files, because opening a FIFO or a device may never return."""
+"""Checks of the files of data sets. Only regular files are read, because opening a FIFO may block forever."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of the formats that files have when Pillow cannot read them, whatever their suffix."""
+"""Recognise the format of a file that Pillow cannot read by its first bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BRANDS = {
 
 
 def format_of(file: Path) -> str | None:
-    """Return what a file is, as the rest of a sentence about it; None if its format is not recognised."""
+    """Return a predicate about the file's format, as in "is empty"; None if the format is not recognised."""
     with file.open("rb") as stream:
         head = stream.read(32)
     if not head:

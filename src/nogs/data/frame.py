@@ -1,4 +1,4 @@
-"""The square form that all images of a set get, and the part of an image that the square shows."""
+"""The common square form of all images of a set, and the part of each image in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from nogs.config.groups import Fit, Range
 from nogs.data.notices import notice
 
-MUCH = (1, 3)
+REPORTED_SHARE = (1, 3)
 """Share of an image's area, as a fraction, above which cropping is reported."""
 
 
@@ -38,28 +38,28 @@ class Box(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What cropping removes: how many images lose more than `MUCH` of their area, and the largest share lost."""
+    """The effect of cropping: number of images that lose more than `REPORTED_SHARE`, and the largest share lost."""
 
     images: int = 0
     largest: float = 0.0
 
     def add(self, width: int, height: int, fit: Fit) -> Cut:
-        """Return the same with one more image."""
+        """Return the effect with one more image of ``width`` x ``height`` pixels."""
         area = width * height
         box = shown(width, height, fit).within(width, height)
         lost = area - (box.right - box.left) * (box.bottom - box.top)
-        much = lost * MUCH[1] > area * MUCH[0]
-        return Cut(self.images + much, max(self.largest, lost / area))
+        reported = lost * REPORTED_SHARE[1] > area * REPORTED_SHARE[0]
+        return Cut(self.images + reported, max(self.largest, lost / area))
 
     def loss(self, count: int) -> str:
-        """Describe what a set of ``count`` images loses."""
+        """Describe the loss of a set of ``count`` images."""
         return (
             f"cropping to the centre square removes more than a third of {self.images} of {count} images "
             f"({100 * self.largest:.0f} % at most)"
         )
 
     def warn(self, count: int) -> None:
-        """Print a notice on a set of ``count`` images, unless no image loses much."""
+        """Print a notice on the loss of a set of ``count`` images, if any image loses more than `REPORTED_SHARE`."""
         if self.images:
             notice(f"{self.loss(count)}: give fit pad or squash to keep all of an image")
 

@@ -1,4 +1,4 @@
-"""ImageSet: square images with labels and splits, whatever source they come from."""
+"""ImageSet: square images with labels, splits and groups, the common result of all sources."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class ImageSet:
     ``labels``: [N], the index in ``classes`` of each image's class; or [N, K] of 0/1 for a multi-label set, and then
     ``classes`` names the K labels.
     ``split``: 0 train, 1 val, 2 test, as in `SPLITS`.
-    ``groups``: images of one group (one person) never cross splits, and do not complete each other. If groups are
-    unknown, each image is its own.
-    ``names``: the user's name of each image, a file or a row.
-    ``task``: the label that was selected, of a set with several.
+    ``groups``: images of one group (one person) are in one split, and do not complete each other. If groups are
+    unknown, each image is a group.
+    ``names``: the name of each image in its source, a file or a row.
+    ``task``: the label that was selected from a set with several, else None.
     ``skipped``: number of files and rows that were left out because they cannot be used.
     """
 

@@ -16,15 +16,15 @@ from nogs.data.notices import notice
 from nogs.errors import UserError
 
 LISTED = 10
-"""Bad files and rows that a notice names."""
+"""Number of bad files and rows that a notice names."""
 
 
 @dataclass(frozen=True)
 class Annotations:
-    """All of an ImageSet but its pixels.
+    """An ImageSet without its pixels.
 
-    ``split`` and ``groups`` are None if the source has none. ``task``: the one label that ``labels`` are of, if the
-    source has several and read this one alone.
+    ``split`` and ``groups``: None if the source has none. ``task``: the label of ``labels``, if the source has several
+    and read only this one.
     """
 
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ class Annotations:
 class Listing(NamedTuple):
     """Image files that are still to be decoded, and their annotations.
 
-    ``where``: what errors call each file (a path, or a table and its row). ``boxes``: the part of each image to keep.
+    ``where``: how errors name each file (a path, or a table and its row). ``boxes``: the part of each image to keep.
     """
 
     files: tuple[Path, ...]
@@ -66,7 +66,7 @@ class Arrays(NamedTuple):
 
 
 def by_path(files: Sequence[Path], about: Annotations, *, boxes: Sequence[Box] | None = None) -> Listing:
-    """Return the listing of files that errors call by their paths."""
+    """Return the listing of files that errors name by their paths."""
     return Listing(tuple(files), tuple(map(str, files)), about, None if boxes is None else tuple(boxes))
 
 
@@ -81,7 +81,7 @@ class Faults:
         self.found.append((where, reason))
 
     def stop(self) -> None:
-        """Raise UserError for the first, with the count of all, unless they are to be skipped."""
+        """Raise UserError for the first fault, with the count of all, unless faults are skipped."""
         if self.found and not self.skip:
             where, reason = self.found[0]
             count = f" ({len(self.found)} such in all)" if len(self.found) > 1 else ""
@@ -108,6 +108,6 @@ def in_order(classes: Iterable[str]) -> tuple[str, ...]:
 
 
 def split_numbers(names: Iterable[str]) -> Int[np.ndarray, " N"]:
-    """Return the number of each split in `SPLITS`; -1 for a name that is none."""
+    """Return the index in `SPLITS` of each name, and -1 for a name that is not one of them."""
     numbers = {str(name): which for which, name in enumerate(SPLITS)}
     return np.array([numbers.get(name, -1) for name in names], dtype=np.int64)

@@ -37,8 +37,8 @@ _FINGERPRINT_BYTES = 2**30
 class Kind(NamedTuple):
     """A row of the table of sources.
 
-    ``read`` returns the images of a path, as files to decode or as arrays. Rows that it cannot use become faults, and
-    what makes the whole source unusable raises UserError or OSError. ``place``: what follows the colon of a SPEC.
+    ``read`` returns the images of a path, as files to decode or as arrays. Rows that it cannot use become faults. It
+    raises UserError or OSError if the whole source is unusable. ``place``: what follows the colon of a SPEC.
     """
 
     read: Callable[[Path, Source, Faults], Listing | Arrays]
@@ -77,9 +77,9 @@ def of_task(images: ImageSet, source: Source) -> ImageSet:
 
 
 def load_all(source: Source) -> ImageSet:
-    """Return the images under all of their labels, whatever the task.
+    """Return the images with all of their labels, for any ``source.task``.
 
-    The exception is a table whose labels are not all 0/1: it is read under its task alone.
+    The exception is a table whose labels are not all 0/1. Of such a table only the task is read.
     """
     if source.image_size is not None and source.image_size < 1:
         raise UserError(f"image_size={source.image_size}: must be one pixel or more")
@@ -152,7 +152,7 @@ def assemble(arrays: Arrays, source: Source) -> ImageSet:
 def fingerprint(images: ImageSet) -> str:
     """Return the SHA-256, in hexadecimal, of labels, classes, splits, groups, names and pixels.
 
-    Up to 1 GiB of pixels are read. Of a larger set every k-th image is, so that it is about 1 GiB.
+    Up to 1 GiB of pixels are read. Of a larger set every k-th image is read, with k such that they take about 1 GiB.
     """
     digest = hashlib.sha256(repr((tuple(images.images.shape), images.classes, images.names)).encode())
     for column in (images.labels, images.split, images.groups):
@@ -164,7 +164,7 @@ def fingerprint(images: ImageSet) -> str:
 
 
 def _advice(kind: str, place: str, spec: str) -> str:
-    """Return what to write in place of a SPEC whose kind does not exist."""
+    """Return a proposal for the SPEC to write in place of one whose kind does not exist."""
     if close := difflib.get_close_matches(kind, SOURCES, n=1):
         path = "" if SOURCES[close[0]].place == "nothing" else f":{place or 'PATH'}"
         return f"did you mean {close[0]}{path}?"

@@ -1,4 +1,4 @@
-"""Whether decoded images fit in memory, or on the disk of the cache, checked before any is decoded."""
+"""Check, before any image is decoded, that all fit in memory or on the disk of the cache."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GB = 10**9
 
 
 def check_memory(count: int, *, channels: int, image_px: int, disk: Path | None = None) -> None:
-    """Raise UserError if ``count`` square images of ``image_px`` pixels a side exceed memory and the free disk.
+    """Raise UserError if ``count`` square images of ``image_px`` pixels a side fit neither in memory nor on the disk.
 
     ``disk``: a directory that the images are mapped from, which may not exist yet. None: they are held in memory.
     """

@@ -1,4 +1,4 @@
-"""Notices about images, on stderr: a line each, printed once where several stages load the same images."""
+"""Warnings about images on stderr, which a pipeline prints once although its stages load the same images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def notice(text: str) -> None:
 
 @contextmanager
 def without_notices() -> Iterator[None]:
-    """Print no notices within: for a pipeline, whose first stage has loaded the same images and printed them."""
+    """Print no notices within the context, which a pipeline enters after its first stage has printed them."""
     token = _SILENT.set(True)
     try:
         yield

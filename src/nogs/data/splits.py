@@ -1,4 +1,4 @@
-"""Complete the splits that a source leaves out: whole groups, seeded, class by class.
+"""Complete the splits that a source leaves out, by a seeded draw of whole groups from each class.
 
 ========================  =====================================================
 the source has            the other splits
@@ -9,8 +9,8 @@ train and test            val is a tenth of train
 train alone, or no split  test is a tenth and val a tenth; the rest is train
 ========================  =====================================================
 
-Images of one group (a person) stay together. If images have one label, each class is cut on its own, so that every
-class keeps groups in train. A group counts for the class of its first image.
+Images of one group (a person) are in one split. If images have one label, groups are drawn from each class separately,
+so that every class keeps groups in train. A group belongs to the class of its first image.
 """
 
 from __future__ import annotations
@@ -77,11 +77,12 @@ def complete(
                 f"`data`: {len(made)} images are too few to make a {name} split of; "
                 "give every class three images or more, or a split of your own"
             )
-    _hold_together(made, groups)
+    _check_groups(made, groups)
     return made
 
 
-def _hold_together(split: Int[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> None:
+def _check_groups(split: Int[np.ndarray, " N"], groups: Int[np.ndarray, " N"]) -> None:
+    """Raise UserError if a group is in two splits."""
     pairs = np.unique(np.stack([groups, split], axis=1), axis=0)
     twice = pairs[1:, 0][pairs[1:, 0] == pairs[:-1, 0]]
     if len(twice):

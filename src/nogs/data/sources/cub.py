@@ -33,7 +33,7 @@ PART_NAMES = "parts.txt"
 MARGIN = 0.75
 """Half of the crop's side, in units of the longer side of the box: as published."""
 MAX_PX = 1e6
-"""Coordinates beyond are not of an image."""
+"""Largest coordinate in pixels that is accepted."""
 
 Point = tuple[float, float]
 """(row, column) in pixels."""
@@ -124,7 +124,7 @@ def _rows(file: Path, fields: int | None) -> dict[str, list[str]]:
 
 
 def _crop(box: list[str]) -> Box | None:
-    """Return the square around a box of x, y, width and height, None if it is no box.
+    """Return the square around a box of x, y, width and height in pixels; None if the strings are not such a box.
 
     The square may reach over the border of the image.
     """

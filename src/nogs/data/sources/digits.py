@@ -110,7 +110,7 @@ def _crops(pictures: UInt8[np.ndarray, "n h h"], side: int, rng: np.random.Gener
 
 
 def _stamp(canvas: UInt8[np.ndarray, "n H H"], pictures: UInt8[np.ndarray, "n h h"], rng: np.random.Generator) -> None:
-    """Put each picture on its canvas at a uniform place, in place. The brighter of two pixels is kept."""
+    """Draw each picture into its canvas at a uniform location. The brighter of two pixels is kept."""
     side = pictures.shape[1]
     top, left = _corners(canvas.shape[1] - side, len(canvas), rng)
     step = np.arange(side)

@@ -15,7 +15,7 @@ from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults, Listing, by_path, in_order
 from nogs.errors import UserError
 
-_LITTER = {"thumbs.db", "desktop.ini"}
+_IGNORED = {"thumbs.db", "desktop.ini"}
 """Files that Windows writes into folders of images."""
 
 
@@ -64,7 +64,7 @@ def _images(place: Path) -> list[Path]:
     """Return the files of a class folder, sorted by name."""
     files = []
     for entry in sorted(place.iterdir()):
-        if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+        if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
             continue
         if entry.is_dir():
             raise UserError(

@@ -118,7 +118,7 @@ def _is_binary(lines: Sequence[Row], column: str) -> bool:
 
 
 def _fault(values: dict[str, str], root: Path, targets: Sequence[str], *, multilabel: bool) -> str | None:
-    """Return why a row cannot be used, None if it can: the column, the value and what it should be."""
+    """Return why a row cannot be used (column, value and the fix), None if it can."""
     for target in targets:
         if values[target].lower() in _MISSING:
             return f"column {target}: the label is missing ({values[target]!r})"
