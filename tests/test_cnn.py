@@ -12,7 +12,7 @@ import torch
 
 import nogs
 import nogs.training.loop
-from nogs.cnn import ARCHITECTURES, SMALLEST_PX, UPPER_BOUND, WholeImageCNN, shrink
+from nogs.cnn import ARCHITECTURES, MIN_PX, UPPER_BOUND, WholeImageCNN, shrink
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_of_image
 from nogs.pipeline import baselines_of
@@ -55,12 +55,12 @@ def test_a_stem_by_hand() -> None:
 def test_a_small_image_keeps_a_map_of_two_pixels(architecture: str) -> None:
     """And never one of more than four: published networks end at a 32nd of the image."""
     last = {"shufflenet-v2": "conv5", "mobilenet-v2": "features"}[architecture]
-    for resolution_px in (SMALLEST_PX, 9, 12, 16, 17, 24, 32, 33, 48, 64):
+    for resolution_px in (MIN_PX, 9, 12, 16, 17, 24, 32, 33, 48, 64):
         network = cnn(architecture, resolution_px)
         sizes: list[int] = []
         getattr(network.backbone, last).register_forward_hook(lambda m, i, o, sizes=sizes: sizes.append(o.shape[-1]))
         network(torch.zeros(1, 3, resolution_px, resolution_px, dtype=torch.uint8))
-        assert sizes == [1 if resolution_px == SMALLEST_PX else 2]
+        assert sizes == [1 if resolution_px == MIN_PX else 2]
 
 
 @pytest.mark.parametrize("architecture", [*ARCHITECTURES, UPPER_BOUND])

@@ -270,7 +270,9 @@ def test_a_bank_of_one_group_is_refused_in_one_line() -> None:
     images = noise(5)
     retrieval = Retrieval(bank_of(images, groups=torch.full((5,), 7)), GRID, RetrievalOptions())
     seen = look(images[:2], GRID, torch.tensor([[5], [5]]))
-    with pytest.raises(UserError, match=r"^`bank` holds only images of the same group .*: build the bank from more$"):
+    with pytest.raises(
+        UserError, match=r"^`bank` holds only images of the same group .*: build the bank from more images$"
+    ):
         retrieval(seen, groups=torch.tensor([3, 7]), generator=chance())
     assert len(retrieval(seen, groups=torch.tensor([3, 4]), generator=chance()).images)
 

@@ -1,14 +1,14 @@
-"""Whole-image CNNs to be measured against: ShuffleNetV2 and MobileNetV2 made small, and an upper bound.
+"""Whole-image CNNs for comparison: small ShuffleNetV2 and MobileNetV2, and a large network as an upper bound.
 
-A glimpse network is worth its trouble only where it is better than a small CNN of the same cost on a smaller
-image (*Near-Optimal Glimpse Sequences*, section 5, and its poster). ShuffleNetV2 (Ma et al. 2018, table 5) and
-MobileNetV2 (Sandler et al. 2018, table 2) are torchvision's, at any width and any resolution of the input.
+A glimpse network is useful only if it is more accurate than a small CNN of the same cost on a smaller image
+(*Near-Optimal Glimpse Sequences*, section 5, and its poster). ShuffleNetV2 (Ma et al. 2018, table 5) and MobileNetV2
+(Sandler et al. 2018, table 2) are torchvision's, at any width and any resolution of the input.
 
-Where we differ from the published ones, so that they are at their best under a million multiply-adds:
+Where we differ from the published networks, which makes them more accurate below a million multiply-adds:
 
-- They halve a 224-pixel image five times. Of a small one nothing would be left, so the first halvings are
-  given up until a map of 2 x 2 is: first the second (max pool, or first strided block), then the stem's.
-- Channels are multiples of 4, at least 4; MobileNetV2's last 1,280 shrink with the width too.
+- They halve a 224-pixel image five times, which leaves less than a pixel of a small one. Halvings are therefore removed
+  until the last map has 2 x 2 pixels: first the second (max pool, or first strided block), then that of the stem.
+- Channels are multiples of 4, at least 4. The last 1,280 channels of MobileNetV2 are scaled with the width too.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from nogs.posterior.backbones import small_resnet
 UPPER_BOUND = "small-resnet"
 ARCHITECTURES = ("shufflenet-v2", "mobilenet-v2")
 LAST_MAP_PX = 2
+"""Side of the last feature map in pixels, which halvings are removed for."""
 MULTIPLE = 4
-SMALLEST_PX = 8
-"""Three halvings of 8 pixels leave one."""
+"""Divisor of all numbers of channels."""
+MIN_PX = 8
+"""Side of the smallest input in pixels, of which three halvings leave one pixel."""
 CHUNK = 512
+"""Images that are resized at a time."""
 
 
 class WholeImageCNN(nn.Module):
-    """Logits of a whole image of ``resolution_px``, by an architecture that is ``width`` times as wide as published.
+    """Logits of C = ``classes`` classes from whole images of ``resolution_px`` x ``resolution_px`` pixels.
 
-    The upper bound, ``small-resnet``, has one width.
+    ``width``: number of channels, as a share of the published architecture's. The upper bound, ``small-resnet``,
+    ignores it.
     """
 
     def __init__(self, architecture: str, *, resolution_px: int, width: float, channels: int, classes: int) -> None:
@@ -56,33 +60,33 @@ class WholeImageCNN(nn.Module):
 
 
 def halvings(resolution_px: int) -> int:
-    """How often a network halves the image: 5 times as published, less where fewer than 2 pixels would be left."""
+    """Return how often a network halves its input: 5 times as published, or fewer so that 2 pixels are left."""
     for times in (5, 4):
         if -(-resolution_px // 2**times) >= LAST_MAP_PX:
             return times
     return 3
 
 
-def shrinkable(image_px: int, resolution_px: int) -> None:
-    """Raise UserError where a CNN cannot be given images of ``image_px`` at ``resolution_px``."""
-    if not SMALLEST_PX <= resolution_px <= image_px:
-        raise UserError(f"resolutions={resolution_px}: choose {SMALLEST_PX} to {image_px}, the size of the images")
+def check_resolution(image_px: int, resolution_px: int) -> None:
+    """Raise UserError unless images of ``image_px`` can be reduced to an input of ``resolution_px``."""
+    if not MIN_PX <= resolution_px <= image_px:
+        raise UserError(f"resolutions={resolution_px}: choose {MIN_PX} to {image_px}, the size of the images")
 
 
 def shrink(images: UInt8[Tensor, "N c H H"], resolution_px: int) -> UInt8[Tensor, "N c R R"]:
-    """The images averaged down to ``resolution_px``, antialiased; themselves where they have that size."""
+    """Return the images reduced to ``resolution_px`` with antialiasing, or unchanged if they have that size."""
     image_px = images.shape[-1]
     if resolution_px == image_px:
         return images
     small = images.new_empty(*images.shape[:2], resolution_px, resolution_px)
-    for some, into in zip(images.split(CHUNK), small.split(CHUNK), strict=True):
+    for chunk, into in zip(images.split(CHUNK), small.split(CHUNK), strict=True):
         size = (resolution_px, resolution_px)
-        into.copy_(F.interpolate(some.float(), size, mode="bilinear", antialias=True).round())
+        into.copy_(F.interpolate(chunk.float(), size, mode="bilinear", antialias=True).round())
     return small
 
 
 def _shufflenet(times: int, width: float, channels: int, classes: int) -> nn.Module:
-    from torchvision.models import ShuffleNetV2  # seconds to import, for this file alone
+    from torchvision.models import ShuffleNetV2  # takes seconds to import, and only this file needs it
 
     network = ShuffleNetV2([4, 8, 4], [_scaled(of, width) for of in (24, 116, 232, 464, 1024)], classes)
     network.conv1[0] = _stem(times, channels, network.conv1[0].out_channels)
@@ -104,7 +108,7 @@ def _mobilenet(times: int, width: float, channels: int, classes: int) -> nn.Modu
     stem[0] = _stem(times, channels, stem[0].out_channels)
     features = _scaled(1280, width)
     network.features[-1] = Conv2dNormActivation(last[0].in_channels, features, kernel_size=1, activation_layer=nn.ReLU6)
-    # Without dropout: its draws would not be repeated by a training that resumes.
+    # Without dropout, because a resumed training would not repeat its random draws.
     network.classifier = nn.Linear(features, classes)
     return network
 

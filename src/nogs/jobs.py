@@ -28,11 +28,11 @@ POLL_SECONDS = 2.0
 
 
 class Job(NamedTuple):
-    """A piece of work.
+    """A function to run, and its progress.
 
-    ``work`` must be picklable; it is called with a progress callback. ``progress`` is called in this process and
-    returns (steps done, note) while ``work`` runs in another; the note is empty before the first step. ``total``:
-    number of steps. ``needs``: the name of a job that has to be finished before.
+    ``work``: picklable, and called with a progress callback. ``progress``: called in this process while ``work`` runs
+    in another; returns (steps done, note), with an empty note before the first step. ``total``: number of steps.
+    ``needs``: the name of a job that has to be finished before this one starts.
     """
 
     name: str
@@ -43,9 +43,9 @@ class Job(NamedTuple):
 
 
 def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
-    """Do all jobs, ``at_once`` at a time, with a progress bar for each. The first error ends all of them.
+    """Run all jobs, ``at_once`` at a time, with a progress bar for each. The first error ends all of them.
 
-    With ``at_once=1`` they are done in this process. Raises RunError if a worker process was killed.
+    With ``at_once=1`` they run in this process. Raises RunError if a worker process was killed.
     """
     with progress_bars() as bars:
         tasks = {
@@ -91,7 +91,7 @@ def _in_workers(jobs: Sequence[Job], at_once: int, bars: Progress, tasks: dict[s
                     future.result()
                     finished.add(name := running.pop(future).name)
                     bars.update(tasks[name], total=1, completed=1)
-        except BrokenProcessPool:  # the pool has ended the other processes
+        except BrokenProcessPool:  # the pool ended the other processes already
             raise RunError(
                 "a training process was killed, perhaps for memory: use jobs=1; "
                 "run it again with resume=True to go on from here"
@@ -124,7 +124,7 @@ def _no_main_module() -> Iterator[None]:
 def _interrupts_blocked() -> Iterator[None]:
     """Block Ctrl-C. Workers started meanwhile inherit the block, so that this process alone handles it.
 
-    A Ctrl-C within reaches this process afterwards.
+    A Ctrl-C during the block reaches this process after it.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -134,9 +134,9 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _begin(threads: int) -> None:
-    """Set the threads of a worker process, and end it with its parent, however that ends.
+    """Set the number of threads of a worker process, and end it when its parent ends, even by a kill.
 
-    A worker that outlived a killed parent would write where the resumed run writes.
+    A worker that outlived its parent would write to the same files as the resumed run.
     """
     torch.set_num_threads(threads)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What a trained network is, beside its weights: one frozen, checked spec for each kind. A spec builds its network.
+"""Specs of trained networks: a frozen dataclass of checked arguments for each kind, which builds the network.
 
 A spec is the metadata of the network's safetensors file (`nogs.weights`). To add a network, add a spec.
 """
@@ -52,11 +52,11 @@ class HardAttentionSpec(NetworkSpec[HardAttention]):
     """glimpses taken of each image (T)"""
     method: str
     path: tuple[Natural, ...] | None = None
-    """the T cells of a method that looks along one path; None for every other"""
+    """the T cells of a method that looks along one path; None for other methods"""
     fit: Fit = "crop"
-    """how the training images became squares, and further images do"""
+    """how images become squares, in training and in prediction"""
     range: Range | None = None
-    """values that became 0 and 255 in images of more than 8 bits a channel"""
+    """values that become 0 and 255 in images of more than 8 bits a channel"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

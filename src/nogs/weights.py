@@ -1,7 +1,7 @@
 """Trained networks to and from run directories: weights as safetensors, the network's spec in their metadata.
 
-A spec is checked before anything is built from it, and the shapes of its network are compared with those in the file's
-header before anything is allocated. What does not fit is an error of one line that names the file.
+A spec is checked before a network is built from it, and the shapes of that network are compared with those in the
+file's header before memory is allocated. A file that does not fit raises an error of one line that names it.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from nogs.specs import CNNSpec, HaltingSpec, HardAttentionSpec, NetworkSpec, Pos
 from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
 
-MESSAGE = 200
-"""Most characters of another error in one of this module: a text of the file may be long."""
+MAX_MESSAGE = 200
+"""Characters of another error that a message quotes, because a text in a damaged file may be long."""
 Spec = TypeVar("Spec", bound=NetworkSpec[nn.Module])
 
 
@@ -42,7 +42,7 @@ def read_spec(run: RunDirectory, name: str, *, kind: type[Spec]) -> Spec:
     try:
         return from_json(kind, metadata)
     except UserError as error:
-        raise damaged(file, f"describes no network: {str(error)[:MESSAGE]}") from None
+        raise damaged(file, f"describes no network: {str(error)[:MAX_MESSAGE]}") from None
 
 
 @overload
@@ -101,7 +101,7 @@ def _check_shapes(run: RunDirectory, name: str, spec: NetworkSpec[nn.Module]) ->
         with torch.device("meta"):
             expected = {key: tuple(tensor.shape) for key, tensor in spec.build().state_dict().items()}
     except UserError as error:
-        raise damaged(file, f"describes no network: {str(error)[:MESSAGE]}") from None
+        raise damaged(file, f"describes no network: {str(error)[:MAX_MESSAGE]}") from None
     found = run.shapes(name)
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):

@@ -84,7 +84,7 @@ class Retrieval:
         if not usable.any(1).all():
             raise UserError(
                 "`bank` holds only images of the same group (person) as one to be completed, which are excluded: "
-                "build it from more images"
+                "build the bank from more images"
             )
         # A small bank may hold fewer images of other groups than ``proposals``.
         return [indices[finite] for indices, finite in zip(proposed.indices, usable, strict=True)]

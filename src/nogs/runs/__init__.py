@@ -1,1 +1,1 @@
-"""Run directories and where a run takes place: storage, provenance, devices, progress."""
+"""Run directories, provenance, devices, random generators and progress bars."""

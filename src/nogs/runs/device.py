@@ -1,4 +1,4 @@
-"""Where to compute, and chance that can be replayed."""
+"""Devices and their precision, and random generators that a resumed run can make again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from nogs.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """The device for ``--device``: auto takes the accelerator if there is one, else the CPU."""
+    """Return the device ``name``. "auto" is the accelerator if there is one, else the CPU.
+
+    Raises UserError for a device that does not exist here.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if name == "auto":
         return accelerator or torch.device("cpu")
@@ -26,22 +29,23 @@ def choose_device(name: str) -> torch.device:
 
 
 def design_dtype(device: torch.device) -> torch.dtype:
-    """The precision to look ahead in: bfloat16 where the processor multiplies in it, which is two to four times faster.
+    """Return the precision of gain maps: bfloat16 on processors that multiply in it, else float32.
 
-    Its three digits are less than a map's own noise, which is that of some tens of completions.
+    bfloat16 is two to four times faster there. Its rounding error is smaller than the noise of a map, which is
+    estimated from tens of completions.
     """
-    if device.type == "cpu":  # emulated, it is slower; an older torch does not tell
-        told: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = any(told.get(key, False) for key in ("avx512_bf16", "amx_bf16", "bf16"))
+    if device.type == "cpu":  # emulated bfloat16 is slower; older versions of torch have no get_capabilities
+        capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = any(capabilities.get(key, False) for key in ("avx512_bf16", "amx_bf16", "bf16"))
     else:
         native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float32
 
 
 def chance(*key: int, device: torch.device | str = "cpu") -> Generator:
-    """A generator that is a function of ``key``, so that no generator state has to be kept for a resume.
+    """Return a generator that is a function of ``key``, so that a resumed run needs no stored generator state.
 
-    Integers of up to 2^20 are mixed without collisions of neighbours: (seed, stream, iteration).
+    ``key``: usually (seed, stream, iteration). Keys of integers up to 2^20 that differ in one by 1 get distinct seeds.
     """
     state = 0
     for part in key:
@@ -51,7 +55,7 @@ def chance(*key: int, device: torch.device | str = "cpu") -> Generator:
 
 @contextmanager
 def design_precision(device: torch.device) -> Iterator[torch.dtype]:
-    """Looking ahead in the precision that pays on this device."""
+    """Compute in `design_dtype` of ``device`` within the context, and yield that dtype."""
     dtype = design_dtype(device)
     with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
         yield dtype

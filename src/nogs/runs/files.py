@@ -17,7 +17,7 @@ from nogs.errors import UserError
 
 BLOCK_BYTES = 2**20
 MAX_DEPTH = 32
-"""Of nested JSON values; results.json has fewer than 10 levels."""
+"""Deepest nesting of JSON values that is read; results.json has fewer than 10 levels."""
 _HASHES: dict[tuple[int, int, int, int], str] = {}
 """SHA-256 of files that this process has read, by device, inode, size in bytes and time of the last change in ns."""
 

@@ -9,17 +9,17 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Tick = Callable[[int, str], None]
-"""(done so far, what is worth reading)."""
+"""A callback for progress: (steps done so far, a note such as the current loss)."""
 
 
 def after(before: int, name: str, report: Tick) -> Tick:
-    """Progress of one part of a work, ``name``, of which so much was done ``before`` it."""
+    """Return the callback for one part ``name`` of a longer work, after ``before`` steps of earlier parts."""
     return lambda done, note: report(before + done, f"{name}: {note}")
 
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Several bars at once: add tasks to it, and fill the field ``note`` with what is worth reading."""
+    """Show several bars at once. Add tasks to the yielded object, and show notes in their field ``note``."""
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -34,7 +34,7 @@ def progress_bars() -> Iterator[Progress]:
 
 @contextmanager
 def ticking(description: str, total: int, tick: Tick | None = None) -> Iterator[Tick]:
-    """``tick`` if a caller shows progress already, else that of a bar of our own."""
+    """Yield ``tick`` if the caller shows progress already, else the callback of a new bar of ``total`` steps."""
     if tick is not None:
         yield tick
         return

@@ -1,4 +1,4 @@
-"""Where a run comes from: versions, commit, machine and time, as provenance.json has them."""
+"""The provenance of a run, for provenance.json: versions, commit, machine and time."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ PACKAGES = ("nogs", "torch", "torchvision", "timm", "numpy", "scikit-learn", "sa
 
 
 def environment() -> dict[str, object]:
-    """What computes: the code, what it stands on, and the machine."""
+    """Return the versions of nogs and its main dependencies, the commit, the platform and the hardware."""
     return {
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "commit": _said_by("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or None,
+        "commit": _output_of("git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD") or None,
         "platform": platform.platform(),
         "hardware": hardware(),
     }
 
 
 def hardware() -> str:
-    """The processor's model and cores, and each accelerator's name."""
+    """Return the processor's model and number of cores, and the name of each accelerator."""
     parts = [f"{_processor()} ({os.cpu_count()} cores)"]
     if torch.cuda.is_available():
         parts += [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
@@ -33,19 +33,20 @@ def hardware() -> str:
 
 
 def now() -> str:
+    """Return the time in UTC, in ISO 8601 to the second."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def _processor() -> str:
-    """Linux and macOS each know the model by a name of their own; elsewhere the architecture has to do."""
+    """Return the model of the processor on Linux and macOS, and its architecture elsewhere."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return (models and models[0]) or _said_by("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
+    return (models and models[0]) or _output_of("sysctl", "-n", "machdep.cpu.brand_string") or platform.machine()
 
 
-def _said_by(*command: str) -> str:
-    """What a program prints; nothing if it fails or is not there."""
+def _output_of(*command: str) -> str:
+    """Return the standard output of a program; empty if it fails or does not exist."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

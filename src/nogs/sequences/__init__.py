@@ -1,1 +1,1 @@
-"""Glimpse sequences: the table, its files, and hand-crafted ones from annotated parts."""
+"""Glimpse sequences: their table, file formats, and sequences that follow annotated parts."""

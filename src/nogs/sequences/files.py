@@ -1,12 +1,13 @@
-"""Glimpse sequences as files that others write and read: CSV, a folder of text files, the published archive.
+"""File formats of glimpse sequences: CSV, a folder of text files, and the published archive.
 
 A glimpse is the (row, column) of its top-left pixel.
 
-- CSV: ``image,task,step,row,col,eig_nats``, a row a glimpse; steps count from 1, and the last column, the gain
-  that the glimpse was chosen for, may be empty. Without tasks, the column task is empty.
-- text: ``NAME.txt`` an image, ``row, col`` a line: the format that came with *Near-Optimal Glimpse Sequences*.
-- archive: those published sequences in one NumPy file, ``sequences`` [40 attributes, 600 images of CelebA-HQ by
-  index, 5 glimpses, 2], 16-pixel glimpses at 224 x 224.
+- CSV: ``image,task,step,row,col,eig_nats``, one row for each glimpse. Steps count from 1. The last column, the gain
+  that the glimpse was chosen for, may be empty. The column task is empty if there are no tasks.
+- text: one file ``NAME.txt`` for each image, with a line ``row, col`` for each glimpse, as published with
+  *Near-Optimal Glimpse Sequences*.
+- archive: the published sequences in one NumPy file, ``sequences`` [40 attributes, 600 images of CelebA-HQ by index,
+  5 glimpses, 2], for glimpses of 16 pixels on images of 224 x 224.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PUBLISHED_IMAGE_PX, PUBLISHED_GLIMPSE_PX = 224, 16
 
 
 class Place(NamedTuple):
-    """A top-left pixel, and where in which file it was read."""
+    """A top-left pixel (row, column), and ``where`` it was read: the file and line, for errors."""
 
     row: float
     column: float
@@ -40,7 +41,10 @@ class Place(NamedTuple):
 
 
 def read_csv(file: Path, faults: Faults, *, task: str | None) -> dict[str, list[Place]]:
-    """Image → its glimpses, of the rows of this task; rows that do not parse become faults."""
+    """Return image → glimpses, from the rows of ``task`` (None: of the empty task).
+
+    Rows that do not parse become faults. Raises UserError if a column is missing, or all rows of the task.
+    """
     columns, table = rows(file, faults)
     for column in COLUMNS[:-1]:
         if column not in columns:
@@ -57,40 +61,43 @@ def read_csv(file: Path, faults: Faults, *, task: str | None) -> dict[str, list[
         where = f"{file} line {line}"
         if values["task"] != (task or ""):
             continue
-        mine = steps.setdefault(values["image"], {})
+        places = steps.setdefault(values["image"], {})
         place = _place(values["row"], values["col"], where, faults)
         if not values["step"].isdigit() or int(values["step"]) < 1:
             faults.add(where, f"column step: {values['step']!r} is not 1, 2, ...")
-        elif int(values["step"]) in mine:
+        elif int(values["step"]) in places:
             faults.add(where, f"step {values['step']} of image {values['image']} is there twice")
         elif place:
-            mine[int(values["step"])] = place
-    for image, mine in steps.items():
-        if gap := next((step for step in range(1, len(mine) + 1) if step not in mine), None):
-            faults.add(next(iter(mine.values())).where, f"image {image} has no step {gap}")
-    return {image: [mine[step] for step in sorted(mine)] for image, mine in steps.items()}
+            places[int(values["step"])] = place
+    for image, places in steps.items():
+        if gap := next((step for step in range(1, len(places) + 1) if step not in places), None):
+            faults.add(next(iter(places.values())).where, f"image {image} has no step {gap}")
+    return {image: [places[step] for step in sorted(places)] for image, places in steps.items()}
 
 
 def read_text(folder: Path, faults: Faults) -> dict[str, list[Place]]:
-    """Image → its glimpses, of every ``NAME.txt`` below the folder; lines that do not parse become faults."""
-    found: dict[str, list[Place]] = {}
+    """Return image → glimpses, from every ``NAME.txt`` below the folder. Lines that do not parse become faults."""
+    glimpses: dict[str, list[Place]] = {}
     for file in sorted(folder.rglob("*.txt")):
         name = file.relative_to(folder).as_posix().removesuffix(".txt")
-        found[name] = []
+        glimpses[name] = []
         for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
             where = f"{file} line {number}"
             fields = [part.strip() for part in line.split(",")]
             if len(fields) != 2:
                 faults.add(where, f"{line!r} is not a row, a comma and a column")
             elif place := _place(fields[0], fields[1], where, faults):
-                found[name].append(place)
-    if not found:
+                glimpses[name].append(place)
+    if not glimpses:
         raise UserError(f"sequences={folder}: has no file NAME.txt; give the folder that holds them")
-    return found
+    return glimpses
 
 
 def read_published(file: Path, *, attribute: int, attributes: int) -> dict[str, list[Place]]:
-    """CelebA-HQ index → its glimpses, for one of the attributes."""
+    """Return CelebA-HQ index → glimpses, for the attribute of that index.
+
+    ``attributes``: the number of attributes that the data has. Raises UserError if the archive has another.
+    """
     try:
         with np.load(file, allow_pickle=False) as archive:
             sequences = archive.get("sequences")
@@ -118,7 +125,7 @@ def write_csv(
     top_left_px: Int[Tensor, "n T 2"],
     eig_nats: Float[Tensor, "n T"] | None,
 ) -> None:
-    """Write a row a glimpse; without gains their column is empty."""
+    """Write one row for each glimpse. ``names``: of the n images. ``eig_nats``: None leaves the column empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -130,7 +137,7 @@ def write_csv(
 
 
 def write_text(folder: Path, names: Sequence[str], top_left_px: Int[Tensor, "n T 2"]) -> None:
-    """Write a file an image, named after it."""
+    """Write one file for each image, named after it. Raises UserError for a name that leads out of ``folder``."""
     for name in names:
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise UserError(f"image {name} lies outside its folder, and so would {name}.txt: use format=csv")
@@ -143,26 +150,32 @@ def write_text(folder: Path, names: Sequence[str], top_left_px: Int[Tensor, "n T
 def check_places(
     places: Mapping[str, list[Place]], faults: Faults, *, glimpses: int, image_px: int
 ) -> dict[str, list[Place]]:
-    """The first ``glimpses`` of each image, if they lie on it; others become faults."""
+    """Return the first ``glimpses`` places of each image.
+
+    Images with fewer, or with one outside their ``image_px`` x ``image_px`` pixels, become faults.
+    """
     good: dict[str, list[Place]] = {}
-    for image, all_of_it in places.items():
-        mine = all_of_it[:glimpses]
-        outside = [place for place in mine if not (0 <= place.row < image_px and 0 <= place.column < image_px)]
-        if len(mine) < glimpses:
-            where = mine[0].where if mine else f"image {image}"
-            faults.add(where, f"image {image} has {len(mine)} glimpses, fewer than glimpses={glimpses}")
+    for image, all_places in places.items():
+        first = all_places[:glimpses]
+        outside = [place for place in first if not (0 <= place.row < image_px and 0 <= place.column < image_px)]
+        if len(first) < glimpses:
+            where = first[0].where if first else f"image {image}"
+            faults.add(where, f"image {image} has {len(first)} glimpses, fewer than glimpses={glimpses}")
         elif outside:
             row, column, where = outside[0]
             faults.add(where, f"({row:g}, {column:g}) is not on an image of sequences_image_size={image_px}")
         else:
-            good[image] = mine
+            good[image] = first
     return good
 
 
 def snap(
     top_left_px: Real[Tensor, "*batch 2"], grid: Grid, *, image_px: int, glimpse_px: int | float
 ) -> Int[Tensor, "*batch"]:
-    """The cell whose centre is nearest to that of each glimpse of side ``glimpse_px`` at ``image_px``."""
+    """Return the cell of ``grid`` whose centre is nearest to the centre of each glimpse.
+
+    ``image_px`` and ``glimpse_px``: side of the images and glimpses that ``top_left_px`` refers to, in their pixels.
+    """
     centres_px = (top_left_px.double() + glimpse_px / 2) * (grid.image_px / image_px)
     return grid.nearest_cells(centres_px - grid.glimpse_px / 2)
 

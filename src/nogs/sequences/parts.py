@@ -1,8 +1,7 @@
-"""Hand-crafted glimpse sequences: look at the annotated parts of an image, in an order that a person chose.
+"""Hand-crafted glimpse sequences: the annotated parts of an image in a given order.
 
-The rule of PS-HGS (*Near-Optimal Glimpse Sequences*, section 5) on birds: beak, eye, forehead, belly, feet. A
-part that cannot be seen gives its turn to the next that can; when all were looked at, what is left of the T
-glimpses goes to the centre of the image, which is the box's where images are cropped to one.
+The rule of PS-HGS (*Near-Optimal Glimpse Sequences*, section 5), for birds: beak, eye, forehead, belly, feet. Parts
+that are not visible are skipped. After the last visible part the remaining glimpses are at the centre of the image.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ _TRUTH = {"1": True, "true": True, "0": False, "false": False}
 
 
 def read_parts(file: Path, faults: Faults) -> dict[str, dict[str, Point]]:
-    """Of each image of a CSV file ``image,part,row,col,visible``, the places of its visible parts.
+    """Return image → part → (row, column) of its visible parts, from a CSV file ``image,part,row,col,visible``.
 
-    Of a part that is there more than once (two eyes), the first that is visible counts.
+    If a part occurs more than once (two eyes), the first visible one counts. Rows that do not parse become faults.
     """
     columns, table = rows(file, faults)
     for column in COLUMNS:
@@ -30,9 +29,9 @@ def read_parts(file: Path, faults: Faults) -> dict[str, dict[str, Point]]:
             raise UserError(
                 f"{file}: has no column {column!r} (but {', '.join(columns)}); it needs {','.join(COLUMNS)}"
             )
-    found: dict[str, dict[str, Point]] = {}
+    places: dict[str, dict[str, Point]] = {}
     for line, values in table:
-        parts = found.setdefault(values["image"], {})
+        parts = places.setdefault(values["image"], {})
         visible = _TRUTH.get(values["visible"].lower())
         if visible is None:
             faults.add(f"{file} line {line}", f"column visible: {values['visible']!r} is not 0 or 1")
@@ -42,18 +41,21 @@ def read_parts(file: Path, faults: Faults) -> dict[str, dict[str, Point]]:
             except ValueError:
                 where = f"{values['row']!r}, {values['col']!r}"
                 faults.add(f"{file} line {line}", f"{where} are not a row and a column in pixels")
-    return found
+    return places
 
 
 def follow(parts: Mapping[str, Point], order: Sequence[str], *, glimpses: int, centre: Point) -> list[Point]:
-    """Where the centres of T glimpses fall: on the visible parts in ``order``, then on the centre."""
-    seen = [parts[name] for name in order if name in parts][:glimpses]
-    return seen + [centre] * (glimpses - len(seen))
+    """Return the centres of T = ``glimpses`` glimpses: the visible ``parts`` in ``order``, then ``centre``.
+
+    All points are (row, column) in pixels.
+    """
+    visible = [parts[name] for name in order if name in parts][:glimpses]
+    return visible + [centre] * (glimpses - len(visible))
 
 
 def check_order(parts: Mapping[str, Mapping[str, Point]], order: Sequence[str]) -> None:
-    """Raise UserError for a part that no image has: it is spelt otherwise."""
-    known = sorted({name for mine in parts.values() for name in mine})
+    """Raise UserError if ``order`` has a part that no image has, as when it is misspelt."""
+    known = sorted({name for of_image in parts.values() for name in of_image})
     for name in order:
         if name not in known:
             raise UserError(f"parts_order={name}: no image has this part visible; choose among {', '.join(known)}")

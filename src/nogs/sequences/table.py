@@ -1,7 +1,7 @@
-"""The table of glimpse sequences: which image, which cells, where they come from, and the maps behind them.
+"""The table of glimpse sequences: the image and the cells of each, and the maps that they were chosen from.
 
-Sequences are designed by a search, recorded from a network or imported. The file itself says over which
-images, on which grid and for which task, so that no stage needs what made it.
+Sequences are designed by a search, recorded from a network or imported. Their file also has the images, the grid and
+the task that they are for, so that no stage needs the run that made them.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from nogs.runs.directory import RunDirectory, read_run
 from nogs.runs.identity import first_difference
 
 ORIGINS = ("search", "record", "import")
-"""Stages whose run directories hold sequences."""
+"""Names of the stages whose run directories hold sequences."""
 
 
 class Sequences(NamedTuple):
     """n glimpse sequences of T cells.
 
-    ``images`` are indices into the ImageSet; ``eig`` and ``epe`` are the maps in nats that a search saw,
-    ``effective`` the effective sample size of the completions behind each glimpse. They are None where
-    nothing was searched.
+    ``images``: indices into the ImageSet. ``epe`` and ``eig``: the maps in nats that the search chose from.
+    ``effective``: effective sample size of the completions behind each map. These three are None for sequences that
+    were not searched for.
     """
 
     images: Int[Tensor, " n"]
@@ -46,35 +46,42 @@ def save_sequences(
     task: str | None,
     origin: str,
 ) -> None:
-    """Write ``name``.safetensors; ``source`` and ``geometry`` are the configs' JSON, ``origin`` the stage."""
-    known = {key: column for key, column in sequences._asdict().items() if column is not None}
-    run.save_tensors(name, known, source=source, geometry=geometry, task=task, origin=origin)
+    """Write ``name``.safetensors.
+
+    ``source`` and ``geometry``: the configurations of the images and the grid as JSON. ``origin``: name of the stage.
+    """
+    columns = {key: column for key, column in sequences._asdict().items() if column is not None}
+    run.save_tensors(name, columns, source=source, geometry=geometry, task=task, origin=origin)
 
 
 def made_for(run: RunDirectory) -> dict[str, Any]:
-    """What the run's sequences were made for: ``source``, ``geometry``, ``task``, and the stage as ``origin``."""
+    """Return ``source``, ``geometry``, ``task`` and ``origin`` of the run's sequences, as in `save_sequences`."""
     meta = run.load_metadata("sequences")
     if "source" not in meta:
         raise UserError(
-            f"sequences={run.path} was made by an older version, which did not note the images and the grid: "
+            f"sequences={run.path} was made by an incompatible version, which did not store images and grid: "
             "run `nogs search` again, with another `out`"
         )
     return meta
 
 
 def load_sequences(run: RunDirectory, name: str = "sequences") -> Sequences:
+    """Return the sequences that `save_sequences` wrote."""
     return Sequences(**run.load_tensors(name))
 
 
 def read_sequences_run(path: Path) -> RunDirectory:
-    """Open a finished run that holds sequences. Raises UserError for another, as ``read_run`` does."""
+    """Open a finished run of one of the stages `ORIGINS`. Raises UserError for any other, as ``read_run`` does."""
     run = RunDirectory(path)
     stage = run.config["stage"] if (path / "config.json").exists() else None
     return read_run(path, stage if stage in ORIGINS else ORIGINS[0])
 
 
 def check_sequences(run: RunDirectory, source: dict[str, Any], geometry: dict[str, Any]) -> None:
-    """Raise UserError unless the run's sequences are of these images and this task, and on this grid."""
+    """Raise UserError unless the run's sequences are for these images, this task and this grid.
+
+    ``source`` and ``geometry``: as in `save_sequences`.
+    """
     meta = made_for(run)
     had = {**meta["source"], **meta["geometry"], "task": meta["task"]}
     if difference := first_difference(had, {**source, **geometry}):

@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.attention.classify import BATCH
-from nogs.cnn import ARCHITECTURES, UPPER_BOUND, shrink, shrinkable
+from nogs.cnn import ARCHITECTURES, UPPER_BOUND, check_resolution, shrink
 from nogs.config.groups import Optimisation
 from nogs.config.stages import Baselines, FitCNN
 from nogs.data import ImageSet, fingerprint, load
@@ -79,7 +79,7 @@ def _check(config: Baselines, data: ImageSet) -> None:
         if architecture not in ARCHITECTURES:
             raise UserError(f"architectures={architecture}: choose among {', '.join(ARCHITECTURES)}")
     for resolution in config.resolutions:
-        shrinkable(data.images.shape[-1], resolution)
+        check_resolution(data.images.shape[-1], resolution)
 
 
 def _grid(config: Baselines, *, image_px: int) -> list[FitCNN]:
