@@ -161,7 +161,9 @@ def test_files_that_came_since_are_not_mixed_in(tmp_path: Path) -> None:
     run = build(tmp_path, "bank", place)
     (run.path / "COMPLETE").unlink()
     (place / "a" / "00.png").rename(place / "a" / "99.png")
-    with pytest.raises(UserError, match=r"^images=.*faces: files came or went since .*bank was begun.*another `out`$"):
+    with pytest.raises(
+        UserError, match=r"^images=.*faces: files were added or removed since .*bank was started.*another `out`$"
+    ):
         build(tmp_path, "bank", place, resume=True)
 
 

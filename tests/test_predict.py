@@ -71,7 +71,7 @@ def test_a_path_that_is_no_image_is_one_line(stages: Stages, tmp_path: Path, kin
         "device": "it is a device, not a file",
         "missing": "No such file",
         "empty": "is empty",
-    }.get(kind, "there is no file in this folder")
+    }.get(kind, "this folder has no files")
     problem = refusal(stages.folder / "ram-0", path)
     assert str(path) in problem
     assert complaint in problem

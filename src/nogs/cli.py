@@ -1,7 +1,7 @@
 """The command line: parse a command, run its stage, and turn errors into exit codes and flags.
 
-Commands are the rows of `nogs.config.table`, and `demo`. No torch is imported until a stage runs, so that
-``nogs --help`` answers at once.
+Commands are the rows of `nogs.config.table`, and `demo`. torch is not imported before a stage runs, so that
+``nogs --help`` is fast.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     name = _command_of(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # of a terminal that has not all characters of a name
+        sys.stdout.reconfigure(errors="backslashreplace")  # for terminals that lack characters of a name
     try:
         with _interrupted_once(), _flushed():
             if not name:
@@ -67,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _end(in_flags(str(error), name), USER_ERROR)
     except RunError as error:
         return _end(in_flags(str(error), name), FAILED)
-    except BrokenPipeError:  # the reader of standard output, as in `nogs predict ... | head`, has all it wants
+    except BrokenPipeError:  # the reader of standard output closed it, as in `nogs predict ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
@@ -87,8 +87,8 @@ def in_flags(message: str, name: str) -> str:
     """Rewrite the arguments that a message names (`nogs.errors`) as the flags of the command ``name``.
 
     ``stride=4`` becomes ``--stride 4``, ``resume=True`` ``--resume``, ``mirror=False`` ``--no-mirror``, and a name in
-    backticks ``--name``. Names that the command does not take are left as they are, and so is what follows a slash,
-    a dot or an equals sign: it is part of a path.
+    backticks ``--name``. Names that the command does not take are not changed, nor are words after a slash, a dot or
+    an equals sign, which are parts of paths.
     """
     flags = dict(_flags(COMMANDS[name].config)) if name else {}
 
@@ -105,12 +105,12 @@ def in_flags(message: str, name: str) -> str:
 
 
 def _command_of(words: list[str]) -> str:
-    """The command that the words begin with; empty if they begin with none."""
+    """Return the command at the start of ``words``; empty if there is none."""
     return next((name for name in (" ".join(words[:2]), *words[:1]) if name in COMMANDS), "")
 
 
 def _without_command(words: list[str]) -> int:
-    """Answer --help and --version. Raises UserError for anything else that is no command."""
+    """Print the help or the version. Raises UserError for other words, which are not a command."""
     if "--version" in words[:1]:
         print(f"nogs {nogs.__version__}")
         return OK
@@ -167,7 +167,7 @@ def _parse(name: str, args: list[str]) -> Any:
 
 
 def _flags(config: type) -> Iterator[tuple[str, str]]:
-    """Yield (name, flag) of every option of a configuration class, those of its groups too."""
+    """Yield (name, flag) of every option of a configuration class, including those of its groups."""
     for name, hint in get_type_hints(config, include_extras=True).items():
         if dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
@@ -184,7 +184,7 @@ def _without_box(box: str) -> str:
     tyro prints an error as a box of the terminal's width: a title in the upper edge, then paragraphs with rules
     between them. Its hook for errors (`tyro._errors`) is private and may change with any release.
     """
-    plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # colours, where stdout is a terminal
+    plain = re.sub(r"\x1b\[[\d;]*m", "", box)  # without colours, which are there if stdout is a terminal
     title, *rows = (re.sub(r"^[│╭╰|+][─-]*|[─-]*[│╮╯|+]$", "", row).strip() for row in plain.strip().splitlines())
     paragraphs = re.split(r"\s*[─-]{3,}\s*", " ".join(rows))
     return f"{title}: {'; '.join(text.strip(' .') for text in paragraphs if text)}"
@@ -192,13 +192,13 @@ def _without_box(box: str) -> str:
 
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """Raise KeyboardInterrupt at the first Ctrl-C and ignore those that follow, while the run is being ended."""
+    """Raise KeyboardInterrupt at the first Ctrl-C and ignore later ones while the run ends."""
 
     def interrupt(number: int, frame: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    # Python handles signals in the main thread alone; a process in the background may ignore them already.
+    # Python handles signals in the main thread only. In a background process they may be ignored already.
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or (
         threading.current_thread() is not threading.main_thread()
     ):
@@ -214,7 +214,7 @@ def _interrupted_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _flushed() -> Iterator[None]:
-    """Flush standard output at the end, where a reader that has gone is an error that can still be caught."""
+    """Flush standard output at the end, so that a closed pipe raises an error that can be caught."""
     try:
         yield
     finally:
@@ -244,24 +244,25 @@ def _of_system(error: OSError, name: str) -> tuple[str, int]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether numpy, or torch on any device, was refused memory; torch has no class of its own for the CPU."""
+    """Return whether memory could not be allocated by numpy or by torch, which has no error class for the CPU."""
     text = str(error)
     return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def _advice(name: str) -> str:
-    """Name the options of a command that take memory."""
+    """Return how to use less memory: the options of a command that determine it."""
     flags = dict(_flags(COMMANDS[name].config))
     smaller = [flags[option] for option in ("batch_size", "image_size", "hidden", "completions") if option in flags]
     return f"choose a smaller {' or '.join(smaller)}" if smaller else "close other programs, or use a larger machine"
 
 
 def _continue(name: str) -> str:
-    """How to go on, where a command can."""
+    """Return how to continue a stopped command; empty for commands without --resume."""
     resumes = name and any(option == "resume" for option, _ in _flags(COMMANDS[name].config))
     return "; the same command with --resume goes on from here" if resumes else ""
 
 
 def _end(line: str, code: int) -> int:
+    """Print an error as one line on stderr, and return its exit code."""
     print(f"nogs: {' '.join(line.splitlines())}", file=sys.stderr)
     return code

@@ -1,1 +1,1 @@
-"""Configuration: one frozen dataclass a stage, groups of options that stages share, and bounds of numbers."""
+"""Configuration: a frozen dataclass for each stage, groups of options that stages share, and bounds of numbers."""

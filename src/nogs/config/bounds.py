@@ -1,8 +1,8 @@
-"""Checks of a configuration as it is made: numbers within their bounds, names and paths that can be written.
+"""Checks of a configuration when it is created: bounds of numbers, and names and paths that can be written to files.
 
-A number's bound is part of its type: ``iterations: Count``. Python and the command line refuse the same values with
-the same words. What depends on the images, as the number of glimpses does, is checked by the grid (`nogs.glimpses`).
-Imports no torch.
+A number's bound is part of its type: ``iterations: Count``. Python and the command line refuse the same values with the
+same text. Numbers whose bounds depend on the images, such as the number of glimpses, are checked by the grid
+(`nogs.glimpses`). Imports no torch.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 from nogs.config.documented import with_fields
 from nogs.errors import UserError
 
-MOST_PIXELS = 2**14
-"""Side length of the largest images: one of three channels takes 0.8 GB."""
+MAX_PX = 2**14
+"""Largest side of an image in pixels; an image of three channels then takes 0.8 GB."""
 
 
 class Bound(NamedTuple):
-    """The numbers from ``low`` to ``high``, ``low`` itself excluded if ``above``; nan is in no bound."""
+    """The numbers from ``low`` to ``high``, without ``low`` if ``above`` is true, and without nan."""
 
     low: int | float
     high: int | float
     above: bool = False
 
     def fault(self, number: int | float) -> str | None:
-        """What is wrong with a number; None if it is within the bound."""
+        """Return why a number is out of bounds, as in "must be at least 1"; None if it is within."""
         if math.isnan(number):
             return "must be a number"
         if number < self.low or (self.above and number == self.low):
@@ -39,8 +39,8 @@ class Bound(NamedTuple):
 
 COUNT, NATURAL = Bound(1, 10**9), Bound(0, 10**9)
 SEED = Bound(0, 2**63 - 1)
-"""What torch takes as a seed, without the negative numbers."""
-PIXELS = Bound(1, MOST_PIXELS)
+"""The seeds of torch, without negative ones."""
+PIXELS = Bound(1, MAX_PX)
 RATE, WIDTH = Bound(0, 10**6, above=True), Bound(0, 16, above=True)
 Count = Annotated[int, COUNT]
 Natural = Annotated[int, NATURAL]
@@ -50,19 +50,19 @@ Scales = Annotated[int, Bound(1, 16)]
 Shift = Annotated[int, Bound(0, 64)]
 Batch = Annotated[int, Bound(1, 2**20)]
 Units = Annotated[int, Bound(1, 2**14)]
-"""Hidden units: a recurrent layer of the most takes 4 GB."""
+"""Hidden units of a recurrent layer, which takes 4 GB at the upper bound."""
 Processes = Annotated[int, Bound(0, 1024)]
 Share = Annotated[float, Bound(0, 1)]
 Rate = Annotated[float, RATE]
 Weight = Annotated[float, Bound(0, 10**6)]
 Width = Annotated[float, WIDTH]
 VALUE = Bound(-(10.0**38), 10.0**38)
-"""What a pixel of 32 bits may hold."""
+"""Values of pixels, in the range of 32-bit floats."""
 Nats = Annotated[float, Bound(-(10**6), 10**6)]
 
 
 class Checked:
-    """A dataclass that checks its numbers, names and paths as it is made, and expands ``~`` in its paths."""
+    """A dataclass that checks its numbers, names and paths when it is created, and expands ``~`` in its paths."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -89,13 +89,13 @@ class Checked:
 
 
 def _each(value: Any) -> Iterator[Any]:
-    """The items of a tuple, or the value itself unless it is None."""
+    """Yield the items of a tuple, or the value itself unless it is None."""
     yield from value if isinstance(value, tuple) else () if value is None else (value,)
 
 
 @cache
 def _bounded(kind: type) -> tuple[tuple[str, type, Bound], ...]:
-    """(name, int or float, bound) of the bounded fields of a dataclass, those that may be None among them."""
+    """Return (name, int or float, bound) of the bounded fields of a dataclass, including those that may be None."""
     hints: dict[str, Any] = get_type_hints(kind, include_extras=True)
     return tuple(
         (name, int if int in _types(part) else float, bound)
@@ -107,7 +107,7 @@ def _bounded(kind: type) -> tuple[tuple[str, type, Bound], ...]:
 
 
 def _types(hint: Any) -> set[Any]:
-    """All types that a hint is made of."""
+    """Return a type hint and all its arguments, recursively."""
     return {hint}.union(*(_types(part) for part in get_args(hint)))
 
 
@@ -119,7 +119,7 @@ def _expanded(name: str, path: Path) -> Path:
 
 
 def _check_text(name: str, text: str) -> None:
-    """Raise UserError for a text that is not UTF-8, for it cannot be written to JSON or safetensors."""
+    """Raise UserError for a text that cannot be written to JSON or safetensors."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""Docstrings of the fields of a class, as a section of the class's own: what ``--help`` shows, ``help`` shows too."""
+"""Add the docstrings of a class's fields to that of the class, so that ``help`` shows the same texts as ``--help``."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import get_args
 
 Fields = dict[str, tuple[str, str, str]]
-"""Name → annotation, default value and docstring, as they are in the source; empty where there is none."""
+"""Name → (annotation, default value, docstring), as in the source; empty if absent."""
 
 
 def with_fields(kind: type) -> str:
     """Return the docstring of a class with a section "Parameters": its fields, their types, defaults and docstrings.
 
-    The docstring of a field is the string after it. That of a field whose type is a class of the module, and which has
-    none of its own, is the first line of that class's.
+    The docstring of a field is the string after it. A field without one, whose type is a class of the module, takes
+    the first line of the docstring of that class.
     """
     lines = [*(kind.__doc__ or "").splitlines(), "", "Parameters", "----------"]
     known = vars(sys.modules[kind.__module__])
@@ -32,7 +32,7 @@ def with_fields(kind: type) -> str:
 
 
 def _name_of(part: object) -> str:
-    """The type that an alias such as ``Count`` stands for: int."""
+    """Return the name of a type; of an alias such as ``Count``, that of the aliased type, "int"."""
     base = get_args(part)[0] if hasattr(part, "__metadata__") else part
     name = base.__name__ if isinstance(base, type) and not get_args(base) else str(base)
     return name.replace("typing.", "").replace("pathlib.", "")
@@ -40,7 +40,7 @@ def _name_of(part: object) -> str:
 
 @cache
 def _fields_of(module: str) -> dict[str, Fields]:
-    """The fields of each class in the source of a module; none where there is no source."""
+    """Return class → fields, from the source of a module; empty if there is no source."""
     try:
         tree = ast.parse(Path(sys.modules[module].__file__ or "").read_text(encoding="utf-8"))
     except (OSError, AttributeError):
@@ -60,7 +60,7 @@ def _fields(node: ast.ClassDef) -> Fields:
 
 
 def _default(value: ast.expr | None) -> str:
-    """The source of a default value; of ``field(default_factory=...)``, that of what the factory makes."""
+    """Return the source of a default value; of ``field(default_factory=...)``, that of the factory's result."""
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "field":
         factory = next(keyword.value for keyword in value.keywords if keyword.arg == "default_factory")
         return ast.unparse(factory.body) if isinstance(factory, ast.Lambda) else f"{ast.unparse(factory)}()"

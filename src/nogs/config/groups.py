@@ -1,6 +1,6 @@
 """Groups of options that stages share, each a frozen dataclass, and the types of single options.
 
-Numbers are bounded by their types (`nogs.config.bounds`). Imports no torch, so that ``nogs --help`` answers at once.
+Numbers are bounded by their types (`nogs.config.bounds`). Imports no torch, so that ``nogs --help`` is fast.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nogs.errors import UserError
 
 
 def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
-    """Parse one word of the command line, as in ``0,1,2``, to a tuple of ``of``."""
+    """Return the parser of one word of the command line, as in ``0,1,2``, to a tuple of ``of``."""
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar=f"{of.__name__.upper()},...",
@@ -45,7 +45,7 @@ def _comma_separated(of: type) -> PrimitiveConstructorSpec[tuple[object, ...]]:
 
 
 def _low_and_high(args: list[str]) -> tuple[float, float]:
-    """Parse ``LOW,HIGH``."""
+    """Parse ``LOW,HIGH`` to two numbers."""
     low, high = args[0].split(",")
     return float(low), float(high)
 
@@ -76,7 +76,7 @@ Rates = Annotated[tuple[float, ...], _comma_separated(float), RATE]
 
 @dataclass(frozen=True)
 class Source(Checked):
-    """The images, and the label that is learned."""
+    """The images, and the label to learn."""
 
     data: str = "digits"
     """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
@@ -94,7 +94,7 @@ class Source(Checked):
     """values that become 0 and 255, for images of more than 8 bits a channel: 0,65535, or --range=-1,1"""
 
     def __post_init__(self) -> None:
-        """Check ``range``, which is a list where it comes from JSON."""
+        """Check ``range``, and convert it to a tuple, because from JSON it is a list."""
         super().__post_init__()
         if self.range is None:
             return
@@ -161,23 +161,23 @@ class RetrievalOptions(Checked):
 
 @dataclass(frozen=True)
 class RaceOptions(Checked):
-    """Races, which save evaluations of the posterior (`nogs.design.race`)."""
+    """The race between locations, which needs fewer evaluations of the posterior (`nogs.design.race`)."""
 
     coarse: Count = 4
     """step of the first, coarse grid, in locations; it is halved around the best until neighbours are tried"""
     peaks: Count = 6
     """best locations that are refined at each halving"""
     pilot: Share = 0.125
-    """share of the completions that each of these is tried on"""
+    """share of the completions that these locations are first evaluated on"""
     confidence: Share = 0.95
     """probability that a race does not eliminate its best location, over all its comparisons"""
     tolerance: Share = 0.003
-    """nats by which an eliminated location may still be better"""
+    """nats by which an eliminated location may be better than the chosen one"""
 
 
 @dataclass(frozen=True)
 class Optimisation(Checked):
-    """The training loop."""
+    """Options of the training loop."""
 
     iterations: Count = 8000
     """most iterations"""

@@ -1,8 +1,8 @@
 """The configuration of each stage: one frozen dataclass, one subcommand, one kind of run directory.
 
 The string after a field is its help, on the command line and in Python. Options that several stages share are in
-`nogs.config.groups`, the whole pipeline's in `nogs.config.pipeline`. Sizes are in pixels, losses in nats. Imports no
-torch, so that ``nogs --help`` answers at once.
+`nogs.config.groups`, those of the whole pipeline in `nogs.config.pipeline`. Sizes are in pixels, losses in nats.
+Imports no torch, so that ``nogs --help`` is fast.
 """
 
 from __future__ import annotations
@@ -89,17 +89,17 @@ class Search(Checked):
     task: str | None = None
     """label to design for, if the posterior was fitted to several"""
     criterion: Literal["epe", "eig"] = "eig"
-    """what a location is chosen by. eig: greatest expected information gain; epe: least expected posterior entropy"""
+    """how locations are chosen. eig: greatest expected information gain; epe: least expected posterior entropy"""
     pooling: Share = 0.75
     """weight of the mean gain map of all images in each choice. 0: each image has its own path; 1: all have one"""
     strategy: Strategy = "race"
     """race: coarse to fine, with early elimination of locations; exhaustive: each location on each completion"""
     race: RaceOptions = field(default_factory=RaceOptions)
     regret: Natural = 0
-    """images that are also searched exhaustively, to measure what the race loses (regret.json)"""
+    """images that are also searched exhaustively, to measure the loss by the race (regret.json)"""
     retrieval: RetrievalOptions = field(default_factory=RetrievalOptions)
     first: Count = 1024
-    """completions that the first glimpse, which all images share, is chosen on"""
+    """completions for the choice of the first glimpse, which all images share"""
     seed: Seed = 0
     """seed of the completions that are drawn"""
 

@@ -1,4 +1,4 @@
-"""The table of stages: one row a stage. The command line, `import nogs` and the pipeline's directories follow it.
+"""The table of stages, which defines the commands, the functions of `nogs` and the directories of the pipeline.
 
 To add a stage, write its configuration (`nogs.config.stages`), its function (a file in `nogs.stages`) and a row.
 """
@@ -30,7 +30,7 @@ class Stage(NamedTuple):
     ``name``: the stage in config.json and, after its ``group``, on the command line.
     ``config``: its configuration; the first line of the docstring describes the stage.
     ``verb``: its function, as "module:function", imported when the stage runs.
-    ``directory``: where the pipeline puts its runs, below the pipeline's own directory; empty if it has none there.
+    ``directory``: directory of its runs within that of the pipeline; empty if the pipeline has none.
     """
 
     name: str
@@ -41,17 +41,17 @@ class Stage(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What is typed after ``nogs``: "train", "sequences import"."""
+        """The command after ``nogs``, as in "train" or "sequences import"."""
         return f"{self.group} {self.name}".lstrip()
 
     @property
     def function(self) -> str:
-        """The name of the function in Python: "fit_posterior"."""
+        """The name of the function in Python, as in "fit_posterior"."""
         return self.verb.partition(":")[2]
 
     @property
     def description(self) -> str:
-        """One line, without a full stop."""
+        """One line that describes the stage, without a full stop."""
         return (self.config.__doc__ or "").partition("\n")[0].rstrip(".")
 
 
@@ -78,5 +78,5 @@ def stage_of(config: type) -> Stage:
 
 
 def command_of(name: str) -> str:
-    """Return the command of the stage ``name`` of a config.json, or ``name`` itself where it has none."""
+    """Return the command of the stage ``name`` in a config.json, or ``name`` itself if it has no command."""
     return next((stage.command for stage in STAGES if stage.name == name), name)
