@@ -1,9 +1,9 @@
-"""Stage build-bank: index images for retrieval by PCA, the training images or a bank of others.
+"""Stage build-bank: index the training images or other images by PCA, for retrieval.
 
-Of training images only their latents are kept, for the images are in the data. Others, of which there may be
-millions, are decoded once, projected, and kept as compressed shards (`nogs.completion.shards`). Each shard is a file
-and a row of the log with its checksum, so that a build killed anywhere goes on at its last shard; PCA is fitted on
-a sample before. Memory is that of a shard, however many there are.
+For training images only the latents are stored, because the images are in the data. Other images, possibly millions,
+are decoded once, projected, and stored in compressed shards (`nogs.completion.shards`). PCA is fitted on a sample
+first. Each shard is a file and a row of the log with its checksum, so that a killed build continues at its last shard.
+Only one shard is in memory at a time.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from nogs.runs.files import damaged
 from nogs.runs.progress import Tick, ticking
 
 CHUNK = 512
+"""Images that are projected at a time."""
 SHARD = 4096
-"""Images in a shard: some 100 MB at 224 pixels."""
+"""Images in a shard, about 100 MB at 224 pixels."""
 HALF = torch.bfloat16
-"""Of latents: proposals are as good as in full precision (benchmarks/retrieval.py), and half the bytes to read."""
+"""Precision of latents. Proposals are as good as in full precision (benchmarks/retrieval.py), from half the bytes."""
 
 
 def build_bank(config: BuildBank, tick: Tick | None = None) -> RunDirectory:
-    """Write bank.safetensors: mean, components, and the latents of training images; or shards, and their names."""
+    """Write bank.safetensors: the PCA, and the latents of the training images or the names of the shards."""
     if finished := finished_run(config.machine.out, "build-bank", config, resume=config.machine.resume):
         return finished
     data = load(config.source)
@@ -73,8 +74,8 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
     written = {row["name"]: row for row in run.rows()}
     if any(row["files"] != listed for row in written.values()):
         raise UserError(
-            f"images={config.images}: files came or went since {run.path} was begun, whose shards they do not "
-            "fit; put them back, or choose another `out`"
+            f"images={config.images}: files were added or removed since {run.path} was started; restore them, or "
+            "choose another `out`"
         )
     frame = Frame(data.images.shape[1], data.images.shape[-1], config.source.fit, config.source.range)
     faults = Faults(config.source.skip_bad)
@@ -83,7 +84,7 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
         mean, components = _fitted(run, config, files, frame)
         for number, start in enumerate(range(0, len(files), SHARD)):
             name, chunk = f"shard-{number:05}", files[start : start + SHARD]
-            if name not in written:  # a kill between a shard and its row: done again, to the same end
+            if name not in written:  # a shard without a row in the log is written again, with the same content
                 images = _decoded(chunk, frame, faults)
                 latents = torch.cat([project(part, mean, components) for part in images.split(CHUNK)])
                 run.save_tensors(name, pack(images, latents.to(HALF))._asdict())
@@ -100,19 +101,22 @@ def _index_files(run: RunDirectory, config: BuildBank, data: ImageSet, files: li
 def _fitted(
     run: RunDirectory, config: BuildBank, files: list[Path], frame: Frame
 ) -> tuple[Float[Tensor, "c H H"], Float[Tensor, "k c H H"]]:
-    """Return the PCA of a sample of the files; it is kept, so that a resumed build has the same latents."""
+    """Return mean and components of a sample of the files, from components.safetensors if it was written before."""
     if not run.has("components"):
         generator = chance(config.seed, 4)
         sample = [files[index] for index in fitting_sample(len(files), generator=generator).tolist()]
         images = _decoded(sample, frame, Faults(config.source.skip_bad))
         mean, components = principal_components(images, components=config.components, generator=generator)
         run.save_tensors("components", {"mean": mean, "components": components})
-    kept = run.load_tensors("components")
-    return kept["mean"], kept["components"]
+    pca = run.load_tensors("components")
+    return pca["mean"], pca["components"]
 
 
 def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "n c H H"]:
-    """Return the images in the form of ``frame``. Raises UserError for one that cannot be decoded, unless skipped."""
+    """Return the images in the form of ``frame``.
+
+    Files that cannot be decoded become faults if these are skipped, and raise UserError otherwise.
+    """
     images = []
     for file, pixels in zip(files, decode(files, frame), strict=True):
         if not isinstance(pixels, str):
@@ -127,20 +131,23 @@ def _decoded(files: list[Path], frame: Frame, faults: Faults) -> UInt8[Tensor, "
 
 
 def _files_of(config: BuildBank, data: ImageSet) -> list[Path]:
-    """Return the image files below ``images``, sorted, without hidden ones; others without a header are faults."""
+    """Return the image files below ``config.images``, sorted. Hidden files are ignored, unreadable ones are faults.
+
+    ``data``: the images that the bank is for, whose size the files are resized to.
+    """
     root = config.images
     assert root is not None
     if not root.is_dir():
         raise UserError(f"images={root}: is not a folder; give one of image files")
-    found = sorted(path for path in root.rglob("*") if not path.is_dir() and not path.name.startswith("."))
+    paths = sorted(path for path in root.rglob("*") if not path.is_dir() and not path.name.startswith("."))
     faults = Faults(config.source.skip_bad)
-    _, bad, cut = survey(found, data.images.shape[-1], fit=config.source.fit, range=config.source.range)
-    cut.warn(len(found) - len(bad))
+    _, bad, cut = survey(paths, data.images.shape[-1], fit=config.source.fit, range=config.source.range)
+    cut.warn(len(paths) - len(bad))
     for index, reason in sorted(bad.items()):
-        faults.add(str(found[index]), reason)
+        faults.add(str(paths[index]), reason)
     faults.stop()
     faults.warn()
-    files = [path for index, path in enumerate(found) if index not in bad]
+    files = [path for index, path in enumerate(paths) if index not in bad]
     if len(files) < 2:
-        raise UserError(f"images={root}: {len(files)} usable images are there; give two or more")
+        raise UserError(f"images={root}: has {len(files)} usable images; give two or more")
     return files

@@ -1,4 +1,4 @@
-"""Stage export: the glimpse sequences of a run as files that others read, in pixels of its images."""
+"""Stage export: write the glimpse sequences of a run as CSV or text files, in pixels of its images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nogs.specs import grid_of
 
 
 def export_sequences(config: ExportSequences) -> None:
-    """Write one CSV file, or a folder of text files."""
+    """Write ``config.out``: one CSV file, or a folder with a text file for each image."""
     run = read_sequences_run(config.sequences)
     if config.out.exists():
         raise UserError(f"out={config.out} exists: choose another")

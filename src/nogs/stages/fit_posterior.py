@@ -1,7 +1,7 @@
 """Stage fit-posterior: train g(θ | y_1:t, l_1:t) on glimpses at random locations, for every t = 1..T.
 
 The loss is the mean cross-entropy over t = 1..T (for the masked CNN, of one t drawn per step), so that one network
-serves every t (*Near-Optimal Glimpse Sequences*, section 4.2). The images that are to get sequences are left out.
+is used for every t (*Near-Optimal Glimpse Sequences*, section 4.2). Images that get sequences later are left out.
 Locations are drawn from the posterior's focus (`nogs.posterior.focus`): measured on validation images at every
 validation, and before the first one taken from a linear discriminant (`nogs.posterior.head_start`).
 """
@@ -28,6 +28,7 @@ from nogs.training.loop import fit
 from nogs.weights import save_network
 
 VALIDATION_BATCH = 256
+"""Validation images in one pass."""
 FOCUS_IMAGES = 256
 """Validation images that the gain of each location is measured on."""
 LINEAR_IMAGES = 2000
@@ -65,10 +66,10 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
 
 @dataclass(frozen=True)
 class Fitting:
-    """The loss, the validation and the focus of any posterior in training, with tensors on its device.
+    """The loss, the validation and the focus of a posterior in training, with tensors on its device.
 
-    ``train`` and ``val``: indices of images. ``random_cells``: locations of the validation images, drawn uniformly
-    once. ``share``: the share of training locations that the focus draws where a glimpse helps.
+    ``train`` and ``val``: indices of images. ``random_cells``: uniformly drawn locations for the validation images, the
+    same in every validation. ``share``: share of locations drawn in proportion to the gain (`nogs.posterior.focus`).
     """
 
     posterior: TrainablePosterior
@@ -82,7 +83,7 @@ class Fitting:
 
     @classmethod
     def of(cls, config: FitPosterior, posterior: TrainablePosterior, data: ImageSet) -> Fitting:
-        """Return how ``config`` fits ``posterior`` to ``data``, without the images that are to get sequences."""
+        """Return the fit of ``posterior`` to ``data`` by ``config``, without the images that get sequences later."""
         device, seed, T = posterior.device, config.optimisation.seed, config.geometry.glimpses
         train, val = data.members("train"), data.members("val")
         train = train[~torch.isin(train, data.annotated(config.annotate, config.source.split_seed))]
@@ -106,12 +107,12 @@ class Fitting:
         return nll(predicted, self.labels[images][:, None]).mean()
 
     def begin(self) -> None:
-        """Focus on what linear discriminants explain."""
+        """Set the first focus, from the linear gain of each location (`nogs.posterior.head_start`)."""
         images = self.train[:LINEAR_IMAGES]
         self._focus(linear_gain(self.pixels, images, self.labels[images], self.posterior.grid))
 
     def validate(self) -> dict[str, float]:
-        """Return the loss at random and at focused locations, and their mean; then measure the focus anew."""
+        """Return the validation loss in nats at random and at focused locations, and their mean; update the focus."""
         random = self._mean_nll(self.random_cells)
         generator = chance(self.seed, 3, device=self.posterior.device)
         focused = self._mean_nll(self._draw(len(self.val), generator))

@@ -1,7 +1,7 @@
-"""Stage import: glimpse sequences that were made elsewhere, or follow annotated parts, on a grid of our own.
+"""Stage import: read glimpse sequences from files, or derive them from annotated parts, and move them to a grid.
 
-Pixels of another image size are scaled, and each glimpse snaps to the cell whose centre is nearest. Sequences
-of images that are not in the train split cannot teach, and are left out.
+Pixels of another image size are scaled, and each glimpse is moved to the cell whose centre is nearest. Sequences of
+images that are not in the train split are left out.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from nogs.specs import grid_of
 
 
 def import_sequences(config: ImportSequences) -> RunDirectory:
-    """Write sequences.safetensors, without maps; left_out.json says which were left out and why."""
+    """Write sequences.safetensors, without maps, and left_out.json: the sequences that were left out and why."""
     given = [(name, path) for name, path in (("sequences", config.sequences), ("parts", config.parts)) if path]
     if len(given) != 1:
-        raise UserError("give `sequences`, a file or folder of them, or `parts`, where the parts of images are")
+        raise UserError("give `sequences`, a file or folder of sequences, or `parts`, a file of the parts of images")
     argument, path = given[0]
     if not path.exists():
         raise UserError(f"{argument}={path} does not exist: see `nogs sequences import --help` for formats")
@@ -55,17 +55,17 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
         raise UserError(f"sequences are for one label: choose `task` among {', '.join(data.classes)}")
     grid = grid_of(config.geometry, data)
     faults = Faults(config.source.skip_bad)
-    found = (
+    imported = (
         _by_parts(config, path, grid, faults)
         if config.parts
         else _from_file(config, path, grid, faults, labels=whole.classes)
     )
     faults.stop()
     faults.warn()
-    rows, images, left_out = _in_train(list(found), data, config)
+    rows, images, left_out = _in_train(list(imported), data, config)
     if not len(images):
-        raise UserError(f"{argument}={path}: none of its {len(found)} images is in the train split of `data`")
-    cells = torch.stack(list(found.values()))[rows]
+        raise UserError(f"{argument}={path}: none of its {len(imported)} images is in the train split of `data`")
+    cells = torch.stack(list(imported.values()))[rows]
     run = open_run(config.machine.out, "import", config, resume=config.machine.resume)
     run.save_json("left_out.json", left_out)
     save_sequences(
@@ -86,7 +86,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
 def _from_file(
     config: ImportSequences, path: Path, grid: Grid, faults: Faults, *, labels: tuple[str, ...]
 ) -> dict[str, Int[Tensor, " T"]]:
-    """Image → cells, of sequences in a file or folder; ``labels`` are all that the images have."""
+    """Return image → cells, from sequences in a file or folder. ``labels``: the names of all labels of the data."""
     image_px, glimpse_px = config.sequences_image_size, config.sequences_glimpse_size
     if path.is_dir():
         places = read_text(path, faults)
@@ -101,43 +101,43 @@ def _from_file(
     good = check_places(places, faults, glimpses=config.geometry.glimpses, image_px=image_px)
     return {
         name: snap(
-            torch.tensor([place[:2] for place in mine]),
+            torch.tensor([place[:2] for place in of_image]),
             grid,
             image_px=image_px,
             glimpse_px=glimpse_px or grid.glimpse_px * image_px / grid.image_px,
         )
-        for name, mine in good.items()
+        for name, of_image in good.items()
     }
 
 
 def _by_parts(config: ImportSequences, path: Path, grid: Grid, faults: Faults) -> dict[str, Int[Tensor, " T"]]:
-    """Image → cells, of glimpses whose centres follow its parts."""
+    """Return image → cells, of glimpses centred on the image's parts in the order of ``config.parts_order``."""
     if path.suffix == ".csv":
         parts, image_px = read_parts(path, faults), config.sequences_image_size or grid.image_px
     elif config.source.data.startswith("cub:"):
         parts, image_px = cub_parts(parse(config.source.data)[1], path, image_px=grid.image_px), grid.image_px
     else:
         raise UserError(f"parts={path}: give a CSV file image,part,row,col,visible, or for cub: parts/part_locs.txt")
-    faults.stop()  # before a row that does not parse passes for a part that nobody sees
+    faults.stop()  # now, because a part whose row does not parse would count as invisible
     check_order(parts, config.parts_order)
     centre = (image_px / 2, image_px / 2)
     return {
         name: snap(
-            torch.tensor(follow(mine, config.parts_order, glimpses=config.geometry.glimpses, centre=centre)),
+            torch.tensor(follow(visible, config.parts_order, glimpses=config.geometry.glimpses, centre=centre)),
             grid,
             image_px=image_px,
             glimpse_px=0,
         )
-        for name, mine in parts.items()
+        for name, visible in parts.items()
     }
 
 
 def _in_train(
     names: list[str], data: ImageSet, config: ImportSequences
 ) -> tuple[Int[Tensor, " n"], Int[Tensor, " n"], dict[str, Any]]:
-    """Which of the names are training images, and which images; and those that are not, which are listed.
+    """Return the rows of ``names`` that are training images, the indices of these images, and the other names.
 
-    Where images of CelebA carry their CelebA-HQ index, that is a name of theirs too.
+    The other names are also listed on stderr. Images of CelebA may be named by their CelebA-HQ index.
     """
     index = {name: i for i, name in enumerate(data.names)}
     if config.source.data.startswith("celeba:"):

@@ -33,9 +33,9 @@ from nogs.weights import load_network, load_stopping
 
 
 class Model(NamedTuple):
-    """A trained network with everything that its answers depend on.
+    """A trained network, and the options and rules that its predictions depend on.
 
-    ``macs``: multiply-adds of an image that stops after t = 1..T glimpses.
+    ``macs``: multiply-adds for an image that stops after t = 1..T glimpses.
     """
 
     network: HardAttention
@@ -48,7 +48,11 @@ class Model(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """The answer for one image. ``glimpses``: [row, column] of top-left pixels in the image file."""
+    """The prediction for one image.
+
+    ``probs``: class → probability. ``glimpses``: [row, column] of top-left pixels in the image file. ``steps``: number
+    of glimpses. ``macs``: multiply-adds.
+    """
 
     label: str
     probs: dict[str, float]
@@ -58,10 +62,10 @@ class Answer(NamedTuple):
 
 
 def predict(config: Predict) -> None:
-    """Print one line an image: its label and probability, or with ``json`` one object.
+    """Print one line for each image: its label and probability, or with ``config.json`` a JSON object.
 
-    A folder stands for the files in it. Of several files, one that cannot be read is reported on stderr and skipped,
-    and RunError is raised at the end. Raises UserError for a single file that cannot be read.
+    Folders are replaced by the files in them. Files that cannot be read are reported on stderr and skipped, and
+    RunError is raised at the end. If there is only one file, UserError is raised instead.
     """
     if not config.images:
         raise UserError("no image is given: name one or more files after the model's directory")
@@ -90,13 +94,13 @@ def predict(config: Predict) -> None:
 
 
 def _files_of(path: Path) -> Iterator[Path]:
-    """Yield the path itself, or the files of a folder in order, without hidden ones."""
+    """Yield the path itself, or if it is a folder, its files in order, without hidden ones."""
     if not path.is_dir():
         yield path
         return
     files = sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
     if not files:
-        raise UserError(f"{path}: there is no file in this folder; name one with images")
+        raise UserError(f"{path}: this folder has no files; give one with images")
     yield from files
 
 

@@ -1,7 +1,7 @@
-"""Stage record: where a trained network looks on training images, as sequences for others to learn from.
+"""Stage record: store the glimpses of a trained network on training images, as sequences that others learn from.
 
-The sequences of PS-RAM (*Near-Optimal Glimpse Sequences*, section 5): a trained RAM runs greedily on the very
-images that the search would annotate. They cost a training, and say what a search adds to one.
+The sequences of PS-RAM (*Near-Optimal Glimpse Sequences*, section 5): a trained RAM runs greedily on the images that
+the search would annotate. PS-RAM is the control that separates the effect of the search from that of any supervision.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from nogs.weights import load_network
 
 
 def record(config: Record, tick: Tick | None = None) -> RunDirectory:
-    """Write sequences.safetensors: the cells of each image, without maps, for nothing was searched."""
+    """Write sequences.safetensors: the cells of each image, without maps."""
     trained = read_run(config.model, "train")
     if finished := finished_run(config.machine.out, "record", config, resume=config.machine.resume):
         return finished

@@ -1,9 +1,9 @@
-"""Stage search: near-optimal glimpse sequences for the training images that are to be annotated.
+"""Stage search: design near-optimal glimpse sequences for the annotated training images.
 
-All images take a glimpse before any takes the next, since their maps may be pooled (`nogs.design.greedy`). The first
-map is the same for all. Later maps are made in chunks of images. A chunk is independent of the others and has its own
-random stream, so it can be computed anywhere and again. Each chunk is a file and a row of the log: a search that was
-killed goes on at its first missing chunk.
+Glimpse t is chosen for all images before glimpse t + 1, because their maps may be pooled (`nogs.design.greedy`). The
+first map is the same for all images. Later maps are computed in chunks of images. A chunk is independent of the others
+and has its own random stream, so it can be computed anywhere, and again with the same result. Each chunk is a file and
+a row of the log, so that a killed search continues at its first missing chunk.
 """
 
 from __future__ import annotations
@@ -95,9 +95,9 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
 
 
 class ChunkMaps(NamedTuple):
-    """Maps of one chunk, and the row of the log on what they cost.
+    """Maps of one chunk, and the row of the log with their cost.
 
-    ``exhaustive``: the exhaustive gain [k L] of the first k images, where regret is to be measured.
+    ``exhaustive``: the exhaustive gain [k L] in nats of the first k images, if regret is measured, else None.
     """
 
     maps: Maps
@@ -114,7 +114,7 @@ def map_chunk(
     criterion: Criterion,
     generator: Generator,
 ) -> ChunkMaps:
-    """Return the maps of the b states of ``seen``; of the first ``compare`` also exhaustively."""
+    """Return the maps of the b states of ``seen``, and for the first ``compare`` states also exhaustive ones."""
     started = time.perf_counter()
     completions = gain_map.complete(seen, groups=groups, generator=generator)
     maps = gain_map.estimator(gain_map.posterior, seen, completions, generator=generator)
@@ -133,7 +133,10 @@ def map_chunk(
 
 @dataclass(frozen=True)
 class Chunks:
-    """The maps of all ``annotated`` images in chunks, from files of ``run`` where they were computed before."""
+    """The maps of all ``annotated`` images in chunks. Chunks in ``run`` are read, and missing ones computed.
+
+    ``glimpses``: T. ``report``: the progress callback.
+    """
 
     run: RunDirectory
     config: Search
@@ -157,7 +160,7 @@ class Chunks:
         chunks = []
         for number, rows in enumerate(torch.arange(n).split(CHUNK)):
             name, images = _chunk_name(t, number), self.annotated[rows]
-            if name not in logged:  # where a kill came between a chunk and its row, it is computed again, equally
+            if name not in logged:  # a chunk without a row in the log is computed again, with the same content
                 seen = look(self.data.images, self.gain_map.posterior.grid, cells[rows], images)
                 compare = max(0, min(len(rows), self.config.regret - number * CHUNK))
                 self._compute(name, seen, self.data.groups[images], compare, chance(self.config.seed, 6, number, t))
@@ -167,7 +170,7 @@ class Chunks:
         return Maps(epe, eig, effective, evaluations=0)
 
     def regrets(self, designed: DesignedSequences) -> list[list[float]]:
-        """Return the regret in nats of each glimpse from the second, for the images that were also searched fully."""
+        """Return the regret in nats of each glimpse from the second, for the images with exhaustive maps."""
         gain, regrets = designed.gain(self.config.criterion), []
         for t in range(1, self.glimpses):
             numbers = range(-(-min(self.config.regret, len(self.annotated)) // CHUNK))
@@ -227,19 +230,22 @@ def _usefulness(
     cells: Int[Tensor, "n T"],
     labels: Int[Tensor, " N"],
 ) -> Usefulness:
-    """Return the posterior's usefulness along ``cells``, beside locations drawn uniformly."""
+    """Return the posterior's usefulness along ``cells``, compared with uniformly drawn locations."""
     random = torch.randint(len(posterior.grid), tuple(cells.shape), generator=chance(9))
     along, elsewhere = (posterior_log_probs(posterior, data, images, at) for at in (cells, random))
     return usefulness(along, elsewhere, labels[images])
 
 
 def _of_task(posterior: TrainablePosterior, data: ImageSet, task: str | None) -> tuple[Posterior, Int[Tensor, " N"]]:
-    """Return the posterior and the images' labels of one task: of a multi-label posterior, that of ``task``."""
+    """Return the posterior for one task and the labels of all images for it.
+
+    ``task``: the label of a multi-label posterior; None if the posterior has one label.
+    """
     if not data.multilabel:
         if task is not None:
             raise UserError(f"task={task}: this posterior was fitted to one label; leave `task` out")
         return posterior, data.labels
     if task not in data.classes:
-        raise UserError(f"task={task}: the posterior serves many labels; choose one of {', '.join(data.classes)}")
+        raise UserError(f"task={task}: the posterior has several labels; choose one of {', '.join(data.classes)}")
     label = data.classes.index(task)
     return posterior.for_label(label), data.labels[:, label]
