@@ -1,21 +1,21 @@
-"""What a search costs, and what a cheaper one loses: exhaustive, raced, with the AVP-CNN and by lookahead.
+"""Compare the cost and the regret of four searches: AVP-CNN or lookahead posterior, exhaustive or by race.
 
     uv run python benchmarks/search.py [--data SPEC --task NAME --image-size PX ...] --folder DIR
 
-Fits both posteriors and builds a bank in DIR (once: a second call uses them), then lets four searches look for
-the next glimpse of the same images from the same completions:
+Fits both posteriors and builds a bank in DIR, unless an earlier call did. Four searches then choose the next glimpse of
+the same images from the same completions:
 
-- the AVP-CNN on every location of every completion, which is the published algorithm;
-- the AVP-CNN in a race;
-- the lookahead posterior on every location of every completion;
-- the lookahead posterior in a race, which is what `nogs search` does.
+- the AVP-CNN on every location of every completion, which is the published algorithm,
+- the AVP-CNN in a race,
+- the lookahead posterior on every location of every completion,
+- the lookahead posterior in a race, as in `nogs search`.
 
-First both posteriors are judged on validation images, at places chosen by lookahead and at random ones. Printed for
-each search: seconds a glimpse of an image, evaluations of the posterior, multiply-adds a second beside the
-machine's ceiling in the same precision (a matrix product of 1024 x 1024 x 1024, measured in the same run), and the
-regret in nats under the exhaustive AVP-CNN's maps. Exhaustive search is done in full for the images of the regret;
-where it would take longer than --patience seconds an image, it is timed on a sample and said to be extrapolated, and
-regrets are left out. Every glimpse is each image's own choice (no pooling), which is the hardest case for a race.
+First the loss of both posteriors is measured on validation images, at designed and at random locations. For each
+search this prints seconds and evaluations of the posterior for each glimpse of an image, multiply-adds per second as a
+share of the machine's ceiling in the same precision (a matrix product of 1024 x 1024 x 1024, measured in the same run),
+and the regret in nats under the exhaustive maps of the AVP-CNN. If exhaustive search takes longer than --patience
+seconds an image, its time is extrapolated from a sample and regrets are left out. Maps are not pooled, which is the
+hardest case for a race.
 
 Measured on two cores (AMD EPYC with AVX512-BF16): docs/benchmarks.md.
 """
@@ -53,10 +53,10 @@ from nogs.stages.build_bank import build_bank
 from nogs.stages.fit_posterior import fit_posterior
 from nogs.weights import load_network
 
-JUDGED = 500
-"""Validation images that both posteriors are judged on."""
+VALIDATED = 500
+"""Validation images that the loss of both posteriors is measured on."""
 SAMPLE = 512
-"""Evaluations that an exhaustive search is extrapolated from, where it would take too long."""
+"""Evaluations that the time of an exhaustive search is extrapolated from."""
 Either = AVPCNN | LookaheadPosterior
 
 
@@ -65,7 +65,7 @@ class Benchmark:
     """Seconds and regret of four searches."""
 
     folder: Path
-    """the fitted posteriors and the bank are kept here"""
+    """directory of the fitted posteriors and the bank"""
     source: Annotated[Source, tyro.conf.arg(name="")] = field(default_factory=Source)
     geometry: Annotated[Geometry, tyro.conf.arg(name="")] = field(default_factory=Geometry)
     race: Annotated[RaceOptions, tyro.conf.arg(name="")] = field(default_factory=RaceOptions)
@@ -79,13 +79,13 @@ class Benchmark:
     posterior_iterations: int = 4000
     batch_size: int = 64
     patience: float = 120.0
-    """seconds an image that an exhaustive search may take before it is extrapolated"""
+    """seconds for each image above which the time of an exhaustive search is extrapolated"""
     out: Path | None = None
-    """write the figures here as JSON"""
+    """JSON file to write the figures to"""
 
 
 def main(config: Benchmark) -> None:
-    """Fit what is not there yet, then search and print."""
+    """Fit posteriors and bank if they are missing, then search and print."""
     device = choose_device("auto")
     data = load(config.source)
     avp, ours = _fitted(config, "avp-cnn", device), _fitted(config, "lookahead", device)
@@ -124,19 +124,19 @@ def _fitted(config: Benchmark, kind: str, device: torch.device) -> Either:
 def _accuracies(
     config: Benchmark, avp: Either, ours: Either, data: ImageSet, retrieval: Retrieval
 ) -> list[dict[str, Any]]:
-    """Mean -log g(θ) of both posteriors on validation images, at places that a search chose and at any."""
-    rows, T = data.members("val")[:JUDGED], config.geometry.glimpses
+    """Print and return the mean -log g(θ) of both posteriors on validation images, at designed and random locations."""
+    rows, T = data.members("val")[:VALIDATED], config.geometry.glimpses
     designed = _first(ours, retrieval, len(rows))
     for t in range(1, T):
         seen = look(data.images, ours.grid, designed, rows)
         completed = retrieval(seen, groups=data.groups[rows], generator=chance(0, 9, t))
         maps = Race(config.race, "eig")(ours, seen, completed, generator=chance(0, 9, 0, t))
         designed = torch.cat((designed, choose(maps.eig, designed)[:, None]), dim=1)
-    anywhere = torch.randint(len(ours.grid), designed.shape, generator=chance(0, 9))
+    random = torch.randint(len(ours.grid), designed.shape, generator=chance(0, 9))
     figures = []
     print(f"\nnats of the label, t = 1..{T}, {len(rows)} validation images")
     for name, posterior in (("AVP-CNN", avp), ("lookahead", ours)):
-        for places, cells in (("designed", designed), ("random", anywhere)):
+        for places, cells in (("designed", designed), ("random", random)):
             log_probs = posterior_log_probs(posterior, data, rows, cells)
             labels = data.labels[rows, None, None].expand(-1, T, 1)
             nll = [round(value, 3) for value in (-log_probs.gather(-1, labels)[..., 0]).mean(0).tolist()]
@@ -146,6 +146,7 @@ def _accuracies(
 
 
 def _first(posterior: Either, retrieval: Retrieval, images: int) -> Tensor:
+    """Return the first cell, which all images share, as [images, 1]."""
     draws = retrieval.unconditional(256, generator=chance(0, 5))
     nothing = look(draws.images[:1], posterior.grid, torch.empty(1, 0, dtype=torch.long))
     gain = exhaustive(posterior, nothing, draws, generator=chance(0)).eig
@@ -155,12 +156,12 @@ def _first(posterior: Either, retrieval: Retrieval, images: int) -> Tensor:
 def _compare(
     config: Benchmark, avp: Either, ours: Either, seen: Glimpses, completed: Completions, *, t: int, ceiling: float
 ) -> list[dict[str, float | int | str | None]]:
-    """A line a search, and its figures; the first is the yardstick of the others."""
+    """Print one line for each search and return its figures. Speed and regret are relative to the first search."""
     B, L = len(seen.cells), len(avp.grid)
     whole = len(completed.owners) * L
     device = avp.device
-    there = seen.to(device), completed.to(device)
-    each = _seconds_each(avp, *there)
+    on_device = seen.to(device), completed.to(device)
+    each = _seconds_each(avp, *on_device)
     exact: Maps | None = None
     if each * whole / B <= config.patience:
         exact, seconds = _timed(lambda: exhaustive(avp, seen, completed, generator=chance(0)))
@@ -180,27 +181,27 @@ def _compare(
         lines.append((name, posterior, took, maps.evaluations, maps))
     print(f"\nglimpse {t + 1}; {len(completed.owners) / B:.0f} distinct completions an image")
     figures = []
-    for name, posterior, took, asked, maps in lines:
-        macs = _macs(posterior, *there)
+    for name, posterior, took, evaluations, maps in lines:
+        macs = _macs(posterior, *on_device)
         row: dict[str, float | int | str | None] = {
             "glimpse": t + 1,
             "search": name,
             "seconds_each": took / B,
-            "evaluations_each": asked / B,
+            "evaluations_each": evaluations / B,
             "macs_per_evaluation": macs,
-            "of_ceiling": asked * macs / took / ceiling,
+            "of_ceiling": evaluations * macs / took / ceiling,
             "times_faster": seconds / took,
         }
-        said = ""
+        regrets = ""
         if exact is not None and maps is not None:
             lost = regret(
                 exact.eig, choose(maps.eig, seen.cells), visited=seen.cells, population=exact.eig.mean(0), pooling=0.0
             )
             row |= {"regret_mean_nats": lost.mean().item(), "regret_p95_nats": lost.quantile(0.95).item()}
-            said = f"   regret {lost.mean():.4f} mean, {lost.quantile(0.95):.4f} p95 nats"
+            regrets = f"   regret {lost.mean():.4f} mean, {lost.quantile(0.95):.4f} p95 nats"
         print(
-            f"  {name:38} {took / B:9.3f} s   {asked / B:10,.0f} evaluations of {macs:12,.0f} macs   "
-            f"{100 * row['of_ceiling']:3.0f} % of ceiling   {seconds / took:8,.1f} x{said}",
+            f"  {name:38} {took / B:9.3f} s   {evaluations / B:10,.0f} evaluations of {macs:12,.0f} macs   "
+            f"{100 * row['of_ceiling']:3.0f} % of ceiling   {seconds / took:8,.1f} x{regrets}",
             flush=True,
         )
         figures.append(row)
@@ -209,12 +210,12 @@ def _compare(
 
 def _timed(work) -> tuple[Maps, float]:  # type: ignore[no-untyped-def] # () -> Maps
     started = time.perf_counter()
-    maps = work()  # they come back here, so that all is done
+    maps = work()  # maps are copied to the CPU, which waits for the accelerator
     return maps, time.perf_counter() - started
 
 
 def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> float:
-    """Of one evaluation, over a sample."""
+    """Return the seconds of one evaluation, averaged over a sample."""
     every = torch.arange(SAMPLE, device=completed.owners.device)
     rows, cells = every % len(completed.owners), every * 7 % len(posterior.grid)
     candidates = Candidates(completed.images, completed.owners, rows, cells)
@@ -227,7 +228,7 @@ def _seconds_each(posterior: Either, seen: Glimpses, completed: Completions) -> 
 
 
 def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
-    """Of one evaluation, when many are asked for: what 2 x 256 cost over what 256 do."""
+    """Return the multiply-adds of one further evaluation: those of 512 minus those of 256, over 256."""
     counts = []
     for n in (256, 512):
         cells = torch.arange(n, device=completed.owners.device) % len(posterior.grid)
@@ -241,7 +242,7 @@ def _macs(posterior: Either, seen: Glimpses, completed: Completions) -> int:
 
 
 def _ceiling(dtype: torch.dtype, device: torch.device) -> float:
-    """Multiply-adds a second of one large matrix product."""
+    """Return the multiply-adds per second of one large matrix product."""
     a = torch.rand(1024, 1024, device=device, dtype=dtype)
     best = float("inf")
     for _ in range(10):

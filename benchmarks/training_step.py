@@ -1,19 +1,18 @@
-"""A training step of the hard attention network, and a step of its use, beside a straightforward implementation.
+"""Compare training and inference steps of the hard attention network with a straightforward implementation.
 
     uv run python benchmarks/training_step.py [--image-size 224 --glimpse-size 16 --stride 4 --glimpses 5 --batch 64]
 
-Training (RAM, the paper's network, in full precision). The straightforward step is what one writes from the paper:
-float images from a `DataLoader`, normalised whole and collated; `torch.distributions.Categorical` to sample and to
-score, with its validation; every head inside the loop over t; Adam as it comes. Ours is `nogs.stages.train` on the
-same synthetic images. Each has a process of its own, for `nogs.training.loop` sets the memory allocator's
-options, and they take turns, a round each; the ratio is the median over rounds. Parts of a step are timed too: what a
-loader, the forward pass, the backward pass and Adam cost in each. Multiply-adds are counted by torch, forward and
-backward.
+Training (RAM, the paper's network, in full precision). The straightforward step follows the paper directly: float
+images from a `DataLoader`, normalised whole and collated, `torch.distributions.Categorical` with its validation to
+sample and to score, every head inside the loop over t, and Adam with default options. Ours is `nogs.stages.train` on
+the same synthetic images. Each runs in a separate process, because `nogs.training.loop` sets options of the memory
+allocator. They alternate in rounds, and the ratio of their times is the median over rounds. The parts of a step
+(loader, forward pass, backward pass, Adam) are timed too. Multiply-adds are counted by torch, forward and backward.
 
-Inference: T glimpses with the greedy policy, for a batch of 1 and of --batch images. The ceiling is the same
-products, of the same shapes on the same tensors, alone: what no network of these layers can pass with these kernels.
+Inference: T glimpses with the greedy policy, for a batch of 1 and of --batch images. The ceiling is the time of the
+matrix products and convolutions alone, on the same tensors, which is a lower bound for these layers and kernels.
 
-Processor seconds of one thread on a CPU, so that other work on the machine matters less; the clock on an accelerator.
+Times are processor seconds of one thread on a CPU, which depend less on other work, and wall seconds on an accelerator.
 Measured figures: docs/benchmarks.md.
 """
 
@@ -54,15 +53,15 @@ from nogs.training.loop import FUSED, Batches, keep_freed_memory
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
 PARTS = ("images", "forward", "backward", "update")
 STEPS = 10
-"""In a round: a training does nothing between its steps, and after a turn of the other the caches are cold."""
+"""Steps in a round. Several in a row keep the caches warm, as in a training."""
 WARM_UP = 5
-"""Rounds before the first that counts: memory is handed out, and the kernels are chosen, in the first steps."""
-WAYS = ("straightforward", "ours")
+"""First rounds, which are not counted, because memory is allocated and kernels are chosen in them."""
+IMPLEMENTATIONS = ("straightforward", "ours")
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Training and inference steps against a straightforward implementation."""
+    """Time training and inference steps, ours and straightforward ones."""
 
     image_size: int = 224
     glimpse_size: int = 16
@@ -74,7 +73,7 @@ class Benchmark:
     rounds: int = 15
     device: str = "cpu"
     out: Path | None = None
-    """write the figures here as JSON"""
+    """JSON file to write the figures to"""
 
     @property
     def grid(self) -> Grid:
@@ -82,7 +81,7 @@ class Benchmark:
 
 
 class Straightforward(nn.Module):
-    """The network of the paper, as one writes it down."""
+    """The network of the paper, written directly."""
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
@@ -108,7 +107,7 @@ class Straightforward(nn.Module):
         self.baseline = nn.Linear(HIDDEN, 1)
 
     def forward(self, images: Tensor, labels: Tensor, glimpses: int) -> Tensor:
-        """The loss of a batch of normalised images: RAM, as in nogs.attention.objectives."""
+        """Return the loss of a batch of normalised images by RAM, as in `nogs.attention.objectives`."""
         h = images.new_zeros(len(images), HIDDEN)
         log_probs, baselines, losses = [], [], []
         for _ in range(glimpses):
@@ -123,9 +122,9 @@ class Straightforward(nn.Module):
                 ]
             )
             h = self.core((self.what(patches) * self.where(self.centres[cells])).relu(), h)
-            said = self.classifier(h)
-            losses.append(F.cross_entropy(said, labels))
-        reward = (said.argmax(-1) == labels).float()
+            logits = self.classifier(h)
+            losses.append(F.cross_entropy(logits, labels))
+        reward = (logits.argmax(-1) == labels).float()
         advantage = reward[:, None] - torch.stack(baselines, dim=1)
         policy_loss = -(torch.stack(log_probs, dim=1) * advantage.detach()).sum(1).mean()
         return torch.stack(losses).mean() + policy_loss + advantage.square().mean()
@@ -145,7 +144,7 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Step(NamedTuple):
-    """A training step by its parts: the batch, its loss, and Adam's move."""
+    """The parts of a training step: the batch of an iteration, its loss, and the optimiser."""
 
     batch: Callable[[int], tuple[Tensor, ...]]
     loss: Callable[..., Tensor]
@@ -192,13 +191,13 @@ def ours(config: Benchmark, pixels: Tensor, labels: Tensor, device: torch.device
     return Step(lambda iteration: (batches(iteration).to(device), torch.tensor(iteration)), loss, adam)
 
 
-def work(pipe: Connection, config: Benchmark, way: str) -> None:
-    """A process: first the multiply-adds and parameters of a step, then, whenever asked, the seconds of its parts."""
+def work(pipe: Connection, config: Benchmark, implementation: str) -> None:
+    """Send the multiply-adds and parameters of a step, then for each request the seconds of its parts."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device, H = choose_device(config.device), config.image_size
     pixels = torch.randint(0, 256, (config.images, CHANNELS, H, H), dtype=torch.uint8)
-    step = {"straightforward": straightforward, "ours": ours}[way](
+    step = {"straightforward": straightforward, "ours": ours}[implementation](
         config, pixels, torch.randint(CLASSES, (config.images,)), device
     )
     with FlopCounterMode(display=False) as counter:
@@ -225,7 +224,7 @@ def work(pipe: Connection, config: Benchmark, way: str) -> None:
 
 
 def now(device: torch.device) -> float:
-    """Seconds: of the processor on a CPU, of the clock once an accelerator has done all that it was told."""
+    """Return processor seconds on a CPU, and wall seconds on an accelerator, after its queue is empty."""
     if device.type == "cpu":
         return time.process_time()
     torch.accelerator.synchronize()
@@ -233,22 +232,22 @@ def now(device: torch.device) -> float:
 
 
 def training(config: Benchmark, ceiling: float) -> dict[str, object]:
-    """Both ways in turn; prints the table."""
+    """Time both implementations in turn; print the table and return its figures."""
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, Connection] = {}
-    for way in WAYS:
-        pipes[way], theirs = spawn.Pipe()
-        spawn.Process(target=work, args=(theirs, config, way), daemon=True).start()
+    for way in IMPLEMENTATIONS:
+        pipes[way], end = spawn.Pipe()
+        spawn.Process(target=work, args=(end, config, way), daemon=True).start()
     counted = {way: pipe.recv() for way, pipe in pipes.items()}
     assert counted["ours"][1] == counted["straightforward"][1]
-    rounds: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    rounds: dict[str, list[dict[str, float]]] = {way: [] for way in IMPLEMENTATIONS}
     for _ in range(WARM_UP + config.rounds):
         for way, pipe in pipes.items():
             pipe.send(True)
             rounds[way].append(pipe.recv())
     for pipe in pipes.values():
         pipe.send(False)
-    totals = {way: [sum(parts.values()) for parts in found[WARM_UP:]] for way, found in rounds.items()}
+    totals = {way: [sum(parts.values()) for parts in timed[WARM_UP:]] for way, timed in rounds.items()}
     ratio = median(a / b for a, b in zip(totals["straightforward"], totals["ours"], strict=True))
     whole, glimpsed = (
         CHANNELS * config.batch * px for px in (config.image_size**2, config.glimpses * config.glimpse_size**2)
@@ -261,8 +260,8 @@ def training(config: Benchmark, ceiling: float) -> dict[str, object]:
         + "     M macs   of ceiling   KiB of pixels read"
     )
     figures: dict[str, object] = {"times_faster": ratio}
-    for way in WAYS:
-        parts = {part: median(found[part] for found in rounds[way][WARM_UP:]) for part in PARTS}
+    for way in IMPLEMENTATIONS:
+        parts = {part: median(timed[part] for timed in rounds[way][WARM_UP:]) for part in PARTS}
         seconds, macs = median(totals[way]), counted[way][0]
         print(
             f"{way:16}{1e3 * seconds:9.1f}"
@@ -275,28 +274,28 @@ def training(config: Benchmark, ceiling: float) -> dict[str, object]:
 
 
 def products(network: HardAttention, run: Callable[[], object]) -> list[Callable[[], Tensor]]:
-    """Every matrix product and convolution of ``run()``, alone, on the tensors that it had; biases left out."""
-    found: list[Callable[[], Tensor]] = []
+    """Return every matrix product and convolution of ``run()`` as a call on the same tensors, without biases."""
+    calls: list[Callable[[], Tensor]] = []
 
     def note(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
         x = inputs[0]
         if isinstance(layer, nn.Conv2d):
-            found.append(partial(F.conv2d, x, layer.weight, None, layer.stride, layer.padding))
+            calls.append(partial(F.conv2d, x, layer.weight, None, layer.stride, layer.padding))
         elif isinstance(layer, nn.Linear):
-            found.append(partial(F.linear, x, layer.weight))
+            calls.append(partial(F.linear, x, layer.weight))
         elif isinstance(layer, nn.GRUCell):
-            found.extend((partial(F.linear, x, layer.weight_ih), partial(F.linear, inputs[1], layer.weight_hh)))
+            calls.extend((partial(F.linear, x, layer.weight_ih), partial(F.linear, inputs[1], layer.weight_hh)))
 
     hooks = [layer.register_forward_hook(note) for layer in network.modules()]
     run()
     for hook in hooks:
         hook.remove()
-    return found
+    return calls
 
 
 @torch.inference_mode()
 def inference(config: Benchmark, device: torch.device) -> list[dict[str, object]]:
-    """T glimpses, greedily, and the same products alone, in turn; prints the table."""
+    """Time T greedy glimpses and their products alone, in turn; print the table and return its figures."""
     network = HardAttention(config.grid, channels=CHANNELS, classes=CLASSES, hidden=HIDDEN).to(device).eval()
     parameter_bytes = sum(part.numel() * part.element_size() for part in network.parameters())
     macs = macs_by_glimpse(network, channels=CHANNELS, glimpses=config.glimpses)[-1]
@@ -331,7 +330,7 @@ def inference(config: Benchmark, device: torch.device) -> list[dict[str, object]
 
 
 def seconds_of(calls: list[Callable[[], Tensor]] | list[Callable[[], object]], device: torch.device) -> float:
-    """All calls one after another, the mean of five times."""
+    """Return the seconds of all calls in sequence, the mean of five repetitions."""
     started = now(device)
     for _ in range(5):
         for call in calls:
@@ -340,13 +339,13 @@ def seconds_of(calls: list[Callable[[], Tensor]] | list[Callable[[], object]], d
 
 
 def large_product(device: torch.device) -> float:
-    """Multiply-adds a second of a large matrix product, in full precision."""
+    """Return the multiply-adds per second of a large matrix product in full precision."""
     a = torch.rand(1024, 1024, device=device)
     return 1024**3 / min(seconds_of([lambda: a @ a], device) for _ in range(5))
 
 
 def main(config: Benchmark) -> None:
-    """Training, then inference."""
+    """Time training, then inference."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     device = choose_device(config.device)

@@ -1,10 +1,10 @@
-"""Cluttered translated MNIST (Mnih et al. 2014, section 4.1) as an npz that `nogs run --data npz:...` reads.
+"""Write cluttered translated MNIST (Mnih et al. 2014, section 4.1) as an npz for `nogs run --data npz:...`.
 
 python experiments/cluttered_mnist.py DIGITS OUT --canvas 60
 
-DIGITS is an npz with ``images`` uint8 [N, 28, 28] and ``labels`` [N]. A digit lies anywhere on a black canvas,
-among four 8x8 pieces of other digits. Digits are split first, 80 / 10 / 10 %, so that no split shares one; each of the
-training digits is placed ``--copies`` times.
+DIGITS is an npz with ``images`` uint8 [N, 28, 28] and ``labels`` [N]. A canvas is black and has one digit at a uniform
+location, among four 8x8 pieces of other digits. Digits are split first, 80 / 10 / 10 %, so that no digit is in two
+splits. Each training digit is drawn on ``--copies`` canvases.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PIECES, PIECE_PX = 4, 8
 
 
 def stamp(canvas: np.ndarray, pictures: np.ndarray, chance: np.random.Generator) -> None:
-    """Put each picture [n, h, h] on its canvas [n, H, H] at a uniform place; the brighter pixel stays."""
+    """Draw each picture [n, h, h] into its canvas [n, H, H] at a uniform location. The brighter pixel is kept."""
     side = pictures.shape[1]
     top, left = chance.integers(0, canvas.shape[1] - side + 1, size=(2, len(canvas), 1, 1))
     step = np.arange(side)
@@ -26,14 +26,14 @@ def stamp(canvas: np.ndarray, pictures: np.ndarray, chance: np.random.Generator)
 
 
 def pieces(pictures: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """A square of PIECE_PX from a uniform place of each picture."""
+    """Return a square of PIECE_PX from a uniform location of each picture [n, h, h]."""
     top, left = chance.integers(0, pictures.shape[1] - PIECE_PX + 1, size=(2, len(pictures), 1, 1))
     step = np.arange(PIECE_PX)
     return pictures[np.arange(len(pictures))[:, None, None], top + step[:, None], left + step]
 
 
 def cluttered(digits: np.ndarray, canvas_px: int, chance: np.random.Generator) -> np.ndarray:
-    """One canvas for each digit of the split."""
+    """Return one canvas [n, canvas_px, canvas_px] for each of ``digits`` [n, 28, 28], all of one split."""
     canvas = np.zeros((len(digits), canvas_px, canvas_px), dtype=np.uint8)
     stamp(canvas, digits, chance)
     for _ in range(PIECES):
