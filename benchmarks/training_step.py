@@ -38,17 +38,17 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from nogs.attention.choosers import greedy
+from nogs.attention.choosers import greedy, sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import method
 from nogs.attention.network import HardAttention
+from nogs.attention.train_step import Training, reinforce_step
 from nogs.config.groups import Geometry, Machine
 from nogs.config.stages import Train
 from nogs.evaluation.cost import FLOPS_A_MAC, count_macs, macs_by_glimpse
 from nogs.glimpses.grid import Grid
 from nogs.runs.device import chance, choose_device
-from nogs.stages.train import LOSSES, Training
-from nogs.training.loop import FUSED, Batches, keep_freed_memory
+from nogs.training.adam import Adam
+from nogs.training.loop import Batches, keep_freed_memory
 
 CHANNELS, CLASSES, HIDDEN, WIDTH = 3, 2, 64, 64
 PARTS = ("images", "forward", "backward", "update")
@@ -144,11 +144,12 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 class Step(NamedTuple):
-    """The parts of a training step: the batch of an iteration, its loss, and the optimiser."""
+    """The parts of a training step: the batch of an iteration, its loss, and the optimiser of the network."""
 
     batch: Callable[[int], tuple[Tensor, ...]]
     loss: Callable[..., Tensor]
-    adam: torch.optim.Adam
+    network: nn.Module
+    adam: Adam | torch.optim.Adam
 
 
 def straightforward(config: Benchmark, pixels: Tensor, labels: Tensor, device: torch.device) -> Step:
@@ -163,6 +164,7 @@ def straightforward(config: Benchmark, pixels: Tensor, labels: Tensor, device: t
     return Step(
         lambda iteration: tuple(part.to(device) for part in next(batches)),
         partial(network, glimpses=config.glimpses),
+        network,
         torch.optim.Adam(network.parameters()),
     )
 
@@ -172,23 +174,21 @@ def ours(config: Benchmark, pixels: Tensor, labels: Tensor, device: torch.device
         keep_freed_memory()
     network = HardAttention(config.grid, channels=CHANNELS, classes=CLASSES, hidden=HIDDEN).to(device)
     geometry = Geometry(config.glimpse_size, config.stride, config.glimpses)
-    ram = method("ram")
-    known = Training(
-        Train(Machine(Path("nowhere")), geometry=geometry),
-        ram,
+    training = Training(
+        Train(Machine(Path("unused")), geometry=geometry),
         network,
-        inference=None,
+        choose=sampling,
         sequences=None,
         pixels=pixels.to(device),
         labels=labels.to(device),
     )
     batches = Batches(examples=len(pixels), size=config.batch, seed=0)
-    adam = torch.optim.Adam(network.parameters(), fused=device.type in FUSED)
+    adam = Adam(network.parameters(), learning_rate=1e-3)
 
     def loss(batch: Tensor, iteration: Tensor) -> Tensor:
-        return LOSSES[ram.policy](known, batch, chance(0, 1, int(iteration), device=device))
+        return reinforce_step(training, batch, chance(0, 1, int(iteration), device=device))
 
-    return Step(lambda iteration: (batches(iteration).to(device), torch.tensor(iteration)), loss, adam)
+    return Step(lambda iteration: (batches(iteration).to(device), torch.tensor(iteration)), loss, network, adam)
 
 
 def work(pipe: Connection, config: Benchmark, implementation: str) -> None:
@@ -202,14 +202,14 @@ def work(pipe: Connection, config: Benchmark, implementation: str) -> None:
     )
     with FlopCounterMode(display=False) as counter:
         step.loss(*step.batch(0)).backward()
-    parameters = sum(part.numel() for group in step.adam.param_groups for part in group["params"])
+    parameters = sum(parameter.numel() for parameter in step.network.parameters())
     pipe.send((counter.get_total_flops() // FLOPS_A_MAC, parameters))
     iterations = count(1)
     while pipe.recv():
         spent = dict.fromkeys(PARTS, 0.0)
         for iteration in islice(iterations, STEPS):
             clock = [now(device)]
-            step.adam.zero_grad(set_to_none=True)
+            step.adam.zero_grad()
             batch = step.batch(iteration)
             clock.append(now(device))
             loss = step.loss(*batch)
