@@ -212,7 +212,7 @@ def test_an_image_that_cannot_be_read_is_named_and_can_be_left_out(
 def test_a_folder_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-    for name, says in (("absent", "is not a folder"), ("file", "is not a folder"), ("empty", "0 usable images")):
+    for name, says in (("absent", "is not a folder"), ("file", "is not a folder"), ("empty", "has 0 usable images")):
         with pytest.raises(UserError, match=rf"^images=.*{name}: {says}"):
             build(tmp_path, "bank", tmp_path / name)
         assert not (tmp_path / "bank").exists()

@@ -108,12 +108,12 @@ def test_sequences_of_other_images_tasks_or_grids_are_refused(tmp_path: Path, so
         read_sequences_run(tmp_path)
 
 
-def test_sequences_of_an_older_version_are_refused(tmp_path: Path, source: nogs.Source) -> None:
-    """It left columns alone, and empty metadata."""
+def test_sequences_of_an_incompatible_version_are_refused(tmp_path: Path, source: nogs.Source) -> None:
+    """Its file has the columns, and no metadata."""
     run = make_run(tmp_path / "run", source)
     run.save_tensors("sequences", run.load_tensors("sequences"))
     write_marker(run.path)
-    with pytest.raises(nogs.UserError, match=r"sequences=.*run was made by an older version.*: run `nogs search`"):
+    with pytest.raises(nogs.UserError, match=r"sequences=.*run was made by an incompatible version.*: run `nogs search`"):
         check_sequences(run, as_json(source), as_json(GEOMETRY))
     wrong = driver().run("sequences", "export", "--sequences", run.path, "--out", tmp_path / "x.csv")
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
