@@ -117,7 +117,7 @@ def test_sequences_of_an_incompatible_version_are_refused(tmp_path: Path, source
         check_sequences(run, as_json(source), as_json(GEOMETRY))
     wrong = driver().run("sequences", "export", "--sequences", run.path, "--out", tmp_path / "x.csv")
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
-    assert "made by an older version" in wrong.err
+    assert "made by an incompatible version" in wrong.err
 
 
 # --- out and in again
