@@ -113,7 +113,7 @@ def test_sequences_of_an_incompatible_version_are_refused(tmp_path: Path, source
     run = make_run(tmp_path / "run", source)
     run.save_tensors("sequences", run.load_tensors("sequences"))
     write_marker(run.path)
-    with pytest.raises(nogs.UserError, match=r"sequences=.*run was made by an incompatible version.*: run `nogs search`"):
+    with pytest.raises(nogs.UserError, match=r"sequences=.* an incompatible version.*: run `nogs search`"):
         check_sequences(run, as_json(source), as_json(GEOMETRY))
     wrong = driver().run("sequences", "export", "--sequences", run.path, "--out", tmp_path / "x.csv")
     assert (wrong.code, len(wrong.err.splitlines())) == (2, 1)
