@@ -42,6 +42,14 @@ def test_the_poster_has_a_page_and_its_figures(runs: tuple[Path, ...], tmp_path:
     assert written == {file.stem for file in (page.parent / "figures").glob("*.png")}
 
 
+def test_titles_replace_those_of_the_runs(runs: tuple[Path, ...], tmp_path: Path) -> None:
+    config = Report(runs=runs[:2], titles=("Smiling", "<b>Bangs $x$</b>"), out=tmp_path)
+    text = html.unescape(draw_report(config).read_text())
+    assert ">Smiling</th>" in text
+    assert "In turn: Smiling and <b>Bangs $x$</b>." in text
+    assert f"({runs[0].name})" not in text
+
+
 def test_the_lead_counts_losses_beside_wins_over_labels_that_have_both(runs: tuple[Path, ...]) -> None:
     """One: at least 4,800 / 1,200 = 4; two: 4,000 / 1,100; three has no RAM. The root of 4 x 40 / 11 is 3.81."""
     lead = lead_of_poster({path.name: gather(path).results for path in runs})
@@ -90,6 +98,9 @@ def test_a_row_a_label_and_a_place_a_method(runs: tuple[Path, ...]) -> None:
         (Report(runs=(Path("a"),)), "`runs`: give `out`"),
         (Report(Path("a"), runs=(Path("b"),), out=Path("c")), "`runs`: give `out`"),
         (Report(runs=(Path("a"), Path("a")), out=Path("c")), "runs=a,a: give each once"),
+        (Report(Path("a"), titles=("A",)), "give `run`"),
+        (Report(runs=(Path("a"), Path("b")), titles=("A",), out=Path("c")), "titles=A: give one for each of the 2"),
+        (Report(runs=(Path("a"), Path("b")), titles=("A", "A"), out=Path("c")), "titles=A,A: .* all different"),
         (Report(Path("a"), figures=("png", "jpg")), "figures=jpg: choose among png, pdf, svg"),
         (Report(runs=(Path("nowhere"),), out=Path("c")), "runs=nowhere holds no evaluation"),
     ],

@@ -93,7 +93,7 @@ def run(config: Run) -> RunDirectory:
 
 
 def _searched(config: Run) -> RunDirectory:
-    """The designed sequences, from a posterior and a bank that are given or made here."""
+    """Return the search, from a posterior and a bank that are given or made here."""
     if config.posterior:
         posterior = read_run(config.posterior, "fit-posterior")
     else:
@@ -148,7 +148,7 @@ def _searched_path(config: Run, sequences: RunDirectory) -> Path:
 
 
 def _check(config: Run) -> None:
-    """Everything that can be wrong with the input, before anything is written or computed."""
+    """Check the whole configuration before anything is written or computed. Raises UserError."""
     for name in config.methods:
         method(name)
     for name, values in (("methods", config.methods), ("seeds", config.seeds)):
@@ -169,7 +169,7 @@ def _check(config: Run) -> None:
 
 
 def _check_posterior(config: Run, given: Path) -> None:
-    """It speaks of this task, or of all tasks of these images, on this grid, and never saw what is to be annotated."""
+    """Check that a given posterior has these images, task and grid, and was not fitted to the images to annotate."""
     fitted = read_run(given, "fit-posterior")
     wanted = {**as_json(config.source), **as_json(config.geometry), "annotate": config.annotate}
     had = {**fitted.config["source"], **fitted.config["geometry"], "annotate": fitted.config["annotate"]}
@@ -180,7 +180,7 @@ def _check_posterior(config: Run, given: Path) -> None:
 
 
 def _check_sequences(config: Run) -> None:
-    """Every method's sequences will be there when its training starts."""
+    """Check that the sequences of every method will exist when its training starts."""
     wants = {method(name).sequences: name for name in reversed(config.methods)}
     if "record" in wants and REFERENCE not in config.methods:
         raise UserError(f"{wants['record']} learns from {METHODS[REFERENCE].title}: add {REFERENCE} to `methods`")

@@ -255,6 +255,8 @@ class Report(Checked):
     """directory of `nogs run` or `nogs demo`, where its report is written"""
     runs: Paths = ()
     """in place of run, several directories, one for each label, to draw a poster of"""
+    titles: Names = ()
+    """titles of runs on the poster, in their order, in place of their tasks"""
     out: Path | None = None
     """directory that the poster is written to"""
     publishable: bool = False

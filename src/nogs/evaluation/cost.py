@@ -1,10 +1,8 @@
-"""Cost in multiply-adds (FLOPs = 2 x multiply-adds), counted from the products that are really computed.
+"""Cost in multiply-adds (FLOPs = 2 x multiply-adds), counted from the operations that are executed.
 
-Counted, by torch's own counter: matrix products and convolutions, grouped and depthwise ones too, whatever
-calls them, so that a GRU's gates count in a cell and where the lookahead posterior computes them itself. Not
-counted, as in the paper, whose CelebA-HQ network comes to 587,968 a glimpse and 128 for the classifier:
-biases, activations, normalisation, element-wise products and pooling, which is all that coarse scales of a
-glimpse cost beside a wider first layer; and the gather of the fovea, which multiplies nothing.
+Torch's counter includes matrix products and convolutions, grouped and depthwise ones too, inside and outside of
+modules. As in the paper, whose CelebA-HQ network has 587,968 a glimpse and 128 for the classifier, these are left out:
+biases, activations, normalisation, element-wise products, pooling, and the gather of the fovea.
 """
 
 from __future__ import annotations
@@ -26,18 +24,18 @@ FLOPS_A_MAC = 2
 TOTAL = "Global"
 """torch's name for the module that contains all modules."""
 ITSELF = "(itself)"
-"""The part that is no module's: products that a network computes in its own code."""
+"""Part for operations that a network executes outside of its submodules."""
 
 
 def count_macs(network: nn.Module, run: Callable[[], object]) -> int:
-    """Multiply-adds of ``run()``, which uses ``network``."""
+    """Return the multiply-adds of ``run()``, which uses ``network``."""
     return _counted(network, run)[TOTAL]
 
 
 def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) -> dict[str, int]:
-    """Part of ``network`` → its multiply-adds in ``run()``, in the network's order; summing to `count_macs`.
+    """Return part of ``network`` → its multiply-adds in ``run()``, in the network's order; the sum is `count_macs`.
 
-    A part is a module, by the first ``depth`` names of its path; what costs nothing is left out.
+    A part is a module, named by the first ``depth`` names of its path. Parts without multiply-adds are left out.
     """
     root = f"{_Whole.__name__}.network."
     counts = _counted(network, _Whole(network, run))
@@ -57,10 +55,10 @@ def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) 
 
 
 def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1, policy: bool = True) -> dict[str, int]:
-    """Part → multiply-adds of one step of one image (all but ``classifier``), and of one answer (``classifier``).
+    """Return part → multiply-adds of one step of one image (all but ``classifier``) and of one answer (``classifier``).
 
-    A step is where to look, what is seen there, and the core; the baseline serves training alone. ``policy``: whether
-    the location head chooses the cells. The controls without a policy do not need it, so its cost is left out.
+    A step is the location head, the embedding and the core. The baseline is left out, because only training uses it.
+    ``policy``: whether the location head chooses the cells. Methods without a policy do not run it.
     """
     H = network.grid.image_px
     image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
@@ -70,10 +68,9 @@ def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1, p
 
 
 def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int, policy: bool = True) -> list[int]:
-    """Multiply-adds of classifying one image after t = 1..T glimpses: t steps, and one answer.
+    """Return the multiply-adds of classifying one image after t = 1..T glimpses: t steps, and one answer.
 
-    ``policy`` as in `parts_of_glimpse`.
-    What a rule that stops earlier spends beside it is told by `nogs.stopping.curves.macs_by_rule`.
+    ``policy`` as in `parts_of_glimpse`. `nogs.stopping.curves.macs_by_rule` adds the cost of stopping rules.
     """
     parts = parts_of_glimpse(network, channels=channels, policy=policy)
     answer = parts.pop("classifier")
@@ -81,13 +78,13 @@ def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int, pol
 
 
 def macs_of_image(network: nn.Module, *, channels: int, image_px: int, device: torch.device) -> int:
-    """Multiply-adds of a network that sees one whole image at once; in eval mode, as batch statistics need more."""
+    """Return the multiply-adds of a network on one whole image, in eval mode, as batch statistics need more images."""
     image = torch.zeros(1, channels, image_px, image_px, dtype=torch.uint8, device=device)
     return count_macs(network, lambda: network(image))
 
 
 class _Whole(nn.Module):
-    """``run`` as a module that holds the network, so that the counter knows its modules by their path."""
+    """``run`` as a module that holds the network, so that the counter names the network's modules by their path."""
 
     def __init__(self, network: nn.Module, run: Callable[[], object]) -> None:
         super().__init__()
@@ -131,9 +128,9 @@ class _CounterMode(_Counter, TorchDispatchMode):
 
 
 def _counted(network: nn.Module, run: Callable[[], object]) -> Counter[str]:
-    """Path of each module, and ``TOTAL`` → multiply-adds in ``run()``."""
+    """Return path of each module, and ``TOTAL`` → multiply-adds in ``run()``."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    # A parameter that is handed to a module, as the posterior's h_0 is, trips the counter over its gradient.
+    # The counter fails on parameters with gradients that are arguments of a module, as the posterior's h_0 is.
     network.requires_grad_(False)
     counter = _CounterMode()
     try:

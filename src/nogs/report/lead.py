@@ -51,8 +51,8 @@ def remarks(results: Results) -> list[str]:
         sentences.append(f"A large network on whole images has {percent(results.upper_bound.test_accuracy)}.")
     if results.sequences.worth != "useful":
         sentences.append(
-            f"The posterior that designed the sequences is {results.sequences.worth}: what is learned from them has "
-            "little to stand on."
+            f"The posterior that designed the sequences is {results.sequences.worth}, so methods that "
+            "learn from them gain little by it."
         )
     if skipped := results.test.skipped_files:
         sentences.append(f"{count(skipped)} files or rows could not be used and were left out.")

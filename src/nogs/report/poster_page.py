@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from nogs.report.figures import labels as poster
 from nogs.report.figures import looks
@@ -49,75 +47,58 @@ def sections_of(materials: Mapping[str, Material]) -> list[Section]:
     labels = {title: material.results for title, material in materials.items()}
     stopped = {title: of for title, of in labels.items() if of.stopping}
     costed = {title: of for title, of in labels.items() if of.cnn_means or of.stopping}
-    together = poster.comparable(labels)
-    sections = [
-        _figure(
+    looked = [
+        looks.drawing(material)._replace(alt=f"{title}: where each method looks")
+        for title, material in materials.items()
+    ]
+    figures = (
+        (
             "accuracies",
             "Accuracy on the test split",
-            "accuracy of each method and seed, a row a label",
             "Greedy policy, all glimpses; a dot is a seed, a bar the mean. Where a class is rare, read balanced "
             "accuracy, a mean over classes.",
-            lambda: poster.accuracies(labels),
+            [Drawing("accuracy of each method and seed, a row a label", lambda: poster.accuracies(labels))],
         ),
-        _figure(
+        (
             "races",
             "Iterations to the target and to convergence",
-            "iterations of each method and seed, a row a label",
             "A dot is a seed, a line goes from the quickest to the slowest, a bar is their mean; the axis is "
             "logarithmic. An arrow is a seed that ended without reaching the target: RAM’s best validation loss, a "
             "mean over seeds or that of its best seed, plus 0.01 nats.",
-            lambda: poster.races(labels),
+            [Drawing("iterations of each method and seed, a row a label", lambda: poster.races(labels))],
         ),
-        *_tables(materials),
-        Section(
+        (
             "where-they-look",
             "Where each method looks",
             "Share of test images whose glimpse covers a pixel, over the mean image; a row a method, a column a "
             f"glimpse. In turn: {listed(list(materials))}.",
-            tuple(
-                looks.drawing(material)._replace(alt=f"{title}: where each method looks")
-                for title, material in materials.items()
-            ),
+            looked,
         ),
-    ]
-    if stopped:
-        sections.append(
-            _figure(
-                "stopping",
-                "Stopping when enough was seen",
-                "accuracy over mean glimpses, a panel a label",
-                "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better.",
-                lambda: poster.stopping(stopped),
-            )
-        )
-    if together:
-        sections.append(
-            _figure(
-                "stopping-together",
-                "One setting for all labels",
-                "accuracy over mean glimpses, all labels",
-                "A mean over the labels, where one setting serves all of them: one threshold, one cost, one number of "
-                "glimpses; or a number for each label, chosen on validation images at one price for a glimpse.",
-                lambda: poster.stopping_together(labels),
-            )
-        )
-    if costed:
-        sections.append(
-            _figure(
-                "cost",
-                "Accuracy for its cost",
-                "accuracy over multiply-adds, a panel a label",
-                "Test accuracy, balanced where the axis says so. Hard attention by its number of glimpses, and with "
-                "adaptive stopping, against networks that see the whole image; the grey line joins the CNNs that no "
-                "other beats on validation images for fewer multiply-adds, the dashed one is the large network.",
-                lambda: poster.costs(costed),
-            )
-        )
-    return sections
-
-
-def _figure(name: str, title: str, alt: str, caption: str, draw: Callable[[], Figure]) -> Section:
-    return Section(name, title, caption, (Drawing(alt, draw),))
+        (
+            "stopping",
+            "Stopping when enough was seen",
+            "A line is a mean over seeds; their spread is in each run’s own report. Up and to the left is better.",
+            [Drawing("accuracy over mean glimpses, a panel a label", lambda: poster.stopping(stopped))] * bool(stopped),
+        ),
+        (
+            "stopping-together",
+            "One setting for all labels",
+            "A mean over the labels, where one setting serves all of them: one threshold, one cost, one number of "
+            "glimpses; or a number for each label, chosen on validation images at one price for a glimpse.",
+            [Drawing("accuracy over mean glimpses, all labels", lambda: poster.stopping_together(labels))]
+            * poster.comparable(labels),
+        ),
+        (
+            "cost",
+            "Accuracy for its cost",
+            "Test accuracy, balanced where the axis is. Hard attention by its number of glimpses, and with adaptive "
+            "stopping, against networks that see the whole image; the grey line joins the CNNs that no other beats on "
+            "validation images for fewer multiply-adds, the dashed one is the large network.",
+            [Drawing("accuracy over multiply-adds, a panel a label", lambda: poster.costs(costed))] * bool(costed),
+        ),
+    )
+    sections = [Section(name, title, text, tuple(drawings)) for name, title, text, drawings in figures if drawings]
+    return [*sections[:2], *_tables(materials), *sections[2:]]
 
 
 def _titled(runs: Sequence[Path], titles: Sequence[str]) -> dict[str, Material]:

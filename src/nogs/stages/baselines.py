@@ -1,9 +1,8 @@
-"""Stage baselines: small whole-image CNNs over a grid of costs, and the upper bound that sees everything.
+"""Stage baselines: small whole-image CNNs over a grid of costs, and an upper bound on full-size images.
 
-Hard attention is measured against the best of a grid of CNNs, input resolution x width x learning rate, all of
-which is chosen on validation images (*Near-Optimal Glimpse Sequences*, section 5). Each is a run directory of
-its own, trained by the same loop on the same images without augmentation; of the learning rates the one of the
-best accuracy (mean over seeds) is reported, and whether no other CNN is both as cheap and as accurate.
+The grid is input resolution x width x learning rate (*Near-Optimal Glimpse Sequences*, section 5). Each CNN is a run
+directory of its own, trained by the same loop on the same images without augmentation. Reported are the learning rate
+of the best validation accuracy (mean over seeds), and whether no other CNN is both as cheap and as accurate.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
     cnns = _grid(config, image_px=data.images.shape[-1])
     rows: list[WholeImage] = []
     with ticking("baselines", len(cnns) * config.iterations, tick) as report:
-        # A resolution at a time: its copy of the images is made once, and no other is kept.
-        for resolution, some in groupby(cnns, key=lambda cnn: cnn.resolution):
+        # By resolution, so that one reduced copy of the images is in memory at a time.
+        for resolution, of_resolution in groupby(cnns, key=lambda cnn: cnn.resolution):
             small = replace(data, images=shrink(data.images, resolution))
-            for cnn in some:
+            for cnn in of_resolution:
                 name = cnn.machine.out.name
                 trained = _fit_cnn(cnn, small, device, inputs, after(len(rows) * config.iterations, name, report))
                 rows.append(read_results(trained, WholeImage))
@@ -67,7 +66,7 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
 
 
 def _check(config: Baselines, data: ImageSet) -> None:
-    """Everything that can be wrong with the grid, before anything is written or computed."""
+    """Check the grid before anything is written or computed. Raises UserError."""
     if data.multilabel:
         raise UserError(f"a CNN is trained for one label: choose `task` among {', '.join(data.classes)}")
     for name in ("architectures", "resolutions", "widths", "learning_rates", "seeds"):
@@ -83,7 +82,7 @@ def _check(config: Baselines, data: ImageSet) -> None:
 
 
 def _grid(config: Baselines, *, image_px: int) -> list[FitCNN]:
-    """A training each: resolution by resolution, the upper bound last and once."""
+    """Return the trainings in the order of resolutions, the upper bound last and once."""
     c = config
     kinds = list(product(c.resolutions, c.architectures, c.widths, c.learning_rates, c.seeds))
     if c.upper_bound:
@@ -98,7 +97,7 @@ def _grid(config: Baselines, *, image_px: int) -> list[FitCNN]:
 
 
 def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[str, str], tick: Tick) -> RunDirectory:
-    """Train one network on images that have its resolution; its row of results.json, and a record of the test."""
+    """Train one network on images that have its resolution, and score it on the test split."""
     if finished := finished_run(config.machine.out, "fit-cnn", config, resume=True):
         return finished
     run = open_run(config.machine.out, "fit-cnn", config, resume=True)
@@ -116,15 +115,15 @@ def _fit_cnn(config: FitCNN, data: ImageSet, device: torch.device, inputs: dict[
         return torch.cat([network(pixels[rows]).log_softmax(-1) for rows in images.split(BATCH)])
 
     def validate() -> dict[str, float]:
-        said = log_probs(val)
-        return {"nll_nats": F.nll_loss(said, labels[val]).item(), "accuracy": accuracy(said, labels[val])}
+        answers = log_probs(val)
+        return {"nll_nats": F.nll_loss(answers, labels[val]).item(), "accuracy": accuracy(answers, labels[val])}
 
     fit(network, run, loss=loss, validate=validate, examples=len(train), optimisation=o, device=device, tick=tick)
     with torch.inference_mode():
-        figures, said = validate(), log_probs(test).cpu()
+        figures, answers = validate(), log_probs(test).cpu()
     save_network(run, "model", network, spec)
-    run.save_tensors("test", {"log_probs": said, "images": test, "labels": labels[test]})
-    tested = scores(said, data.labels[test.cpu()])
+    run.save_tensors("test", {"log_probs": answers, "images": test, "labels": labels[test]})
+    tested = scores(answers, data.labels[test.cpu()])
     row = WholeImage(
         name=config.machine.out.name.removesuffix(f"-seed{o.seed}"),
         architecture=config.architecture,

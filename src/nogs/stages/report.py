@@ -22,17 +22,19 @@ def draw_report(config: Report) -> Path:
     if config.runs:
         if config.run is not None or config.out is None:
             raise UserError("`runs`: give `out`, the directory of the poster, and not `run`")
-        return _written(_poster(config.runs), config.out, "poster.html", config.figures)
-    if config.run is None or config.out is not None:
+        return _written(_poster(config.runs, config.titles), config.out, "poster.html", config.figures)
+    if config.run is None or config.out is not None or config.titles:
         raise UserError("give `run`, the directory of a `nogs run`; or `runs` and `out`, for a poster of several")
     page = build(gather(config.run, publishable=config.publishable))
     return _written(page, config.run, "report.html", config.figures)
 
 
-def _poster(runs: Sequence[Path]) -> Page:
+def _poster(runs: Sequence[Path], titles: Sequence[str]) -> Page:
     if len(set(runs)) < len(runs):
         raise UserError(f"runs={','.join(map(str, runs))}: give each once")
-    return build_poster(runs)
+    if titles and (len(titles) != len(runs) or len(set(titles)) < len(titles)):
+        raise UserError(f"titles={','.join(titles)}: give one for each of the {len(runs)} `runs`, all different")
+    return build_poster(runs, titles)
 
 
 def _written(page: Page, out: Path, name: str, formats: Sequence[str]) -> Path:

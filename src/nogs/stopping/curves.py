@@ -1,7 +1,7 @@
 """Accuracy over mean glimpses of every stopping rule, from one record of the outputs of a network and its heads.
 
-A rule at k settings stops each of n images k times (`Stops`); all that follows is counting. Thresholds are
-chosen on other images than the ones that a curve is drawn for, as a user has to.
+A rule at k settings stops each of n images k times (`Stops`). Thresholds are chosen on other images than those that a
+curve is drawn for, as a user has to.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Curve = tuple[CurvePoint, ...]
 
 
 class Outlook(NamedTuple):
-    """What was recorded of n images: answers, predicted gains in nats and accuracy, logits of halting for K costs."""
+    """Outputs for n images: answers, predicted gains in nats and in accuracy, logits of halting for K costs."""
 
     log_probs: Float[Tensor, "n T C"]
     entropy_gain: Float[Tensor, "n G"]
@@ -61,7 +61,7 @@ class Outlook(NamedTuple):
 
 
 def recorded(outlook: Outlook) -> dict[str, Tensor]:
-    """What an evaluation keeps of it: predicted gains, and halting probabilities for each cost."""
+    """Return the tensors that an evaluation keeps: predicted gains, and halting probabilities for each cost."""
     return {
         "entropy_gain": outlook.entropy_gain,
         "accuracy_gain": outlook.accuracy_gain,
@@ -79,7 +79,7 @@ class Stops(NamedTuple):
 
 
 def choose_thresholds(outlook: Outlook) -> dict[str, list[float]]:
-    """Thresholds of the three rules that have one, for curves that are dense from 1 to T glimpses."""
+    """Return thresholds of the rules that have one, for curves that are dense from 1 to T glimpses."""
     return {
         "eig": thresholds_below(outlook.entropy_gain, SETTINGS).tolist(),
         "accuracy": thresholds_below(outlook.accuracy_gain, SETTINGS).tolist(),
@@ -95,7 +95,7 @@ def stop_by_every_rule(
     costs: Sequence[float],
     generator: Generator,
 ) -> dict[str, Stops]:
-    """Every rule at every setting; ACT answers with its mean field, all others with the answer they stopped at."""
+    """Return every rule at every setting. ACT answers with its mean field, all others with the answer they stop at."""
     n, T, _ = outlook.log_probs.shape
     right = outlook.log_probs.argmax(-1) == labels[:, None]
 
@@ -105,13 +105,13 @@ def stop_by_every_rule(
 
     eig, accuracy, confidence = (thresholds[rule] for rule in THRESHOLDED)
     halted = halt(outlook.act_logits.sigmoid().movedim(-1, 0))
-    said = mean_field(halted.weights, outlook.log_probs).argmax(-1)
+    answers = mean_field(halted.weights, outlook.log_probs).argmax(-1)
     stop_logits = outlook.stop_logits.movedim(-1, 0)
     return {
         "eig": stops(eig, [stop_below(outlook.entropy_gain, x) for x in eig]),
         "accuracy": stops(accuracy, [stop_below(outlook.accuracy_gain, x) for x in accuracy]),
         "confidence": stops(confidence, [stop_above(outlook.confidence, x) for x in confidence]),
-        "act": Stops(costs, halted.steps, said == labels),
+        "act": Stops(costs, halted.steps, answers == labels),
         "stochastic": stops(costs, [*stop_likely(stop_logits)]),
         "sampled_stochastic": stops(costs, [*stop_sampled(stop_logits, generator)]),
         "fixed": stops([float(t) for t in range(1, T + 1)], [stop_at(n, t) for t in range(1, T + 1)]),
@@ -127,10 +127,10 @@ def curve(stops: Stops, macs_by_glimpse: Sequence[int]) -> Curve:
 
 
 def macs_by_rule(macs_by_glimpse: Sequence[int], *, answer_macs: int, head_macs: int) -> dict[str, list[int]]:
-    """What each rule spends on an image that stops at t = 1..T, given what t glimpses and one answer cost.
+    """Return the multiply-adds of each rule for an image that stops at t = 1..T.
 
-    A fixed number needs one answer; all others look at the answer after every glimpse, and heads are asked after
-    all but the last of T.
+    ``macs_by_glimpse``: t glimpses and one answer. A fixed number needs one answer. All other rules compute the answer
+    after every glimpse; those with heads (``head_macs``) run them after all glimpses but the last of T.
     """
     T = len(macs_by_glimpse)
     confident = [macs + t * answer_macs for t, macs in enumerate(macs_by_glimpse)]
