@@ -198,7 +198,7 @@ def stopping_of(seeds: int) -> dict[str, Any]:
         share = [k / (points - 1) for k in range(points)]
         return tuple(CurvePoint(1 - x, 1 + (T - 1) * x, 0.6 + 0.3 * x**0.5 + better, 1e5 + 2e5 * x) for x in share)
 
-    points = {"eig": 33, "accuracy": 33, "confidence": 33, "act": 9, "stochastic": 3, "fixed": T}
+    points = {"eig": 33, "accuracy": 33, "confidence": 33, "act": 9, "act_joint": 4, "stochastic": 3, "fixed": T}
     by_seed = {rule: tuple(curve(n, 0.02 * seed) for seed in range(seeds)) for rule, n in points.items()}
     ahead = tuple(Advantage(x, 0.01, -0.005, 0.02) for x in (1.0, 2.0, 3.0))
     return {

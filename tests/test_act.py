@@ -27,7 +27,8 @@ from nogs.sequences.table import Sequences
 from nogs.specs import HardAttentionSpec
 from nogs.stopping.halting import HaltingUnit, answers
 from nogs.weights import load_halting, load_network
-from staged import Stages, run_of
+from staged import Stages, run_of, silent
+from tiny import CLASSES as CLASS_NAMES
 from tiny import write_npz
 
 T, CLASSES, COST = 2, 3, 0.05
@@ -224,6 +225,10 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
     made.search()
     made.train("cheap", "act", sequences=made.folder / "sequences", halting_cost=1e-6)
     made.train("dear", "act", sequences=made.folder / "sequences", halting_cost=5.0)
+    made.train("seed-1", "act", seed=1, iterations=20, sequences=made.folder / "sequences", halting_cost=5.0)
+    made.train("ram", "ram")
+    fit = nogs.Optimisation(iterations=20, batch_size=32, validate_every=20)
+    nogs.fit_stopping(nogs.FitStopping(made.machine("stopping"), made.folder / "ram", (0.1,), fit), silent)
     return made
 
 
@@ -260,8 +265,57 @@ def test_an_evaluation_scores_the_answers_of_the_unit(stages: Stages) -> None:
     assert scores["mean_glimpses"] == [pytest.approx(looks.steps.float().mean().item())]
 
 
+def test_trainings_of_several_costs_are_a_curve_beside_the_stopping_heads(stages: Stages) -> None:
+    """Each point by a plain loop over test images: mean steps, share of right answers, and multiply-adds."""
+    run = stages.evaluate(
+        "curves",
+        "ram",
+        stopping=(stages.folder / "stopping",),
+        halting=(stages.folder / "dear", stages.folder / "cheap"),
+    )
+    results, data = run.load_json("results.json"), nogs.load(stages.source)
+    test = data.members("test")
+    (points,) = results["stopping_by_seed"]["act_joint"]
+    assert points == results["stopping"]["act_joint"]
+    assert [point[0] for point in points] == [1e-6, 5.0]
+    macs = results["methods"]["ram"]["macs_by_glimpse"]
+    answer = halting = 32
+    spent = {1: macs[0] + halting, 2: macs[1] + answer * len(CLASS_NAMES) + halting}
+    for point, name in zip(points, ("cheap", "dear"), strict=True):
+        _, network = load_network(run_of(stages, name), "model", kind=HardAttentionSpec, device=torch.device("cpu"))
+        unit = load_halting(run_of(stages, name), "halting", device=torch.device("cpu"))
+        assert unit is not None
+        steps, right = [], []
+        for image in test.tolist():
+            rollout = network(data.images[image][None], glimpses=T, choose=greedy)
+            mean, stop, _ = plain(unit(rollout.states)[0].tolist(), rollout.class_logits[0].softmax(-1).tolist())
+            steps.append(stop)
+            right.append(max(range(len(mean)), key=mean.__getitem__) == data.labels[image].item())
+        expected = [sum(values) / len(test) for values in (steps, right, [spent[stop] for stop in steps])]
+        assert point[1:] == pytest.approx(expected)
+    assert {"act_joint", "act", "fixed"} <= results["stopping_advantage"]["eig"].keys()
+    assert {str(stages.folder / name) for name in ("cheap", "dear")} <= run.provenance["inputs"].keys()
+
+
+@pytest.mark.parametrize(
+    ("halting", "complaint"),
+    [
+        (("ram",), "ram was trained by ram: give runs of method act"),
+        (("cheap", "cheap"), "the same costs for each seed, each once"),
+        (("seed-1",), "`halting` has seeds 1, and `stopping` 0"),
+        (("cheap", "seed-1"), "`halting` has seeds 0, 1, and `stopping` 0"),
+    ],
+)
+def test_trainings_that_do_not_fit_the_stopping_heads_are_refused(
+    stages: Stages, tmp_path: Path, halting: tuple[str, ...], complaint: str
+) -> None:
+    paths = tuple(stages.folder / name for name in halting)
+    with pytest.raises(UserError, match=complaint):
+        stages.evaluate(str(tmp_path / "out"), "ram", stopping=(stages.folder / "stopping",), halting=paths)
+    assert not (tmp_path / "out").exists()
+
+
 def test_other_methods_have_no_unit(stages: Stages) -> None:
-    stages.train("ram", "ram")
     assert load_halting(run_of(stages, "ram"), "halting", device=torch.device("cpu")) is None
     assert "mean_glimpses" not in run_of(stages, "ram").rows()[0]
 

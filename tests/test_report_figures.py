@@ -95,7 +95,7 @@ def test_stopping_has_a_line_a_rule_and_a_panel_a_rival() -> None:
     above, *beneath = figure.axes
     assert [line.get_label() for line in above.get_lines()] == list(RULES.values())[:-1]
     assert [ax.get_title() for ax in beneath] == [
-        f"over {rival}" for rival in ("confidence", "ACT", "stochastic stop", "fixed number")
+        f"over {rival}" for rival in ("confidence", "ACT", "ACT, trained jointly", "stochastic stop", "fixed number")
     ]
     for line, rule in zip(beneath[0].get_lines()[1:], ("eig", "accuracy"), strict=True):
         assert line.get_ydata() == pytest.approx(1.0)  # 0.01, in points

@@ -54,6 +54,8 @@ CONTROL = "path"
 """The method that shows what a policy adds to one designed path."""
 STOPPING = "ps-nogs"
 """The method whose trained networks get stopping heads."""
+JOINT = "act"
+"""The method whose networks are trained to stop, to compare with these heads."""
 
 OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
     "reinforce": reinforce,

@@ -202,6 +202,8 @@ class Evaluate(Checked):
     """test images that sequences are designed for, as examples in the report"""
     stopping: tuple[Path, ...] = ()
     """run directories of fit-stopping on seeds of one method, for curves of accuracy over mean glimpses"""
+    halting: tuple[Path, ...] = ()
+    """run directories of train with method act, of several costs for each seed, for a further curve beside these"""
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from nogs.attention.methods import method
+from nogs.attention.methods import JOINT, method
 from nogs.errors import UserError
 from nogs.evaluation.seconds import Before, wall_seconds
 from nogs.runs.directory import RunDirectory, read_run
@@ -46,6 +46,38 @@ def stopping_runs(paths: Sequence[Path], trained: Sequence[RunDirectory]) -> dic
     if len({tuple(run.config["costs"]) for run in fits.values()}) > 1:
         raise UserError("`stopping` has runs with different `costs`: fit all seeds with the same")
     return fits
+
+
+def halting_runs(paths: Sequence[Path], fits: Mapping[Path, RunDirectory]) -> dict[int, list[RunDirectory]]:
+    """Return seed → its train runs of method act, in the order of their costs.
+
+    ``fits``: path of train run → its fit-stopping run. Both have the same seeds, images and geometry.
+    """
+    by_seed: dict[int, list[RunDirectory]] = {}
+    for path in paths:
+        run = read_run(path, "train")
+        if run.config["method"] != JOINT:
+            raise UserError(f"halting={path} was trained by {run.config['method']}: give runs of method {JOINT}")
+        by_seed.setdefault(run.config["optimisation"]["seed"], []).append(run)
+    stopped = {run.config["optimisation"]["seed"]: run for run in (read_run(path, "train") for path in fits)}
+    if paths and by_seed.keys() != stopped.keys():
+        raise UserError(
+            f"`halting` has seeds {_listed(by_seed)}, and `stopping` {_listed(stopped)}: give the same seeds"
+        )
+    for seed, runs in by_seed.items():
+        runs.sort(key=lambda run: run.config["halting_cost"])
+        for run in runs:
+            for group in ("source", "geometry"):
+                if difference := first_difference(stopped[seed].config[group], run.config[group]):
+                    raise UserError(f"halting={run.path} was trained with another {difference} than `stopping`")
+    costs = {tuple(run.config["halting_cost"] for run in runs) for runs in by_seed.values()}
+    if len(costs) > 1 or any(len(set(of_seed)) < len(of_seed) for of_seed in costs):
+        raise UserError("`halting` needs the same costs for each seed, each once")
+    return by_seed
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(seeds))) or "none"
 
 
 def seconds_before(trained: RunDirectory) -> Before | None:

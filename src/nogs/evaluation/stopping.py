@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from nogs.evaluation.scores import balanced_accuracy, is_uneven
-from nogs.stopping.curves import GAINS, RULES, Curve, CurvePoint, Stops, curve
+from nogs.stopping.curves import GAINS, Curve, CurvePoint, Stops, curve
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -61,14 +61,14 @@ class StoppingScores(NamedTuple):
 def stopping_scores(
     networks: Sequence[StoppedNetwork], labels: Int[Tensor, " n"], generator: Generator
 ) -> StoppingScores:
-    """Return the scores of all rules on one method's networks, one a seed; empty without any.
+    """Return the scores of all rules on one method's networks, one a seed; empty without any. All have the same rules.
 
     Balanced accuracies are computed where the classes of ``labels`` are uneven. ``generator``: of the bootstrap.
     """
     if not networks:
         return StoppingScores({}, {}, {}, {}, ())
     pairs = [(network.stops, network.macs) for network in networks]
-    by_seed = {rule: tuple(curve(stops[rule], macs[rule]) for stops, macs in pairs) for rule in RULES}
+    by_seed = {rule: tuple(curve(stops[rule], macs[rule]) for stops, macs in pairs) for rule in networks[0].stops}
     T = len(networks[0].held_out_accuracy)
     stops = [network.stops for network in networks]
     return StoppingScores(

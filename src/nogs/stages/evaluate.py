@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,8 @@ from nogs.evaluation.comparisons import compare_with
 from nogs.evaluation.convergence import Row, convergence, targets
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs
-from nogs.evaluation.inputs import check_alike, seconds_before, stopping_runs
+from nogs.evaluation.inputs import check_alike, halting_runs, seconds_before, stopping_runs
+from nogs.evaluation.joint_act import JointNetwork, joint_act
 from nogs.evaluation.linear import logistic_regression
 from nogs.evaluation.pictures import look_shares, single_images
 from nogs.evaluation.records import NetworkRecord, last_right, method_scores
@@ -43,7 +45,7 @@ from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
-from nogs.specs import HardAttentionSpec, PosteriorSpec
+from nogs.specs import HaltingSpec, HardAttentionSpec, PosteriorSpec
 from nogs.stopping.curves import THRESHOLDED, Outlook, macs_by_rule, recorded, stop_by_every_rule
 from nogs.weights import load_halting, load_network, load_stopping
 
@@ -76,6 +78,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     fitted = read_run(Path(searched.config["posterior"]), "fit-posterior")
     check_alike(trained, searched, fitted)
     fits = stopping_runs(config.stopping, trained)
+    joint = halting_runs(config.halting, fits)
     if finished := finished_run(config.machine.out, "evaluate", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
@@ -86,9 +89,11 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     with ticking("evaluate", len(trained) + 2, tick) as report, torch.inference_mode():
         pixels = data.images.to(device)
         for number, model in enumerate(trained):
-            name = model.config["method"]
-            report(number, f"{name} seed {model.config['optimisation']['seed']}")
-            evaluated.setdefault(name, []).append(_evaluate(run, model, data, pixels, stopping=fits.get(model.path)))
+            name, seed = model.config["method"], model.config["optimisation"]["seed"]
+            report(number, f"{name} seed {seed}")
+            rivals = joint.get(seed, []) if model.path in fits else []
+            one = _evaluate(run, model, data, pixels, stopping=fits.get(model.path), joint=rivals)
+            evaluated.setdefault(name, []).append(one)
         report(len(trained), "the posterior")
         spec, fitted_posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)
         sequences = load_sequences(searched)
@@ -99,20 +104,15 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
         posterior_scores, sequence_scores = _score_design(design, data)
         report(len(trained) + 1, "examples")
         step = len(trained) + 1
-        _save_pictures(
-            run,
-            design,
-            evaluated,
-            data,
-            count=config.examples,
-            tick=lambda _, note: report(step, note),
-        )
+        _save_pictures(run, design, evaluated, data, count=config.examples, tick=lambda _, note: report(step, note))
         report(len(trained) + 2, "")
     results = _results(source, data, posterior_scores, sequence_scores, evaluated)
     run.save_json("results.json", to_json(results))
     run.finish(
         device=str(device),
-        inputs={str(run.path): run.hash_of("model.safetensors") for run in (*trained, *fits.values())},
+        inputs={
+            str(run.path): run.hash_of("model.safetensors") for run in chain(trained, fits.values(), *joint.values())
+        },
     )
     return run
 
@@ -124,8 +124,12 @@ def _evaluate(
     pixels: UInt8[Tensor, "N c H H"],
     *,
     stopping: RunDirectory | None,
+    joint: Sequence[RunDirectory],
 ) -> Evaluated:
-    """Record one network on the test split, in a file of its name."""
+    """Record one network on the test split, in a file of its name.
+
+    ``stopping``: its fit-stopping run. ``joint``: train runs of method act, which are compared with these heads.
+    """
     device, test, channels = pixels.device, data.members("test"), data.images.shape[1]
     spec, network = load_network(model, "model", kind=HardAttentionSpec, device=device)
     T = spec.glimpses
@@ -174,9 +178,18 @@ def _evaluate(
         )
         answer_macs = network.classifier.weight.numel()
         macs = macs_by_rule(record.macs_by_glimpse, answer_macs=answer_macs, head_macs=heads.macs)
+        if joint:
+            networks = [_joint_network(of_cost, device) for of_cost in joint]
+            stops["act_joint"], macs["act_joint"] = joint_act(networks, pixels, test.to(device), labels, glimpses=T)
         stopped = StoppedNetwork(stops, macs, tuple(point[2] for point in held_out["fixed"]))
     run.save_tensors(f"{model.config['method']}-seed{seed}", kept)
     return Evaluated(record, model.rows(), seconds_before(model), stopped)
+
+
+def _joint_network(run: RunDirectory, device: torch.device) -> JointNetwork:
+    _, network = load_network(run, "model", kind=HardAttentionSpec, device=device)
+    spec, unit = load_network(run, "halting", kind=HaltingSpec, device=device)
+    return JointNetwork(spec.cost, network, unit)
 
 
 def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, SequenceScores]:

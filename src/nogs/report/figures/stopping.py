@@ -58,7 +58,7 @@ def stopping(curves: Mapping[str, Curve], by_seed: Mapping[str, Sequence[Curve]]
     if rivals:
         panels = rest[0][0].subplots(1, len(rivals), sharex=True, sharey=True, squeeze=False)[0]
         for panel, rule in zip(panels, rivals, strict=True):
-            title = RULES[rule] if RULES[rule].isupper() else RULES[rule].lower()
+            title = RULES[rule] if RULES[rule][:2].isupper() else RULES[rule].lower()
             panel.set_title(f"over {title}", color=RULE_COLOURS[rule], fontsize=8.5)
             panel.axhline(0, color=INK, linewidth=0.9)
             panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
