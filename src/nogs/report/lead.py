@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from nogs.attention.methods import CONTROL, REFERENCE, STOPPING
 from nogs.evaluation.comparisons import Outcomes, across_tasks
@@ -16,7 +16,11 @@ from nogs.report.style import title_of
 
 def headline(results: Results) -> str | None:
     """Return the method that the page is about: PS-NOGS, or else the first that is no reference; None without any."""
-    others = [name for name in results.methods if name not in (REFERENCE, CONTROL)]
+    return _headline(list(results.methods))
+
+
+def _headline(names: Sequence[str]) -> str | None:
+    others = [name for name in names if name not in (REFERENCE, CONTROL)]
     return STOPPING if STOPPING in others else next(iter(others), None)
 
 
@@ -60,35 +64,43 @@ def remarks(results: Results) -> list[str]:
 
 
 def lead_of_poster(labels: Mapping[str, Results]) -> list[str]:
-    """Return, for each method and reference, on how many labels it is ahead and on how many behind."""
-    sentences = []
-    for reference in (REFERENCE, CONTROL):
-        for name in methods_of(labels):
-            compared = [of.comparisons[reference][name] for of in labels.values() if _has(of, reference, name)]
-            if compared and not (reference == CONTROL and name == REFERENCE):
-                sentences.append(_across(name, reference, compared, len(labels)))
+    """Return on how many labels the method of the page is ahead and behind, and the others' accuracy beside RAM's."""
+    names = methods_of(labels)
+    name = _headline(names)
+    pairs = [(name, REFERENCE), (name, CONTROL), (CONTROL, REFERENCE)] if name else []
+    sentences = [_across(labels, *pair) for pair in pairs if _compared(labels, *pair)]
+    rest = [other for other in names if other not in (name, CONTROL) and _compared(labels, other, REFERENCE)]
+    if rest:
+        across = {other: across_tasks(_compared(labels, other, REFERENCE)) for other in rest}
+        ends = [
+            f"{title_of(other)} {points(of.mean_test_accuracy_difference)} on {of.tasks}"
+            for other, of in across.items()
+        ]
+        sentences.append(f"The others’ accuracy and RAM’s, mean difference over labels: {listed(ends)}.")
     return sentences or ["None of these runs has both RAM and another method."]
 
 
-def _has(results: Results, reference: str, name: str) -> bool:
-    return name in results.comparisons.get(reference, {})
+def _compared(labels: Mapping[str, Results], name: str, reference: str) -> list[Comparison]:
+    found = [of.comparisons.get(reference, {}).get(name) for of in labels.values()]
+    return [comparison for comparison in found if comparison]
 
 
-def _across(name: str, reference: str, compared: list[Comparison], labels: int) -> str:
-    of = across_tasks(compared)
-    parts = [f"more accurate on {_counts(of.accuracy)}, {points(of.mean_test_accuracy_difference)} on average"]
+def _across(labels: Mapping[str, Results], name: str, reference: str) -> str:
+    of = across_tasks(_compared(labels, name, reference))
+    parts = [f"more accurate on {_counts(of.accuracy, 'less')}, {points(of.mean_test_accuracy_difference)} on average"]
     if of.iterations:
-        parts.append(f"in fewer iterations at the target on {_counts(of.iterations)}")
+        parts.append(f"fewer iterations to the target on {_counts(of.iterations, 'more')}")
     if of.iterations_ratio:
         parts[-1] += f", {bounded(of.iterations_ratio, times, words=True)} in the geometric mean"
     if of.seconds:
-        parts.append(f"in fewer seconds from nothing on {_counts(of.seconds)}")
-    return f"{title_of(name)} beside {title_of(reference)}, on {of.tasks} of {labels} labels: {'; '.join(parts)}."
+        parts.append(f"fewer seconds from nothing on {_counts(of.seconds, 'more')}")
+    titles = f"{title_of(name)} beside {title_of(reference)}"
+    return f"{titles}, on {of.tasks} of {len(labels)} labels: {'; '.join(parts)}."
 
 
-def _counts(outcomes: Outcomes) -> str:
-    text = f"{outcomes.ahead}, less on {outcomes.behind}"
-    return f"{text}, undecided on {outcomes.neither}" if outcomes.neither else text
+def _counts(outcomes: Outcomes, opposite: str) -> str:
+    text = f"{outcomes.ahead}, {opposite} on {outcomes.behind}"
+    return f"{text}, open on {outcomes.neither}" if outcomes.neither else text
 
 
 def _against(results: Results, name: str, reference: str, of: Comparison) -> str:

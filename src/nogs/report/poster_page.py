@@ -8,7 +8,6 @@ from pathlib import Path
 from nogs.report.figures import labels as poster
 from nogs.report.figures import looks
 from nogs.report.lead import lead_of_poster
-from nogs.report.notation import listed
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material, gather
 from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
@@ -47,10 +46,6 @@ def sections_of(materials: Mapping[str, Material]) -> list[Section]:
     labels = {title: material.results for title, material in materials.items()}
     stopped = {title: of for title, of in labels.items() if of.stopping}
     costed = {title: of for title, of in labels.items() if of.cnn_means or of.stopping}
-    looked = [
-        looks.drawing(material)._replace(alt=f"{title}: where each method looks")
-        for title, material in materials.items()
-    ]
     figures = (
         (
             "accuracies",
@@ -71,8 +66,8 @@ def sections_of(materials: Mapping[str, Material]) -> list[Section]:
             "where-they-look",
             "Where each method looks",
             "Share of test images whose glimpse covers a pixel, over the mean image; a row a method, a column a "
-            f"glimpse. In turn: {listed(list(materials))}.",
-            looked,
+            "glimpse.",
+            [looks.drawing(material, title) for title, material in materials.items()],
         ),
         (
             "stopping",

@@ -14,7 +14,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nogs.evaluation.schema import Results
 from nogs.evaluation.stopping import over_tasks
@@ -72,6 +72,7 @@ def accuracies(labels: Labels) -> Figure:
         for y, name, results in _places(labels):
             _spread(ax, y, getattr(results.methods[name], key), colour_of(name), whole=True)
         ax.set(title=title, xlabel=xlabel)
+        ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter(share_ticks())
     return figure
 

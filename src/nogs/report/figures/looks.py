@@ -14,7 +14,7 @@ from nogs.report.notation import listed
 from nogs.report.read import DESIGNED, Material
 from nogs.report.section import Drawing, Section
 from nogs.report.style import DESIGNED as DESIGNED_COLOUR
-from nogs.report.style import colour_of, title_of
+from nogs.report.style import colour_of, plain, title_of
 
 FAINT = 0.35
 """Opacity of the mean image beneath."""
@@ -36,17 +36,22 @@ def section(material: Material) -> Section:
     )
 
 
-def drawing(material: Material) -> Drawing:
+def drawing(material: Material, title: str = "") -> Drawing:
+    """Return the figure of one run. ``title``: above it, to tell several apart."""
     return Drawing(
-        "heat maps over the mean image, a row a method and a column a glimpse",
-        lambda: where_they_look(material.looks, material.mean_image, material.design.grid),
+        f"{title + ': ' if title else ''}heat maps over the mean image, a row a method and a column a glimpse",
+        lambda: where_they_look(material.looks, material.mean_image, material.design.grid, title=title),
     )
 
 
-def where_they_look(looks: dict[str, Float[Tensor, "T L"]], mean_image: Float[Tensor, "c H H"], grid: Grid) -> Figure:
+def where_they_look(
+    looks: dict[str, Float[Tensor, "T L"]], mean_image: Float[Tensor, "c H H"], grid: Grid, *, title: str = ""
+) -> Figure:
     """Draw a row of {method, or "designed": shares}, and a column a glimpse."""
     T = max(len(shares) for shares in looks.values())
     figure, axes = panels(len(looks), T, grid, side=max(0.62, min(1.5, 7.4 / T)), margin=1.6)
+    if title:
+        figure.suptitle(plain(title), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
     for row, (name, shares) in enumerate(looks.items()):
         colour = DESIGNED_COLOUR if name == DESIGNED else colour_of(name)
         ramp = LinearSegmentedColormap.from_list(name, [to_rgba(colour, 0), to_rgba(colour, 1)])
