@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from staged import Stages
 
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start: two workers on two cores leave one core to each
 # Before any test module imports nogs: the hook rewrites modules as they are imported, and stays installed.
 install_import_hook("nogs", "beartype.beartype")
 pytest.register_assert_rewrite("sets", "staged", "typed")

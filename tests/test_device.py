@@ -34,6 +34,7 @@ def test_the_double_refuses_what_a_device_refuses(monkeypatch: pytest.MonkeyPatc
         torch.testing.assert_close((there * 2).cpu(), here * 2)
 
 
+@pytest.mark.slow
 def test_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Accelerated(tmp_path, write_npz(tmp_path / "set.npz"))
     few = nogs.Optimisation(iterations=20, batch_size=16, validate_every=10)

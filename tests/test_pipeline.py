@@ -32,7 +32,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "pipeline.py"
 METHODS, SEEDS = ("ram", "ps-nogs"), (0, 1)
 FLAGS = (
     *(*GEOMETRY, "--batch-size", 32, "--iterations", 40, "--validate-every", 20, "--posterior-iterations", 40),
-    *("--annotate", 30, "--methods", ",".join(METHODS), "--seeds", "0,1", "--jobs", 2),
+    *("--annotate", 30, "--methods", ",".join(METHODS), "--seeds", "0,1", "--jobs", 2, "--no-stopping"),
 )
 
 
@@ -109,6 +109,7 @@ def test_a_run_is_not_overwritten_and_a_finished_one_is_left_as_it_is(pipeline: 
     assert state() == before
 
 
+@pytest.mark.slow
 def test_a_run_takes_more_methods_and_seeds_later(pipeline: Pipeline, tmp_path: Path) -> None:
     """What was trained stays to the byte; what was made of all of it is made anew; less than there is, is refused."""
     out = tmp_path / "grown"
@@ -200,13 +201,14 @@ def glimpsed(place: int) -> range:
     return range(place * STRIDE_PX, place * STRIDE_PX + GLIMPSE_PX)
 
 
+@pytest.mark.slow
 def test_every_rival_in_one_run(tmp_path: Path) -> None:
     """PS-RAM is asked for first, and must wait for the RAM that it learns from."""
     npz, out, methods = write_npz(tmp_path / "images.npz"), tmp_path / "out", ("ps-ram", *sorted({*ALL} - {"ps-ram"}))
     given = imported(tmp_path / "given", nogs.Source(data=f"npz:{npz}"))
     ended = driver().run(
         *("run", "--data", f"npz:{npz}", *FLAGS, "--out", out, "--iterations", 20, "--seeds", 1),
-        *("--methods", ",".join(methods), "--sequences", given),
+        *("--methods", ",".join(methods), "--sequences", given, "--stopping"),
     )
     assert ended.code == 0, ended.err
 
@@ -244,6 +246,7 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     head = results["methods"]["ram"]["macs_by_part"]["locator"]
     assert spared == {name: 0 if ALL[name].policy != "none" else head for name in methods}
     assert set(results["end_to_end"]["path"]) >= {"posterior", "bank", "search"}
+    assert (out / "stopping" / "ps-nogs-seed1" / "COMPLETE").exists()
     assert (out / "report.html").exists()
 
 
@@ -252,7 +255,8 @@ def test_one_posterior_and_bank_serve_every_label(tmp_path: Path) -> None:
     npz = write_npz(tmp_path / "images.npz", multilabel=True)
     many = Stages(tmp_path, npz)
     posterior, bank = many.posterior(iterations=20).path, many.bank().path
-    flags = ("--data", f"npz:{npz}", *FLAGS, "--iterations", 20, "--seeds", 0, "--bank", bank)
+    flags = ("--data", f"npz:{npz}", *FLAGS, "--iterations", 20, "--seeds", 0, "--jobs", 1, "--bank", bank)
+    flags += ("--methods", "ps-nogs")
     for task in ("striped", "across"):
         out = tmp_path / task
         ended = driver().run("run", *flags, "--task", task, "--posterior", posterior, "--out", out)
@@ -297,6 +301,7 @@ def test_sequences_that_will_not_be_there_are_missed_at_once(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_example_runs_on_a_folder_of_images(tmp_path: Path) -> None:
     for label, name in enumerate(("across", "down", "chess")):
         (tmp_path / "images" / name).mkdir(parents=True)
@@ -330,7 +335,7 @@ def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     assert not (out / "COMPLETE").exists()
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_script_without_a_guard_runs(tmp_path: Path, jobs: int) -> None:
     """Worker processes do not import the script again, so it needs no ``if __name__ == "__main__":``."""
     script = tmp_path / "script.py"

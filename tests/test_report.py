@@ -65,7 +65,9 @@ def images_of(page: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_run(tmp_path_factory.mktemp("report") / "run")
-    draw_report(Report(path, figures=("png", "pdf")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nogs.report.page.DPI", 50)  # quick to draw
+        draw_report(Report(path, figures=("png", "pdf")))
     return path
 
 
@@ -283,8 +285,9 @@ def test_results_of_another_schema_are_refused_by_key(tmp_path: Path) -> None:
         draw_report(Report(path))
 
 
-def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> None:
-    """Other photographs, the same page and figures, byte for byte: nothing of them is in it."""
+@pytest.mark.parametrize("formats", [(), pytest.param(("png", "pdf"), marks=pytest.mark.slow)])
+def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path, formats: tuple[str, ...]) -> None:
+    """With other photographs, page and figures are equal byte for byte, so they contain none of them."""
     other = shutil.copytree(run, tmp_path / "other")
     evaluation = RunDirectory(other / "evaluation")
     noise = torch.randint(256, (3, 1, 48, 48), generator=chance(0), dtype=torch.uint8)
@@ -294,14 +297,14 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path) -> N
     evaluation.save_tensors("answers", {**answers, "pixels": noise[:2]}, **meta)
     write_marker(evaluation.path)
     photographed = (run / "report.html").read_bytes()
-    page, others = (
-        draw_report(Report(path, publishable=True, figures=("png", "pdf"))).read_bytes() for path in (run, other)
-    )
+    page, others = (draw_report(Report(path, publishable=True, figures=formats)).read_bytes() for path in (run, other))
     assert page == others
     assert page != photographed
     assert b"photographs are not shown" in page
-    for file in (run / "figures").iterdir():
-        assert file.read_bytes() == (other / "figures" / file.name).read_bytes()
+    for kind in formats:
+        for name in FIGURES:
+            file = f"figures/{name}.{kind}"
+            assert (run / file).read_bytes() == (other / file).read_bytes()
 
 
 def test_coverage_adds_up_the_squares_that_were_looked_at() -> None:

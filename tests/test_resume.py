@@ -131,6 +131,7 @@ def test_killed_in_the_middle_of_computing(uninterrupted: Commands, tmp_path: Pa
     assert_same(uninterrupted.whole / "nogs", out)
 
 
+@pytest.mark.slow
 def test_a_killed_pipeline_goes_on_to_what_its_stages_do_one_by_one(tmp_path: Path) -> None:
     """Killed before the search ends, and while a training runs beside it, which must end with it."""
     out, moments, resume = tmp_path / "run", random.Random("run"), ()

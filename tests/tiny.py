@@ -143,6 +143,8 @@ def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 500.0)
 def _serve() -> None:
     """The driver's own process: a request a line, answered by a line."""
     # Here, for the processes that a command starts beside it import this file too.
+    import torchmetrics.functional.classification  # noqa: F401
+
     import nogs.pipeline
     import nogs.report.tables
     import nogs.stages.predict  # noqa: F401
@@ -197,6 +199,7 @@ def _command(
         os.setgid(uid)
         os.setuid(uid)
     warnings.simplefilter("error")
+    sys.dont_write_bytecode = True  # the first import of a module would count as a change to the disk
     torch.set_num_threads(1)
     nogs.training.loop.CHECKPOINT_SECONDS = checkpoint_seconds
     nogs.stages.search.CHUNK = 15  # several chunks of few sequences
