@@ -1,7 +1,8 @@
 """Where work runs: side by side in worker processes, or one after the other in this process.
 
-A job is a function without arguments but its progress callback. This module does not know what the jobs do; it starts
-them, waits for the jobs that they need, shows their progress, and ends all of them when one fails or the user stops.
+A job is a function without arguments but its progress callback. This module is independent of what the jobs do. It
+starts them, waits for the jobs that they need, shows their progress, and ends all of them when one fails or the user
+stops.
 """
 
 from __future__ import annotations

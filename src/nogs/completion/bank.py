@@ -47,7 +47,7 @@ class Bank(NamedTuple):
 def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Bank:
     """Return the bank of a finished build-bank run over the images ``data``.
 
-    Shards are memory-mapped. Each is first compared with its checksum, which reads it once; ``tick`` counts them.
+    Shards are memory-mapped. Each is first compared with its checksum, which reads it once. ``tick`` counts shards.
     """
     meta = run.load_metadata("bank")
     names = meta.get("shards")

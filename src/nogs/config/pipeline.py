@@ -23,9 +23,9 @@ class Run(Checked):
     sequences: Path | None = None
     """run directory of sequences import, for ps-hgs"""
     posterior: Path | None = None
-    """run directory of fit-posterior to use in place of a new one; one of several labels serves each task"""
+    """run directory of fit-posterior to use in place of a new one; a posterior of all labels is used for any task"""
     bank: Path | None = None
-    """run directory of build-bank to use in place of a new one; it serves each task"""
+    """run directory of build-bank to use in place of a new one, for any task"""
     seeds: Seeds = (0, 1, 2)
     """seeds of the trainings, each with every method"""
     iterations: Count = 8000

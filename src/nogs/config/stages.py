@@ -223,7 +223,7 @@ class Baselines(Checked):
     seeds: Seeds = (0,)
     """seeds of the trainings, each with every network"""
     iterations: Count = 4000
-    """most iterations of each training; with batch_size, as many images as `nogs train` takes by default"""
+    """most iterations of each training; by default as many images in all as in `nogs train`"""
     batch_size: Batch = 128
     """images in each iteration"""
     validate_every: Count = 100

@@ -31,8 +31,8 @@ def linear_gain(
 ) -> Float[Tensor, " L"]:
     """Return the linear gain in nats of one glimpse at each location, for classes or for K labels together.
 
-    ``rows``: indices of the n images to use; ``labels``: theirs. R² is adjusted for n and the number of pixels (Ezekiel
-    1930), so that its mean is 0 at locations without information, where it can be negative.
+    ``rows``: indices of the n images to use. ``labels``: labels of these images. R² is adjusted for n and the number of
+    pixels (Ezekiel 1930), so that its mean is 0 at locations without information, where it can be negative.
     """
     y = (F.one_hot(labels) if labels.ndim == 1 else labels).float()
     y = y - y.mean(0)

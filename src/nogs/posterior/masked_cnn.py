@@ -23,7 +23,7 @@ CANDIDATES = 256
 
 
 class AVPCNN(nn.Module):
-    """A timm classifier on the masked image; ``backbone``: small-resnet, or the name of any timm model."""
+    """A timm classifier on the masked image. ``backbone``: small-resnet, or the name of any timm model."""
 
     maps_are_cheap = False
 

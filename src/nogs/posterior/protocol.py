@@ -33,7 +33,7 @@ class LabelDistribution(Categorical):
 class Candidates(NamedTuple):
     """Q candidate glimpses: glimpse q is taken of completion ``rows[q]`` at cell ``cells[q]``.
 
-    ``completions`` are images of uint8 in [0, 255]; completion p completes image ``owners[p]`` of those looked at.
+    ``completions`` are images of uint8 in [0, 255]. Completion p is one of image ``owners[p]`` of the B images.
     """
 
     completions: UInt8[Tensor, "P c H H"]

@@ -83,7 +83,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def parse_object(file: Path, content: bytes, *, line: int | None = None) -> dict[str, Any]:
-    """Return the JSON object in ``content``. Raises UserError in the name of ``file`` and of the line, from 1."""
+    """Return the JSON object in ``content``. Raises UserError, naming ``file`` and the line number."""
     where = "" if line is None else f" in line {line}"
     try:
         parsed = json.loads(content.decode())

@@ -96,7 +96,7 @@ def read_text(folder: Path, faults: Faults) -> dict[str, list[Place]]:
 def read_published(file: Path, *, attribute: int, attributes: int) -> dict[str, list[Place]]:
     """Return CelebA-HQ index → glimpses, for the attribute of that index.
 
-    ``attributes``: the number of attributes that the data has. Raises UserError if the archive has another.
+    ``attributes``: number of attributes of the data. Raises UserError if the archive has another number.
     """
     try:
         with np.load(file, allow_pickle=False) as archive:
