@@ -167,7 +167,7 @@ def test_the_last_answer_teaches_the_first_look() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 6, 8, 16])
-def test_it_sees_its_glimpses_and_nothing_else(size: int) -> None:
+def test_the_posterior_depends_on_its_glimpses_alone(size: int) -> None:
     network, images, others = make(size).eval(), noise(1), noise(1, seed=1)
     offsets = [*range(0, IMAGE_PX - size + 1, 6)]
     offsets += [IMAGE_PX - size] if offsets[-1] != IMAGE_PX - size else []
@@ -241,7 +241,7 @@ def test_sampling_never_draws_what_the_policy_rules_out() -> None:
     assert set(sampling(Generator().manual_seed(0))(logits, 0).tolist()) == {0, 3}
 
 
-def test_following_goes_where_it_is_told_and_draws_where_it_is_not() -> None:
+def test_following_takes_given_cells_and_chooses_the_others() -> None:
     asked: list[int] = []
 
     def otherwise(logits: Tensor, t: int) -> Tensor:

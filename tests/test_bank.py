@@ -209,7 +209,7 @@ def test_an_image_that_cannot_be_read_is_named_and_can_be_left_out(
     assert "07.png" in capsys.readouterr().err
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_an_absent_or_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for name, says in (("absent", "is not a folder"), ("file", "is not a folder"), ("empty", "has 0 usable images")):

@@ -195,7 +195,7 @@ def test_every_seed_within_the_bounds_is_one_for_torch(seed: int) -> None:
     ],
     ids=str,
 )
-def test_a_grid_that_could_only_exhaust_memory_is_refused(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
+def test_a_grid_that_exceeds_memory_is_refused(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
     geometry = ("--glimpse-size", 6, "--stride", 5, "--glimpses", 5)
     ended = driver().run("fit-posterior", *good(tmp_path), *geometry, *flags, "--out", tmp_path / "out")
     refused(ended, says)

@@ -12,7 +12,7 @@ from nogs.attention.network import HardAttention
 from nogs.glimpses.grid import Grid
 
 
-def test_batches_say_what_each_image_alone_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_gives_the_answers_of_single_images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nogs.attention.classify, "BATCH", 2)
     torch.manual_seed(0)
     network = HardAttention(Grid(image_px=9, glimpse_px=3, stride_px=3), channels=1, classes=2, hidden=4).eval()

@@ -105,7 +105,7 @@ def test_a_command_that_does_not_parse(args: tuple[str, ...], culprit: str, tmp_
     ],
 )
 @pytest.mark.parametrize("columns", [60, 200])
-def test_what_the_parser_says_is_one_line_with_the_fix(
+def test_errors_of_the_parser_are_one_line_with_the_fix(
     args: str, line: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """However wide the terminal: the parser draws a box in it."""
@@ -193,12 +193,12 @@ def test_help_names_the_positional_arguments() -> None:
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_numbers_that_mean_nothing(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
+def test_meaningless_numbers_are_refused(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
     refused(driver().run("run", *good(tmp_path), *flags, "--out", tmp_path / "out"), says)
     assert not (tmp_path / "out").exists()
 
 
-def test_images_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_images(tmp_path: Path) -> None:
     trained = tmp_path / "trained"
     ended = driver().run("train", *good(tmp_path), *QUICK, "--out", trained)
     assert ended.code == 0, ended.err
@@ -225,7 +225,7 @@ def test_images_that_are_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("presses", [1, 3])
-def test_control_c_stops_and_says_how_to_go_on(presses: int, tmp_path: Path) -> None:
+def test_control_c_stops_with_one_line_that_names_resume(presses: int, tmp_path: Path) -> None:
     command = ("train", *good(tmp_path), *QUICK, "--iterations", 10_000, "--out", tmp_path / "out")
     pid = driver().start(*command)
     wait_for((tmp_path / "out" / "log.jsonl").exists, "a first validation")
@@ -268,7 +268,7 @@ def test_control_c_while_the_command_ends_is_ignored(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("command", ["--help", "run --help", "--version"])
-def test_a_reader_that_has_gone_is_no_error(command: str) -> None:
+def test_a_closed_pipe_is_no_error(command: str) -> None:
     """As `head` in `nogs predict ... | head`, once it has its lines."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -307,7 +307,7 @@ def interrupted(pid: int, presses: int) -> Ended:
     return ended
 
 
-def test_a_bug_is_no_users_mistake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_bug_is_not_reported_as_invalid_input(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It keeps its traceback; Python then exits with 1."""
 
     def broken(*args: object, **how: object) -> None:

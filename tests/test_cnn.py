@@ -224,7 +224,7 @@ def test_what_is_resumed_is_what_was_not_stopped(tmp_path: Path, monkeypatch: py
         ({"learning_rates": ()}, r"learning_rates=\(none\): give one or more, each once"),
     ],
 )
-def test_a_grid_that_cannot_be_is_refused_before_it_starts(tmp_path: Path, how: dict[str, Any], says: str) -> None:
+def test_an_invalid_grid_is_refused_before_the_run_starts(tmp_path: Path, how: dict[str, Any], says: str) -> None:
     config = stage(tmp_path / "cnn", write_npz(tmp_path / "images.npz"), **how)
     with pytest.raises(UserError, match=says):
         fit_baselines(config, silent)

@@ -179,7 +179,7 @@ def test_bad_csv(tmp_path, header, rows, says):
     assert says in message(f"csv:{make_csv(tmp_path, header, rows)}")
 
 
-def test_csv_that_is_none(tmp_path):
+def test_files_that_are_not_csv(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("")
     assert "is empty" in message(f"csv:{path}")
@@ -227,7 +227,7 @@ def test_bad_npz(tmp_path, arrays, says):
     assert says in message(f"npz:{path}")
 
 
-def test_npz_that_is_none_and_skipped_rows(tmp_path):
+def test_files_that_are_not_npz_and_skipped_rows(tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(b"PK rubbish")
     assert "not a NumPy archive" in message(f"npz:{path}")

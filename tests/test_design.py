@@ -134,7 +134,7 @@ def map_first(world: World) -> Maps:
 
 @WORLDS
 @CRITERIA
-def test_the_first_cell_is_everybodys(world: World, criterion: Criterion) -> None:
+def test_the_first_cell_is_shared_by_all_images(world: World, criterion: Criterion) -> None:
     first = map_first(world)
     chosen = choose(first.gain(criterion), torch.empty(1, 0, dtype=torch.long))
     assert chosen.shape == (1,)
@@ -205,7 +205,7 @@ def test_no_cell_is_looked_at_twice(criterion: Criterion) -> None:
 @WORLDS
 @CRITERIA
 @pytest.mark.parametrize("cells", SO_FAR, ids=len)
-def test_the_order_of_completions_says_nothing(world: World, criterion: Criterion, cells: list[int]) -> None:
+def test_the_order_of_completions_does_not_matter(world: World, criterion: Criterion, cells: list[int]) -> None:
     seen, _, completions = situation(world, cells)
     order = torch.randperm(len(completions.owners), generator=chance(0))
     order = order[completions.owners[order].argsort(stable=True)]
@@ -338,7 +338,7 @@ def test_pooling_mixes_own_and_population() -> None:
     assert choose(gain, looked_at, population=elsewhere, pooling=0.5).tolist() == [1, 1]
 
 
-def test_regret_is_what_the_choice_leaves_on_the_table() -> None:
+def test_regret_is_the_score_that_the_choice_misses() -> None:
     """By hand: pooled at 0.5 with (0, 2, 4, 0), the scores are (0.5, 3, 3.5, 5) and (2.5, 1, 2.5, 5); 3 was seen."""
     gain = torch.tensor([[1.0, 4.0, 3.0, 10.0], [5.0, 0.0, 1.0, 10.0]])
     lost = regret(

@@ -62,7 +62,9 @@ def test_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
-def test_a_search_finds_what_it_finds_here(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_on_the_accelerator_equals_one_on_the_cpu(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The double computes on the CPU, so its sequences and its maps are the same to the bit."""
     monkeypatch.setattr("nogs.runs.device.design_dtype", lambda device: torch.float32)
     npz = write_npz(tmp_path / "set.npz")

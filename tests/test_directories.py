@@ -45,7 +45,7 @@ def test_a_directory_that_holds_another_run_is_left_alone(bank: Path) -> None:
 
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)], ids=["", "--resume"])
-def test_a_strangers_files_are_left_alone(tmp_path: Path, resume: tuple[str, ...]) -> None:
+def test_files_that_are_not_ours_are_left_alone(tmp_path: Path, resume: tuple[str, ...]) -> None:
     thesis = tmp_path / "out" / "thesis.tex"
     thesis.parent.mkdir()
     thesis.write_text("mine")
@@ -88,7 +88,7 @@ def test_no_permission(tmp_path: Path, as_nobody: int | None) -> None:
     assert not list((tmp_path / "free").iterdir())
 
 
-def test_inputs_of_stages_that_are_none(tmp_path: Path, bank: Path) -> None:
+def test_inputs_that_are_not_runs(tmp_path: Path, bank: Path) -> None:
     out = ("--out", tmp_path / "out")
     nowhere, good_npz = tmp_path / "nowhere", f"npz:{bank.parent / 'good.npz'}"
     mistakes: list[tuple[tuple[object, ...], list[str]]] = [
@@ -154,7 +154,7 @@ def test_a_full_disk_is_named_and_once_there_is_room_the_run_goes_on(
     ],
     ids=["full", "quota", "permission", "read-only"],
 )
-def test_what_the_disk_says_becomes_one_line(
+def test_errors_of_the_file_system_become_one_line(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -62,7 +62,7 @@ def provenance(run: RunDirectory) -> dict[str, object]:
     return content
 
 
-def test_a_new_run_says_what_it_is_and_where_it_comes_from(run: RunDirectory, config: Bake) -> None:
+def test_a_new_run_stores_its_configuration_and_provenance(run: RunDirectory, config: Bake) -> None:
     assert run.path.is_dir()
     assert not run.complete
     assert run.config == {

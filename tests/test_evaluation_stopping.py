@@ -46,7 +46,7 @@ def test_one_setting_for_all_tasks_by_hand() -> None:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_number_for_each_task_is_the_best_that_validation_knows(seed: int) -> None:
+def test_the_number_of_glimpses_for_each_task_is_the_best_on_validation(seed: int) -> None:
     """Of all T to the power of n choices, none is better there for as few glimpses; its row is what it does in test."""
     accuracy = torch.rand(2, 3, 4, generator=Generator().manual_seed(seed), dtype=torch.float64).tolist()
     validation, test = accuracy

@@ -210,7 +210,7 @@ def test_the_masked_image_is_the_image_times_the_mask(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("grid", [GRIDS[1], *SCALED])
-def test_the_masked_image_forgets_the_order_of_the_glimpses(grid: Grid) -> None:
+def test_the_masked_image_does_not_depend_on_the_order_of_the_glimpses(grid: Grid) -> None:
     seen = look(images_of(grid), grid, cells_of(grid))
     for order in itertools.permutations(range(4)):
         permuted = Glimpses(seen.patches[:, order], seen.cells[:, order])
@@ -286,7 +286,7 @@ def test_what_is_seen_of_an_image_does_not_depend_on_its_batch(grid: Grid) -> No
         (8, 9, 1, "glimpse_px=9 exceeds image_px=8: choose at most 8"),
     ],
 )
-def test_a_grid_that_cannot_be_names_the_flag(image_px: int, glimpse_px: int, stride_px: int, complaint: str) -> None:
+def test_an_invalid_grid_names_the_flag(image_px: int, glimpse_px: int, stride_px: int, complaint: str) -> None:
     with pytest.raises(UserError, match=complaint):
         Grid(image_px=image_px, glimpse_px=glimpse_px, stride_px=stride_px)
 

@@ -57,7 +57,7 @@ def test_only_the_given_rows_count() -> None:
     torch.testing.assert_close(linear_gain(images, rows, labels[rows], grid), expected)
 
 
-def test_constant_pixels_and_labels_tell_nothing() -> None:
+def test_constant_pixels_and_labels_have_no_gain() -> None:
     images, labels = torch.full((20, 1, 9, 9), 7, dtype=torch.uint8), torch.tensor([0, 1] * 10)
     assert linear_gain(images, torch.arange(20), labels, Grid(9, 3, 3)).max() <= 0
     assert linear_gain(noise(9), torch.arange(N), torch.zeros(N, dtype=torch.long), Grid(9, 3, 3)).max() <= 0

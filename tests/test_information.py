@@ -81,7 +81,7 @@ def test_the_worlds_are_worth_testing_on() -> None:
 
 
 @pytest.mark.parametrize("world", [TILES, OVERLAPPING], ids=["tiles", "overlapping"])
-def test_the_world_and_the_exact_posterior_tell_the_same(world: World) -> None:
+def test_the_world_and_the_exact_posterior_agree(world: World) -> None:
     cells = torch.tensor([[0, 4, 5]]).expand(len(world.images), -1)
     glimpses = look(world.image_tensor(), world.grid(), cells)
     by_glimpse = ExactPosterior(world).by_glimpse(glimpses).probs
@@ -145,7 +145,7 @@ def test_the_greedy_choice_is_the_enumerated_one(situation: Situation) -> None:
         assert world.expected_posterior_entropy(seen, cell) == pytest.approx(best, abs=1e-9)
 
 
-def test_mixture_gain_against_a_loop_where_no_world_stands_behind() -> None:
+def test_mixture_gain_against_a_loop_on_random_posteriors() -> None:
     log_probs, weights = random_posteriors(2, 3, 4, 5)
     got = mixture_information_gain(log_probs, weights)
     for b in range(2):
@@ -186,7 +186,7 @@ def test_gain_by_completion_holds_for_certain_posteriors(situation: Situation) -
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_certain_posteriors_that_differ_tell_everything(dtype: torch.dtype) -> None:
+def test_certain_posteriors_that_differ_have_the_full_gain(dtype: torch.dtype) -> None:
     log_probs = torch.eye(2, dtype=dtype)[:, None].log()  # two completions, one cell: label 0, label 1
     weights = torch.tensor([0.5, 0.5], dtype=dtype)
     assert expected_posterior_entropy(log_probs, weights).tolist() == [0]

@@ -100,7 +100,7 @@ def test_one_posterior_of_many_labels_serves_a_task(many: Stages) -> None:
         striped.train("never", "ps-nogs")
 
 
-def test_tasks_are_asked_for_by_name(many: Stages, stages: Stages) -> None:
+def test_a_task_is_selected_by_name(many: Stages, stages: Stages) -> None:
     out = "never"
     wrong: list[tuple[str, Callable[[], RunDirectory]]] = [
         ("choose one of striped, across", lambda: many.search(out)),

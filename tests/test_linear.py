@@ -27,7 +27,7 @@ def brightness(classes: int, *, image_px: int = 30, count: int = 120) -> ImageSe
 
 
 @pytest.mark.parametrize(("classes", "outputs"), [(2, 1), (3, 3)])
-def test_it_tells_what_brightness_tells(classes: int, outputs: int) -> None:
+def test_classes_of_different_brightness_are_separated(classes: int, outputs: int) -> None:
     found = logistic_regression(brightness(classes))
     assert found is not None
     assert (found.test_accuracy, found.validation_accuracy) == (1.0, 1.0)

@@ -25,7 +25,7 @@ GRID = Grid(image_px=32, glimpse_px=8, stride_px=8)
 
 
 @pytest.mark.parametrize("cells", [[0, 15, 5], [5, 6, 9]], ids=["apart", "overlapping"])
-def test_the_avp_cnn_does_not_mind_the_order(cells: list[int]) -> None:
+def test_the_avp_cnn_does_not_depend_on_the_order(cells: list[int]) -> None:
     posterior, images = make("avp-cnn"), noise(2)
     with torch.inference_mode():
         said = [posterior(observe(images, list(order))).logits for order in permutations(cells)]
@@ -86,7 +86,7 @@ def test_a_download_without_a_network_is_given_up_at_once(name: str, pretrained:
         ("vit_tiny_patch16_224", False, "does not take images of 32 x 32 pixels .*224"),
     ],
 )
-def test_a_backbone_that_cannot_be_is_one_line(
+def test_an_unusable_backbone_is_refused_in_one_line(
     name: str, pretrained: bool, wrong: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nogs.posterior.backbones, "PROBE_SECONDS", 0.3)

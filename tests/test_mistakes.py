@@ -160,7 +160,7 @@ def test_a_mistake_is_answered_in_one_line_and_leaves_nothing(
     assert set(tmp_path.rglob("*")) == before
 
 
-def test_the_installed_command_says_the_same(tmp_path: Path) -> None:
+def test_the_installed_command_prints_the_same_error(tmp_path: Path) -> None:
     args, says = class_of_one(tmp_path)
     refused(typed("fit-posterior", *args, "--out", tmp_path / "out"), *says)
     assert not (tmp_path / "out").exists()

@@ -90,7 +90,7 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
 @pytest.mark.parametrize("argument", ARGUMENTS)
-def test_a_path_that_cannot_be_is_refused_and_nothing_written(
+def test_an_invalid_path_is_refused_and_nothing_is_written(
     argument: str, place: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     flag = argument.split(" ")[-1]

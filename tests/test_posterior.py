@@ -79,7 +79,7 @@ def test_candidates_are_looked_ahead_to_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
-def test_half_precision_says_nearly_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_precision_is_close_to_full_precision(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """bfloat16 keeps 8 bits: after all layers, some hundredths of what logits spread by."""
     posterior, owners = make(kind, channels=3), torch.arange(64) // 32
     completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
@@ -100,7 +100,7 @@ def lookahead_everywhere(posterior: Posteriors, seen: Glimpses, completions: Ten
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
-def test_each_step_says_what_the_glimpses_so_far_say(kind: str) -> None:
+def test_each_step_is_the_posterior_of_the_glimpses_so_far(kind: str) -> None:
     posterior, images = make(kind), noise(4)
     each = [observe(images[[row]], cells) for row, cells in enumerate(([3, 12, 6], [0, 3, 15], [9, 9, 1], [7, 2, 5]))]
     seen = Glimpses(*(torch.cat(column) for column in zip(*each, strict=True)))
@@ -112,7 +112,7 @@ def test_each_step_says_what_the_glimpses_so_far_say(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
-def test_it_speaks_before_any_glimpse_and_the_same_of_all(kind: str) -> None:
+def test_before_any_glimpse_all_images_have_one_distribution(kind: str) -> None:
     with torch.inference_mode():
         said = make(kind)(observe(noise(3), []))
     assert said.batch_shape == (3,)

@@ -86,7 +86,7 @@ def test_a_lower_rank_keeps_the_directions_in_which_images_differ_most() -> None
         assert float(kept) == pytest.approx(spectrum[:5].sum(), rel=1e-3)
 
 
-def test_a_cell_that_shows_the_same_of_all_images_says_nothing() -> None:
+def test_a_cell_that_is_equal_in_all_images_gives_equal_distances() -> None:
     bank = faces(40)
     bank[..., :4, :4] = 0
     mean, components = principal_components(bank, components=10, generator=chance())

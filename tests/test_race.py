@@ -90,7 +90,7 @@ def test_a_race_that_saves_nothing_is_exhaustive_search(criterion: Criterion) ->
 
 @CRITERIA
 @pytest.mark.parametrize("pooling", [0.0, 0.5])
-def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: float) -> None:
+def test_a_race_needs_a_fraction_of_the_evaluations_and_loses_little(criterion: Criterion, pooling: float) -> None:
     seen, completions = completed()
     posterior = Smooth()
     raced = race(posterior, RaceOptions(), criterion, pooling=pooling)
@@ -110,7 +110,7 @@ def test_a_race_asks_a_fraction_and_loses_little(criterion: Criterion, pooling: 
     assert lost.quantile(0.95) < 0.002 * at_stake
 
 
-def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> None:
+def test_the_winners_estimate_is_close_and_exact_without_elimination() -> None:
     seen, completions = completed()
     complete = everywhere(Smooth(), seen, completions).eig
     for confidence, typical, exact in ((0.95, 0.02, 0.0), (1 - 1e-9, 0.001, 0.9)):
@@ -122,7 +122,7 @@ def test_the_winners_estimate_is_close_and_exact_where_nobody_may_leave() -> Non
 
 
 @CRITERIA
-def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
+def test_the_chosen_cell_was_never_eliminated(criterion: Criterion) -> None:
     """A cell that left with a flattering estimate is not chosen after all: of its image, the chosen saw the most."""
 
     class Counting(Smooth):
@@ -137,7 +137,7 @@ def test_who_is_chosen_stayed_to_the_end(criterion: Criterion) -> None:
     assert torch.equal(counts.gather(1, chosen[:, None])[:, 0], counts.max(1).values)
 
 
-def test_more_confidence_asks_more() -> None:
+def test_more_confidence_needs_more_evaluations() -> None:
     asked = [race(Smooth(), RaceOptions(confidence=p)).evaluations for p in (0.6, 0.9, 0.99)]
     assert asked == sorted(set(asked))
 
@@ -169,7 +169,7 @@ def test_images_with_fewer_completions() -> None:
 
 
 @CRITERIA
-def test_a_contender_that_is_better_in_truth_seldom_leaves(criterion: Criterion) -> None:
+def test_a_better_contender_is_seldom_eliminated(criterion: Criterion) -> None:
     """At 95 % confidence of a comparison, of 400 fields whose second cell is better by 0.05 nats, 8 % at most lose it.
 
     5 % are expected; the rest is noise.

@@ -277,7 +277,7 @@ def test_a_bank_of_one_group_is_refused_in_one_line() -> None:
     assert len(retrieval(seen, groups=torch.tensor([3, 4]), generator=chance()).images)
 
 
-def test_what_comes_back_is_as_promised() -> None:
+def test_completions_have_the_types_shapes_and_order_of_the_protocol() -> None:
     images = noise(40, 3)
     retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions(completions=24, proposals=20, shift=1))
     seen = look(images[:4], GRID, torch.tensor([[5, 9]] * 4))
@@ -305,7 +305,7 @@ def test_scales_and_colours_are_compared_too() -> None:
     assert torch.equal(found.images, images[[4]])
 
 
-def test_the_order_of_the_bank_says_nothing() -> None:
+def test_the_order_of_the_bank_does_not_matter() -> None:
     images, groups = noise(50), torch.arange(50)
     bank = bank_of(images, groups=groups)
     order = torch.randperm(50, generator=chance(3))
@@ -331,7 +331,7 @@ def test_the_order_of_the_bank_says_nothing() -> None:
         assert multisets[0] == multisets[1]
 
 
-def test_before_anything_was_seen_all_images_are_alike() -> None:
+def test_unconditional_completions_are_distinct_images_of_the_bank() -> None:
     images = noise(20)
     retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions())
     found = retrieval.unconditional(8, generator=chance())
@@ -400,7 +400,7 @@ def test_sliding_distances_are_sums_of_squares(step: int) -> None:
 
 
 @pytest.mark.parametrize("glimpse_px", [5, IMAGE_PX])
-def test_an_image_of_the_bank_completes_itself_however_large_the_glimpse(glimpse_px: int) -> None:
+def test_an_image_of_the_bank_completes_itself_at_every_glimpse_size(glimpse_px: int) -> None:
     """With shifts that reach over the border, too: a glimpse as wide as the image leaves no room for one."""
     images = noise(20, px=IMAGE_PX)
     grid = Grid(image_px=IMAGE_PX, glimpse_px=glimpse_px, stride_px=1)

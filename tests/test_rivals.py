@@ -154,7 +154,7 @@ def test_a_policy_is_validated_greedy_and_sampled_and_each_keeps_its_best(
 
 
 @pytest.mark.parametrize("samples", [1, 3])
-def test_wake_sleep_samples_are_asked_for(rivals: Rivals, tmp_path: Path, samples: int) -> None:
+def test_the_number_of_wake_sleep_samples_has_an_effect(rivals: Rivals, tmp_path: Path, samples: int) -> None:
     few = rivals.train(str(tmp_path / "few"), "ws-ram", iterations=20, wake_sleep_samples=samples)
     usual = rivals.train(str(tmp_path / "usual"), "ws-ram", iterations=20)
     assert few.rows()[0]["nll_nats"] != usual.rows()[0]["nll_nats"]
@@ -246,7 +246,7 @@ def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_p
         assert (found.cells == torch.tensor([1, 2])).float().mean() > 0.9
 
 
-def test_what_is_not_a_run_of_sequences_is_refused(rivals: Rivals, tmp_path: Path) -> None:
+def test_runs_without_sequences_are_refused(rivals: Rivals, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     unfinished = rivals.imported(str(tmp_path / "unfinished"))
     (unfinished.path / "COMPLETE").unlink()

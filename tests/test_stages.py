@@ -71,7 +71,7 @@ def test_sequences_are_of_training_images_and_never_look_twice(stages: Stages) -
     assert torch.equal(chosen, unvisited.max(1).values)
 
 
-def test_a_race_tells_what_it_saves_and_what_it_loses(stages: Stages, tmp_path: Path) -> None:
+def test_a_race_logs_its_evaluations_and_its_regret(stages: Stages, tmp_path: Path) -> None:
     """Beside exhaustive search of the same images; exhaustive search itself loses nothing."""
     for strategy in ("race", "exhaustive"):
         search = stages.search(str(tmp_path / strategy), strategy=strategy, regret=ANNOTATED)

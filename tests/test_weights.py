@@ -146,7 +146,9 @@ LIES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
 
 
 @pytest.mark.parametrize(("name", "lie", "complaint"), LIES, ids=[f"{name}: {says}"[:60] for name, _, says in LIES])
-def test_each_lie_is_named(tmp_path: Path, name: str, lie: Callable[[dict[str, Any]], object], complaint: str) -> None:
+def test_altered_metadata_are_refused_by_name(
+    tmp_path: Path, name: str, lie: Callable[[dict[str, Any]], object], complaint: str
+) -> None:
     run = save(tmp_path / "run", SPECS[name])
     metadata = run.load_metadata("model")
     lie(metadata)
