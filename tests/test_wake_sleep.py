@@ -14,7 +14,7 @@ from nogs.attention.choosers import greedy, sampling
 from nogs.attention.network import HardAttention, previous_states
 from nogs.attention.objectives import label_loss, wake_sleep_loss, wake_sleep_weights
 from nogs.attention.train_step import Training
-from nogs.attention.wake_sleep import InferenceNetwork, Proposed, propose, wake_sleep_step
+from nogs.attention.wake_sleep import ENTROPY_BONUS, InferenceNetwork, Proposed, propose, wake_sleep_step
 from nogs.config.groups import Geometry, Machine
 from nogs.config.stages import Train
 from nogs.glimpses.grid import Grid
@@ -180,6 +180,21 @@ def test_a_step_trains_the_classifier_on_a_draw_by_the_posterior_weights() -> No
     off = torch.stack(got) - torch.stack(expected)
     assert (off.std(0) > 0).any()
     assert (off.mean(0).abs() < 5 * off.std(0) / len(draws) ** 0.5 + 1e-6).all()
+
+
+def test_the_default_entropy_bonus_is_that_of_ws_ram() -> None:
+    network, inference = networks(FOUR)
+    images, labels = noise(4), torch.tensor([0, 1, 2, 1])
+
+    def locator_gradient(**how: Any) -> Tensor:
+        known = training(network, images, labels, **how)
+        loss = wake_sleep_step(known, inference, torch.arange(4), Generator().manual_seed(1))
+        return torch.autograd.grad(loss, network.locator[2].weight)[0]
+
+    by_default, none = locator_gradient(), locator_gradient(entropy_bonus=0.0)
+    torch.testing.assert_close(by_default, locator_gradient(entropy_bonus=ENTROPY_BONUS))
+    torch.testing.assert_close(none + (locator_gradient(entropy_bonus=1.0) - none) * ENTROPY_BONUS, by_default)
+    assert not torch.allclose(by_default, none)
 
 
 def test_images_do_not_depend_on_their_batch() -> None:

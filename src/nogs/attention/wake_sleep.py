@@ -13,6 +13,7 @@ Where we differ, and why:
   it varies by nats, the likelihood by tenths.
 - Sequences are drawn from a mixture of r and the uniform distribution, which the weights take into account. Ba et al.
   heat r instead.
+- The entropy of the policy's sequences is part of the objective, with a small weight.
 - The M sequences are run without gradient. Embedding, core and classifier are trained on one of them per image, drawn
   with the weights' probabilities: the same expected gradient for about a third of the time.
 """
@@ -36,6 +37,8 @@ from nogs.glimpses.grid import Grid
 
 COARSE_PX = 16
 """Side length of the averaged image that the inference network reads."""
+ENTROPY_BONUS = 0.01
+"""Default weight of the policy's entropy. Without it all T glimpses fall on one cell early (docs/log.md)."""
 
 
 class InferenceNetwork(nn.Module):
@@ -155,4 +158,5 @@ def wake_sleep_step(
     cells = proposed.cells.unflatten(0, (-1, samples)).take_along_dim(drawn[..., None], dim=1)[:, 0]
     states = network.encode(look(pixels, network.grid, cells, images))
     label = label_loss(network.classifier(states), labels)
-    return (label + wake_sleep_loss(log_policy, log_proposal, weights, entropy_bonus=config.entropy_bonus)).mean()
+    bonus = ENTROPY_BONUS if config.entropy_bonus is None else config.entropy_bonus
+    return (label + wake_sleep_loss(log_policy, log_proposal, weights, entropy_bonus=bonus)).mean()
