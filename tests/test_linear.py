@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from nogs import cnn
 from nogs.data import ImageSet
 from nogs.evaluation import linear
 from nogs.evaluation.linear import logistic_regression
@@ -50,3 +51,17 @@ def test_a_class_that_no_training_image_used_has_is_never_answered(monkeypatch: 
     assert logistic_regression(replace(data, labels=torch.zeros_like(data.labels))) is None
     monkeypatch.setattr(linear, "MAX_TRAINING_IMAGES", 20)
     assert logistic_regression(data) is not None
+
+
+def test_few_images_are_in_memory_at_full_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, sizes = brightness(2), []
+    whole = logistic_regression(data)
+
+    def shrink(images: torch.Tensor, resolution_px: int) -> torch.Tensor:
+        sizes.append(len(images))
+        return cnn.shrink(images, resolution_px)
+
+    monkeypatch.setattr(linear, "shrink", shrink)
+    monkeypatch.setattr(linear, "BATCH", 7)
+    assert logistic_regression(data) == whole
+    assert max(sizes) == 7

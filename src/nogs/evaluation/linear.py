@@ -22,6 +22,8 @@ NAME = "logistic regression"
 MAX_RESOLUTION_PX = 24
 MAX_TRAINING_IMAGES = 5000
 MAX_ITERATIONS = 200
+BATCH = 64
+"""Images that are in memory at full size."""
 INVERSE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 """Candidates of scikit-learn's C."""
 
@@ -65,7 +67,8 @@ def logistic_regression(data: ImageSet) -> WholeImage | None:
 
 def _pixels(data: ImageSet, images: Int[Tensor, " n"], resolution_px: int) -> Float[np.ndarray, "n p"]:
     """Return the pixels of each image in a row, in [0, 1]."""
-    return (shrink(data.images[images], resolution_px).flatten(1).double() / 255).numpy()
+    small = [shrink(data.images[batch], resolution_px).flatten(1) for batch in images.split(BATCH)]
+    return (torch.cat(small).double() / 255).numpy()
 
 
 def _log_probs(model: object, pixels: Float[np.ndarray, "n p"], classes: int) -> Float[Tensor, "n C"]:
