@@ -63,13 +63,13 @@ def test_convergence_of_a_rival() -> None:
     )
 
 
-def test_the_first_to_come_under_counts_even_if_it_rises_again() -> None:
+def test_the_first_validation_at_the_target_counts_even_if_the_loss_rises_again() -> None:
     found = convergence([log(0.5, 0.9, 0.49)], Targets(0.51, 0.51))
     assert found.iterations_to_target == (100,)
     assert found.iterations_to_converge == (100,)
 
 
-def test_without_a_target_nobody_reaches_it() -> None:
+def test_without_a_target_no_seed_reaches_one() -> None:
     found = convergence(RAM, None)
     assert found.iterations_to_target == found.seconds_to_target == found.iterations_to_best_seed == (None, None)
     assert found.iterations_to_converge == (300, 400)

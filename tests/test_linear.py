@@ -1,4 +1,4 @@
-"""Logistic regression on whole images: what it can tell, its cost, and sets that it cannot be fitted to."""
+"""Logistic regression on whole images: its accuracy, its cost, and sets that it cannot be fitted to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nogs.evaluation.linear import logistic_regression
 def brightness(classes: int, *, image_px: int = 30, count: int = 120) -> ImageSet:
     """Images whose class is how bright they are, with a little noise; half of them train, a quarter each val and test.
 
-    A softmax of linear functions of brightness tells such classes apart.
+    A softmax of linear functions of brightness separates such classes.
     """
     labels = torch.arange(count) % classes
     noise = torch.from_numpy(np.random.default_rng(0).integers(0, 20, (count, 1, image_px, image_px)))

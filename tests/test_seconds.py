@@ -44,11 +44,11 @@ def test_sums_by_hand() -> None:
     }
 
 
-def test_without_a_target_there_is_nothing_to_reach() -> None:
+def test_without_a_target_there_are_no_seconds_to_it() -> None:
     assert end_to_end(LOGS, BEFORE, None) == {}
 
 
-def test_a_run_takes_what_its_log_says_or_else_from_its_last_start_to_its_end() -> None:
+def test_wall_seconds_are_of_the_log_or_else_from_the_last_start_to_the_end() -> None:
     times = {"started": "2020-01-01T00:00:00+00:00", "finished": "2020-01-01T01:00:05+00:00"}
     assert wall_seconds(log(0.9, 0.5, pace=2.0), times) == 4.0
     assert wall_seconds([{"name": "a", "seconds": 1.5}, {"name": "b", "seconds": 0.25}], times) == 1.75
@@ -65,7 +65,7 @@ def run_that_took(config: Any, stage: str, *rows: dict[str, float]) -> RunDirect
     return run
 
 
-def test_each_training_is_followed_to_what_it_stands_on(tmp_path: Path) -> None:
+def test_the_parts_before_a_training_are_counted(tmp_path: Path) -> None:
     """By the runs that its sequences name; those that were imported, or are gone, have no known cost."""
 
     def at(name: str) -> nogs.Machine:

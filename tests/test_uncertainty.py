@@ -50,7 +50,7 @@ def test_mcnemar_against_the_binomial_sum(only_a: int, only_b: int) -> None:
     assert found.p_value == pytest.approx(min(1.0, 2 * tail / 2**n))
 
 
-def test_ratios_and_seeds_that_never_arrived() -> None:
+def test_ratios_with_seeds_that_never_reached_the_target() -> None:
     ram, ram_cut = bounded_mean([600, 1000], [900, 1000]), bounded_mean([600, None], [900, 1000])
     other, other_cut = bounded_mean([100, 300], [500, 600]), bounded_mean([None, 300], [500, 600])
     assert (ram, ram_cut) == (Bounded(800), Bounded(800, "at least"))
