@@ -21,7 +21,7 @@ FORMATS = ("png", "pdf", "svg")
 DPI = 200
 PX_PER_INCH = 104
 """Greatest size of figures on screen, at which their 10 pt letters are about as large as captions."""
-BESIDE_PX = 480
+BESIDE_PX = 560
 """Figures of one section stand side by side if they are no wider than this, else beneath each other."""
 
 
