@@ -26,8 +26,11 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 import nogs
 from nogs.config.pipeline import DEMO, Run
-from nogs.config.table import STAGES
+from nogs.config.table import STAGES, stage_of
 from nogs.errors import RunError, UserError
+from nogs.runs.files import read_object
+from nogs.runs.identity import from_json
+from nogs.runs.paths import absolute
 
 OK, FAILED, USER_ERROR = 0, 1, 2
 DESCRIPTION = "Near-optimal glimpse sequences: hard visual attention, trained fast."
@@ -143,7 +146,8 @@ def _run(name: str, args: list[str]) -> None:
 def _parse(name: str, args: list[str]) -> Any:
     """Return the configuration that ``args`` give the command. Raises UserError for the first that is invalid."""
     command, box = COMMANDS[name], io.StringIO()
-    default = {} if command.default is None else {"default": command.default}
+    stored = _stored(command, args)
+    default = command.default if stored is None else stored
     try:
         with contextlib.redirect_stderr(box):
             config, unknown = tyro.cli(
@@ -153,7 +157,7 @@ def _parse(name: str, args: list[str]) -> Any:
                 description=f"{command.description}.",
                 return_unknown_args=True,
                 config=(OmitArgPrefixes,),
-                **default,
+                **({} if default is None else {"default": default}),
             )
     except SystemExit as end:
         if end.code:
@@ -164,6 +168,32 @@ def _parse(name: str, args: list[str]) -> Any:
         fix = f"did you mean {close[0]}?" if close else f"see `nogs {name} --help`"
         raise UserError(f"{unknown[0]}: `nogs {name}` takes no such argument; {fix}")
     return config
+
+
+def _stored(command: Command, args: list[str]) -> Any:
+    """Return the configuration of the run directory that ``args`` resume, with the values of options that they omit.
+
+    None if they resume no run. Also None if the stored configuration is of another stage or damaged, for which the
+    stage raises an error.
+    """
+    if "--resume" not in args or "machine" not in get_type_hints(command.config):
+        return None
+    words = [word for arg in args for word in arg.split("=", 1)]
+    if "--out" in words[:-1]:
+        out = Path(words[words.index("--out") + 1])
+    elif command.default is not None:
+        out = command.default.machine.out
+    else:
+        return None
+    try:
+        home = out.expanduser().absolute()
+        content = absolute(read_object(home / "config.json"), home)
+        if content.pop("stage", None) != stage_of(command.config).name:
+            return None
+        config: Any = from_json(command.config, content)
+    except (UserError, OSError, RuntimeError):
+        return None
+    return dataclasses.replace(config, machine=dataclasses.replace(config.machine, out=out, resume=False))
 
 
 def _flags(config: type) -> Iterator[tuple[str, str]]:

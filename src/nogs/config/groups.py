@@ -124,7 +124,7 @@ class Machine(Checked):
     out: Path
     """run directory to write"""
     resume: bool = False
-    """continue the run in this directory from where it was stopped"""
+    """continue the run in this directory from where it was stopped; options not given are those stored there"""
     device: str = "auto"
     """where to compute: auto, cpu, cuda or mps"""
 
