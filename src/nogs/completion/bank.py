@@ -56,9 +56,9 @@ def load_bank(run: RunDirectory, data: ImageSet, tick: Tick | None = None) -> Ba
     arrays = run.load_tensors("bank")
     pca = (meta["mirror"], arrays["mean"], arrays["components"])
     if not names:
-        members = arrays["members"]
+        members, images = arrays["members"], data.in_memory()
         return Bank(
-            lambda indices: Selection(data.images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
+            lambda indices: Selection(images, members[indices]), data.groups[members], *pca, (arrays["latents"],)
         )
     shards = []
     with ticking("bank", len(names), tick) as report:

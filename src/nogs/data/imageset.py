@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
+from nogs.data.memory import check_memory
+from nogs.data.pixels import Pixels
 from nogs.errors import UserError
 
 Split = Literal["train", "val", "test"]
@@ -17,7 +19,7 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N square images in memory, or memory-mapped, and their labels.
+    """N square images in memory, memory-mapped or drawn when they are read, and their labels.
 
     ``images``: uint8 in [0, 255], channels first (1 grey, 3 RGB).
     ``labels``: [N], the index in ``classes`` of each image's class; or [N, K] of 0/1 for a multi-label set, and then
@@ -30,7 +32,7 @@ class ImageSet:
     ``skipped``: number of files and rows that were left out because they cannot be used.
     """
 
-    images: UInt8[Tensor, "N c H H"]
+    images: Pixels
     labels: Int[Tensor, " N"] | Int[Tensor, "N K"]
     classes: tuple[str, ...]
     split: Int[Tensor, " N"]
@@ -59,6 +61,14 @@ class ImageSet:
             raise UserError(f"task={task} does not exist: choose one of {', '.join(self.classes)}")
         labels = self.labels[:, self.classes.index(task)]
         return replace(self, labels=labels, classes=(f"not {task}", task), task=task)
+
+    def in_memory(self) -> UInt8[Tensor, "N c H H"]:
+        """Return all images as one tensor; canvases are drawn. Raises UserError if these exceed the memory."""
+        if isinstance(self.images, Tensor):
+            return self.images
+        N, channels, image_px, _ = self.images.shape
+        check_memory(N, channels=channels, image_px=image_px)
+        return torch.cat(list(self.images.chunks()))
 
     def members(self, split: Split) -> Int[Tensor, " n"]:
         """Return the indices of the images of a split, ascending."""

@@ -17,6 +17,7 @@ import torch
 
 from nogs.config.groups import Source
 from nogs.data import cache
+from nogs.data.canvases import Canvases
 from nogs.data.files import check_regular
 from nogs.data.imageset import ImageSet
 from nogs.data.listing import Annotations, Arrays, Faults, Listing
@@ -26,6 +27,7 @@ from nogs.data.sources.celebahq import celebahq
 from nogs.data.sources.cub import cub
 from nogs.data.sources.digits import digits
 from nogs.data.sources.folder import folder
+from nogs.data.sources.needles import needles
 from nogs.data.sources.npz import npz
 from nogs.data.sources.table import table
 from nogs.data.splits import TRAIN, complete
@@ -42,7 +44,7 @@ class Kind(NamedTuple):
     """
 
     read: Callable[[Path, Source, Faults], Listing | Arrays]
-    place: Literal["nothing", "a folder", "a file"]
+    place: Literal["nothing", "a folder", "a file", "nothing or a file"]
 
 
 SOURCES: Mapping[str, Kind] = {
@@ -53,6 +55,7 @@ SOURCES: Mapping[str, Kind] = {
     "celeba": Kind(celeba, "a folder"),
     "celebahq": Kind(celebahq, "a folder"),
     "cub": Kind(cub, "a folder"),
+    "needles": Kind(needles, "nothing or a file"),
 }
 
 
@@ -110,6 +113,8 @@ def parse(spec: str) -> tuple[str, Path]:
         if colon:
             raise UserError(f"data={spec}: {kind} takes no path; write data={kind}")
         return kind, Path()
+    if not place and not colon and wanted == "nothing or a file":
+        return kind, Path()
     if not place:
         raise UserError(f"data={spec}: give its path, as in {kind}:PATH")
     try:
@@ -120,9 +125,9 @@ def parse(spec: str) -> tuple[str, Path]:
         raise UserError(f"data={spec}: the path is not UTF-8; rename its folders and file")
     if not path.exists():
         raise UserError(f"data={spec}: {path} does not exist")
-    if path.is_dir() == (wanted == "a file"):
+    if path.is_dir() == (wanted != "a folder"):
         raise UserError(f"data={spec}: {path} is {'a folder, not a file' if path.is_dir() else 'not a folder'}")
-    if wanted == "a file":
+    if wanted != "a folder":
         check_regular(path)
     return kind, path
 
@@ -139,7 +144,7 @@ def assemble(arrays: Arrays, source: Source) -> ImageSet:
         if missing:
             raise UserError(f"data={source.data}: class {about.classes[missing[0]]} has no training image; add some")
     return ImageSet(
-        images=torch.from_numpy(images),
+        images=images if isinstance(images, Canvases) else torch.from_numpy(images),
         labels=torch.from_numpy(about.labels),
         classes=about.classes,
         split=torch.from_numpy(split),
@@ -157,6 +162,10 @@ def fingerprint(images: ImageSet) -> str:
     digest = hashlib.sha256(repr((tuple(images.images.shape), images.classes, images.names)).encode())
     for column in (images.labels, images.split, images.groups):
         digest.update(column.contiguous().numpy().tobytes())
+    if isinstance(images.images, Canvases):
+        for part in (images.images.pictures, images.images.stamps):
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
     every = 1 + images.images.numel() // _FINGERPRINT_BYTES
     for image in images.images[::every]:
         digest.update(image.contiguous().numpy())
@@ -166,11 +175,11 @@ def fingerprint(images: ImageSet) -> str:
 def _advice(kind: str, place: str, spec: str) -> str:
     """Return a proposal for the SPEC to write in place of one whose kind does not exist."""
     if close := difflib.get_close_matches(kind, SOURCES, n=1):
-        path = "" if SOURCES[close[0]].place == "nothing" else f":{place or 'PATH'}"
+        path = "" if SOURCES[close[0]].place.startswith("nothing") and not place else f":{place or 'PATH'}"
         return f"did you mean {close[0]}{path}?"
     if not place and Path(spec).is_dir():
         return f"did you mean folder:{spec}?"
-    specs = [name if kind.place == "nothing" else f"{name}:PATH" for name, kind in SOURCES.items()]
+    specs = [name if kind.place.startswith("nothing") else f"{name}:PATH" for name, kind in SOURCES.items()]
     return f"choose one of {', '.join(specs)}"
 
 

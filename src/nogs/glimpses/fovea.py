@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from nogs.data.canvases import Canvases
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
@@ -38,7 +39,7 @@ class Glimpses(NamedTuple):
 
 
 def fovea(
-    images: Shaped[Tensor, "N c H W"],
+    images: Shaped[Tensor, "N c H W"] | Canvases,
     grid: Grid,
     top_left_px: Int[Tensor, "B T 2"],
     rows: Int[Tensor, " B"] | None = None,
@@ -55,21 +56,23 @@ def fovea(
     for scale in range(grid.scales):
         widen = 2**scale
         # Averaging the whole image once costs less if the glimpses together read more pixels than it has.
-        if widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):
+        if isinstance(images, Tensor) and widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):
             squares.append(_averaged_first(images, grid, top_left_px, rows, widen))
             continue
         square = _squares(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
         if widen > 1:
             pooled = square.reshape(B, T, c, g, widen, g, widen).float().mean((4, 6))
-            square = pooled if images.is_floating_point() else pooled.round().to(images.dtype)
+            square = pooled if square.is_floating_point() else pooled.round().to(square.dtype)
         squares.append(square)
     return torch.cat(squares, dim=2) if grid.scales > 1 else squares[0]
 
 
 def _squares(
-    images: Shaped[Tensor, "N c H W"], first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
+    images: Shaped[Tensor, "N c H W"] | Canvases, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
 ) -> Shaped[Tensor, "B T c s s"]:
     """Return the squares of ``side`` pixels with top-left pixels ``first``; the border repeats."""
+    if not isinstance(images, Tensor):
+        return images.squares(first, rows, side)
     c, H, W = images.shape[1:]
     span = torch.arange(side, device=images.device)
     planes = (rows[:, None] * c + torch.arange(c, device=images.device)) * (H * W)
@@ -113,7 +116,7 @@ def _averaged_first(
 
 
 def look(
-    images: UInt8[Tensor, "N c H W"],
+    images: UInt8[Tensor, "N c H W"] | Canvases,
     grid: Grid,
     cells: Int[Tensor, "B T"],
     rows: Int[Tensor, " B"] | None = None,

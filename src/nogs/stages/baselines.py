@@ -48,11 +48,11 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
     run = open_run(config.machine.out, "baselines", config, resume=config.machine.resume)
     inputs = {config.source.data: fingerprint(data)}
     cnns = _grid(config, image_px=data.images.shape[-1])
-    rows: list[WholeImage] = []
+    images, rows = data.in_memory(), list[WholeImage]()
     with ticking("baselines", len(cnns) * config.iterations, tick) as report:
         # By resolution, so that one reduced copy of the images is in memory at a time.
         for resolution, of_resolution in groupby(cnns, key=lambda cnn: cnn.resolution):
-            small = replace(data, images=shrink(data.images, resolution))
+            small = replace(data, images=shrink(images, resolution))
             for cnn in of_resolution:
                 name = cnn.machine.out.name
                 trained = _fit_cnn(cnn, small, device, inputs, after(len(rows) * config.iterations, name, report))

@@ -87,7 +87,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     run = open_run(config.machine.out, "evaluate", config, resume=config.machine.resume)
     evaluated: dict[str, list[Evaluated]] = {}
     with ticking("evaluate", len(trained) + 2, tick) as report, torch.inference_mode():
-        pixels = data.images.to(device)
+        pixels = data.in_memory().to(device)
         for number, model in enumerate(trained):
             name, seed = model.config["method"], model.config["optimisation"]["seed"]
             report(number, f"{name} seed {seed}")

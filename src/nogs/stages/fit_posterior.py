@@ -90,7 +90,7 @@ class Fitting:
         random_cells = torch.randint(len(posterior.grid), (len(val), T), generator=chance(seed, 3))
         return cls(
             posterior,
-            pixels=data.images.to(device),
+            pixels=data.in_memory().to(device),
             labels=data.labels.to(device),
             train=train.to(device),
             val=val.to(device),

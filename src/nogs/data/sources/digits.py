@@ -55,11 +55,7 @@ def draw(
     if canvas_px < _SCAN_PX * enlarge:
         raise UserError(f"image_size={canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
     check_memory(sum(canvases), channels=1, image_px=canvas_px)
-    from sklearn.datasets import load_digits  # takes seconds to import, and no other source needs it
-
-    scans, labels = load_digits(return_X_y=True)
-    labels = labels.astype(np.int64)
-    drawn = _enlarged(scans, enlarge)
+    drawn, labels = scanned_digits(enlarge=enlarge)
     split = _split(labels, seed)
     rng = np.random.default_rng(seed)
     images, sources = [], []
@@ -82,6 +78,14 @@ def draw(
         groups=source,
     )
     return Arrays(np.concatenate(images)[:, None], about)
+
+
+def scanned_digits(*, enlarge: int) -> tuple[UInt8[np.ndarray, "D h h"], Int[np.ndarray, " D"]]:
+    """Return scikit-learn's digits, ``enlarge`` times as wide as their 8 pixels, and their classes."""
+    from sklearn.datasets import load_digits  # takes seconds to import
+
+    scans, labels = load_digits(return_X_y=True)
+    return _enlarged(scans, enlarge), labels.astype(np.int64)
 
 
 def _enlarged(scans: Float[np.ndarray, "D 64"], enlarge: int) -> UInt8[np.ndarray, "D h h"]:

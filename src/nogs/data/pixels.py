@@ -1,0 +1,18 @@
+"""The pixels of a set of images: a tensor in memory, or canvases that are drawn where they are looked at."""
+
+from __future__ import annotations
+
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from nogs.data.canvases import Canvases, reduced
+
+Pixels = UInt8[Tensor, "N c H H"] | Canvases
+"""uint8 in [0, 255], channels first. Both have ``shape``, ``device``, ``to``, a length, and rows by index."""
+
+
+def overview(images: Pixels, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B c v v"]:
+    """Return the images ``rows`` reduced to ``px`` pixels a side, each the rounded mean of the pixels it covers."""
+    if isinstance(images, Tensor):
+        return reduced(images.index_select(0, rows), px)
+    return images.overview(rows, px)
