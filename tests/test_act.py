@@ -158,7 +158,7 @@ def test_the_location_head_climbs_the_expected_reward_of_the_halted_answer() -> 
     earned = []
     for a, b in itertools.product(range(4), repeat=2):
         rollout = network(known.pixels, glimpses=T, choose=along((a, b)))
-        policy = network.locator(previous_states(rollout.states)).softmax(-1)
+        policy = network.locator(previous_states(rollout.states, torch.zeros_like(rollout.states[:, 0]))).softmax(-1)
         likely = policy[:, 0, a] * policy[:, 1, b]
         h, q = unit(rollout.states)[:, :1], rollout.class_logits.softmax(-1)
         mean = torch.where(h >= 0.99, q[:, 0], h * q[:, 0] + (1 - h) * q[:, 1])

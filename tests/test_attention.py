@@ -108,7 +108,8 @@ def test_known_glimpses_are_remembered_as_if_looked_at_one_by_one(size: int, cha
     network, images = make(size, channels, scales), noise(20, channels)
     cells = given_cells(network, 20)
     led = network(images, glimpses=T, choose=following(cells, greedy))
-    known = network.rollout(cells, network.encode(look(images, network.grid, cells)))
+    begin = network.begin(images, torch.arange(len(images)))
+    known = network.rollout(cells, network.encode(look(images, network.grid, cells), begin), begin)
     assert_close(known, led)
     with torch.no_grad():
         assert_close(network(images, glimpses=T, choose=following(cells, greedy)), led)

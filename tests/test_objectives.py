@@ -172,7 +172,7 @@ def test_the_network_climbs_its_expected_reward(bias: float) -> None:
     objective, loss, rewards = torch.zeros(()), torch.zeros(()), []
     for a, b in FOUR_CELLS.tolist():
         rollout = network(images, glimpses=2, choose=following(torch.tensor([[a, b], [a, b]]), greedy))
-        policy = network.locator(previous_states(rollout.states)).softmax(-1)
+        policy = network.locator(previous_states(rollout.states, torch.zeros_like(rollout.states[:, 0]))).softmax(-1)
         likely = policy[:, 0, a] * policy[:, 1, b]
         said = [max(range(3), key=logits[-1].__getitem__) for logits in rollout.class_logits.tolist()]
         right = torch.tensor([float(said[0] == 0), float(said[1] == 1)])

@@ -198,7 +198,7 @@ def test_a_path_is_validated_along_its_cells(rivals: Rivals, tmp_path: Path) -> 
     val = data.members("val")
     seen = look(data.images, network.grid, torch.tensor([[1, 2]]).expand(len(val), -1), val)
     with torch.inference_mode():
-        logits = network.classifier(network.encode(seen)[:, -1])
+        logits = network.classifier(network.encode(seen, network.begin(data.images, val))[:, -1])
     nll = torch.nn.functional.cross_entropy(logits, data.labels[val]).item()
     assert run.rows()[-1]["nll_nats"] == pytest.approx(nll, abs=1e-6)
 

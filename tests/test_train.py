@@ -101,7 +101,7 @@ def test_an_entropy_bonus_adds_to_the_location_heads_gradient_alone(method: str,
         torch.randint(len(known.sequences.images), (K,), generator=chance)
         free = FREE[K:] if supervision == "published" else FREE
     rollout = known.network(known.pixels, free, glimpses=T, choose=sampling(chance))
-    logits = known.network.locator(previous_states(rollout.states))
+    logits = known.network.locator(previous_states(rollout.states, torch.zeros_like(rollout.states[:, 0])))
     expected = weight * entropy_loss(rollout.log_policy, logits).mean()
     torch.testing.assert_close(with_bonus - without, expected)
     names, parameters = zip(*known.network.named_parameters(), strict=True)
@@ -118,7 +118,8 @@ def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:
     """Without policy: the mean cross-entropy after glimpses at PATH, on the images of the batch, and nothing else."""
     known = training("path", "location")
     network, labels = known.network, known.labels
-    states = network.encode(look(known.pixels, network.grid, torch.tensor(PATH).expand(len(FREE), -1), FREE))
+    seen = look(known.pixels, network.grid, torch.tensor(PATH).expand(len(FREE), -1), FREE)
+    states = network.encode(seen, network.begin(known.pixels, FREE))
     logits = network.classifier(states).log_softmax(-1)
     expected = -sum(logits[row, :, labels[image]].mean() for row, image in enumerate(FREE.tolist())) / len(FREE)
     got = label_only_step(known, FREE, Generator().manual_seed(5))

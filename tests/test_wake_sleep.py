@@ -217,7 +217,7 @@ def test_the_network_climbs_its_log_marginal() -> None:
     sequences = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     images, parameters = noise(1).expand(16, -1, -1, -1), list(network.locator.parameters())
     rollout = network(images, glimpses=T, choose=following(sequences, greedy))
-    policy = network.locator(previous_states(rollout.states)).softmax(-1)
+    policy = network.locator(previous_states(rollout.states, torch.zeros_like(rollout.states[:, 0]))).softmax(-1)
     marginal = torch.zeros(())
     for row, (a, b) in enumerate(sequences.tolist()):
         marginal = marginal + policy[row, 0, a] * policy[row, 1, b] * rollout.class_logits[row, -1].softmax(-1)[1]

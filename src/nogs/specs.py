@@ -57,10 +57,13 @@ class HardAttentionSpec(NetworkSpec[HardAttention]):
     """how images become squares, in training and in prediction"""
     range: Range | None = None
     """values that become 0 and 255 in images of more than 8 bits a channel"""
+    overview_px: Natural = 0
+    """side length of the reduced view that the network sees first; 0: none"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_classes(self.classes)
+        check_overview(self.overview_px, self.grid)
         check_glimpses(self.glimpses, self.grid)
         if self.method not in METHODS:
             raise UserError(f"method={shown(self.method)} does not exist: choose among {', '.join(METHODS)}")
@@ -73,7 +76,13 @@ class HardAttentionSpec(NetworkSpec[HardAttention]):
             raise UserError(f"path={shown(self.path)} is not {T} cells from 0 to {L - 1}")
 
     def build(self) -> HardAttention:
-        return HardAttention(self.grid, channels=self.channels, classes=len(self.classes), hidden=self.hidden)
+        return HardAttention(
+            self.grid,
+            channels=self.channels,
+            classes=len(self.classes),
+            hidden=self.hidden,
+            overview_px=self.overview_px,
+        )
 
 
 @dataclass(frozen=True)
@@ -176,6 +185,7 @@ def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
     """Return the grid of ``geometry`` on these images. Raises UserError if T glimpses do not fit on it."""
     grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
     check_glimpses(geometry.glimpses, grid)
+    check_overview(geometry.overview, grid)
     return grid
 
 
@@ -186,6 +196,12 @@ def check_glimpses(glimpses: int, grid: Grid) -> None:
             f"glimpses={glimpses} does not fit a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
             "or a smaller `stride`"
         )
+
+
+def check_overview(overview_px: int, grid: Grid) -> None:
+    """Raise UserError if the overview is larger than the image."""
+    if overview_px > grid.image_px:
+        raise UserError(f"overview={overview_px} exceeds image_px={grid.image_px}: choose at most {grid.image_px}")
 
 
 def _check_classes(classes: tuple[str, ...]) -> None:

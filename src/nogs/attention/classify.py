@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nogs.attention.choosers import Chooser
 from nogs.attention.network import HardAttention, stack_states
+from nogs.data.pixels import Pixels
 from nogs.stopping.halting import HaltingUnit, answers
 from nogs.stopping.rules import Stop
 
@@ -25,9 +26,7 @@ class Answers(NamedTuple):
     steps: Int[Tensor, " B"]
 
 
-def classify(
-    network: HardAttention, images: UInt8[Tensor, "B c H H"], *, glimpses: int, choose: Chooser, stop: Stop
-) -> Answers:
+def classify(network: HardAttention, images: Pixels, *, glimpses: int, choose: Chooser, stop: Stop) -> Answers:
     """Take glimpses of each image until ``stop`` returns True for it, at most ``glimpses``.
 
     Stopped images leave the batch, so ``choose`` gets the logits of the remaining images alone.
@@ -37,16 +36,16 @@ def classify(
     cells = torch.full((B, glimpses), -1, device=device)
     final_logits = torch.empty(B, network.classifier.out_features, device=device)
     steps = torch.full((B,), glimpses, device=device)
-    h = torch.zeros(B, network.core.hidden_size, device=device)
+    state = network.begin(images, remaining)
     for t in range(1, glimpses + 1):
-        step = network.step(images, remaining, h=h, t=t - 1, choose=choose)
+        step = network.step(images, remaining, state=state, t=t - 1, choose=choose)
         cells[remaining, t - 1] = step.cells
         final_logits[remaining] = class_logits = network.classifier(step.states)
         if t == glimpses:
             break
         stopped = stop(class_logits, t)
         steps[remaining[stopped]] = t
-        remaining, h = remaining[~stopped], step.states[~stopped]
+        remaining, state = remaining[~stopped], step.state.select(~stopped)
         if not len(remaining):
             break
     return Answers(cells, final_logits, steps)
@@ -66,7 +65,7 @@ class Looks(NamedTuple):
 @torch.no_grad()
 def look_at_all(
     network: HardAttention,
-    pixels: UInt8[Tensor, "N c H H"],
+    pixels: Pixels,
     images: Int[Tensor, " n"],
     *,
     glimpses: int,

@@ -5,6 +5,9 @@ q(l_t | h_t-1) over the grid's cells, the glimpse y_t = fovea(x, l_t) is embedde
 h_t, and the classifier maps h_t to q(θ | y_1:t, l_1:t). There is a prediction at every t, so the network can stop
 at any. The location and baseline heads read a detached state: their losses do not train embedding and core.
 
+With an overview, a reduced view of the whole image is glimpse 0: the core reads it first, and the location head
+convolves over it (`nogs.attention.overview`).
+
 The location head runs once per step because its logits both choose and train; the other heads run once for all
 steps.
 """
@@ -16,25 +19,44 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser
+from nogs.attention.overview import LocationMap, Overview, Scene
+from nogs.data.pixels import Pixels, overview
 from nogs.glimpses.embedding import GlimpseEmbedding, convolutional
 from nogs.glimpses.fovea import Glimpses, fovea
 from nogs.glimpses.grid import Grid
 
-Locator = Callable[[Float[Tensor, "B h"]], Float[Tensor, "B L"]]
-"""h_t-1 → logits over the cells of glimpse t."""
+
+class State(NamedTuple):
+    """What a network carries from glimpse to glimpse of B images: h_t, and the scene if it has an overview."""
+
+    h: Float[Tensor, "B h"]
+    scene: Scene | None = None
+
+    def select(self, images: Bool[Tensor, " B"] | Int[Tensor, " n"]) -> State:
+        """Return the state of some of the images, by mask or by index."""
+        return State(self.h[images], None if self.scene is None else self.scene.select(images))
+
+
+Locator = Callable[[State], Float[Tensor, "B L"]]
+"""The state before glimpse t → logits over its cells."""
 
 
 class Step(NamedTuple):
-    """One glimpse of B images: its cells, the logits they were chosen by, and the hidden states h_t after it."""
+    """One glimpse of B images: its cells, the logits they were chosen by, and the state after it."""
 
     cells: Int[Tensor, " B"]
     location_logits: Float[Tensor, "B L"]
-    states: Float[Tensor, "B h"]
+    state: State
+
+    @property
+    def states(self) -> Float[Tensor, "B h"]:
+        """The hidden states h_t after the glimpse."""
+        return self.state.h
 
 
 class Trajectory(NamedTuple):
@@ -59,21 +81,29 @@ class Rollout(NamedTuple):
 
 
 class HardAttention(nn.Module):
-    """Glimpse embedding, GRU core, and heads for class, location and baseline."""
+    """Glimpse embedding, GRU core, and heads for class, location and baseline.
 
-    def __init__(self, grid: Grid, *, channels: int, classes: int, hidden: int = 64) -> None:
+    ``overview_px``: side length of the overview; 0: none, and the location head is a perceptron on the state.
+    """
+
+    def __init__(self, grid: Grid, *, channels: int, classes: int, hidden: int = 64, overview_px: int = 0) -> None:
         super().__init__()
         self.grid = grid
+        self.overview = Overview(grid, overview_px, channels=channels, width=64) if overview_px else None
         what = convolutional(grid, channels * grid.scales, width=64)
         self.embedding = GlimpseEmbedding(grid, what, width=64)
         self.core = nn.GRUCell(64, hidden)
         self.classifier = nn.Linear(hidden, classes)
-        self.locator = nn.Sequential(nn.Linear(hidden, 32), nn.ReLU(), nn.Linear(32, len(grid)))
+        self.locator = (
+            LocationMap(grid, overview_px, hidden=hidden)
+            if overview_px
+            else nn.Sequential(nn.Linear(hidden, 32), nn.ReLU(), nn.Linear(32, len(grid)))
+        )
         self.baseline = nn.Linear(hidden, 1)
 
     def forward(
         self,
-        images: UInt8[Tensor, "N c H H"],
+        images: Pixels,
         rows: Int[Tensor, " B"] | None = None,
         *,
         glimpses: int,
@@ -81,59 +111,92 @@ class HardAttention(nn.Module):
     ) -> Rollout:
         """Run on ``images`` at the cells that ``choose`` returns. ``rows``: indices of the images (default: all)."""
         rows = torch.arange(len(images), device=images.device) if rows is None else rows
-        cells, states, log_policy = stack_trajectory(self.unroll(images, rows, glimpses=glimpses, choose=choose))
-        return self._rollout(cells, states, log_policy)
+        begin = self.begin(images, rows)
+        steps = self.unroll(images, rows, begin=begin, glimpses=glimpses, choose=choose)
+        cells, states, log_policy = stack_trajectory(steps)
+        return self._rollout(cells, states, log_policy, begin)
+
+    def begin(self, images: Pixels, rows: Int[Tensor, " B"]) -> State:
+        """Return the state of the images ``rows`` before glimpse 1: zero, or what the overview shows."""
+        h = torch.zeros(len(rows), self.core.hidden_size, device=images.device)
+        if self.overview is None:
+            return State(h)
+        embedded, scene = self.overview(overview(images, rows, self.overview.side_px))
+        return State(self.core(embedded, h), scene)
+
+    def location_logits(self, h: Float[Tensor, "*batch h"], scene: Scene | None = None) -> Float[Tensor, "*batch L"]:
+        """Return the logits over the cells of the next glimpse; no gradient flows into the state ``h``."""
+        return self.locator(h.detach()) if scene is None else self.locator(h.detach(), scene)
 
     def unroll(
         self,
-        images: UInt8[Tensor, "N c H H"],
+        images: Pixels,
         rows: Int[Tensor, " B"],
         *,
         glimpses: int,
         choose: Chooser,
         locate: Locator | None = None,
+        begin: State | None = None,
     ) -> Iterator[Step]:
-        """Yield the ``glimpses`` steps of the images ``rows``.
+        """Yield the ``glimpses`` steps of the images ``rows``, from the state ``begin`` (default: of `begin`).
 
         ``choose`` gets the logits of the location head, or of ``locate`` if it is given. A step's logits are freed
         before the next step, unless the caller keeps them: over many cells they would not fit into the cache.
         """
-        h = torch.zeros(len(rows), self.core.hidden_size, device=images.device)
+        state = self.begin(images, rows) if begin is None else begin
         for t in range(glimpses):
-            step = self.step(images, rows, h=h, t=t, choose=choose, locate=locate)
-            h = step.states
+            step = self.step(images, rows, state=state, t=t, choose=choose, locate=locate)
+            state = step.state
             yield step
             del step
 
     def step(
         self,
-        images: UInt8[Tensor, "N c H H"],
+        images: Pixels,
         rows: Int[Tensor, " B"],
         *,
-        h: Float[Tensor, "B h"],
+        state: State,
         t: int,
         choose: Chooser,
         locate: Locator | None = None,
     ) -> Step:
-        """Take one glimpse of the images ``rows``, whose hidden states are ``h``; t counts from 0."""
-        logits = (locate or self.locator)(h.detach())
+        """Take one glimpse of the images ``rows``, whose state is ``state``; t counts from 0."""
+        logits = locate(state) if locate else self.location_logits(state.h, state.scene)
         cells = choose(logits, t)
         patches = fovea(images, self.grid, self.grid.top_left_px(cells)[:, None], rows)[:, 0]
-        return Step(cells, logits, self.core(self.embedding(patches, cells), h))
+        return Step(cells, logits, self.after(state, self.embedding(patches, cells), cells))
 
-    def encode(self, glimpses: Glimpses) -> Float[Tensor, "B T h"]:
-        """Return the hidden states h_t after each of the given glimpses."""
-        states = [torch.zeros(len(glimpses.cells), self.core.hidden_size, device=glimpses.cells.device)]
+    def after(self, state: State, embedded: Float[Tensor, "B e"], cells: Int[Tensor, " B"]) -> State:
+        """Return the state after glimpses at ``cells``, which the embedding maps to ``embedded``."""
+        h = self.core(embedded, state.h)
+        if self.overview is None or state.scene is None:
+            return State(h)
+        seen = state.scene.seen.maximum(self.overview.glimpsed(cells))
+        return State(h, Scene(state.scene.features, seen))
+
+    def encode(self, glimpses: Glimpses, begin: State) -> Float[Tensor, "B T h"]:
+        """Return the hidden states h_t after each of the given glimpses, from the state ``begin``."""
+        states = [begin.h]
         for embedded in self.embedding(glimpses.patches, glimpses.cells).unbind(1):
             states.append(self.core(embedded, states[-1]))
         return torch.stack(states[1:], dim=1)
 
-    def rollout(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"]) -> Rollout:
+    def rollout(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State) -> Rollout:
         """Return the output of every head for the hidden ``states`` after glimpses at ``cells``, whoever chose them."""
-        return self._rollout(cells, states, location_log_probs(cells, self.locator(previous_states(states))))
+        return self._rollout(cells, states, location_log_probs(cells, self.logits_along(cells, states, begin)), begin)
 
-    def _rollout(self, cells: Tensor, states: Tensor, log_policy: Tensor) -> Rollout:
-        baselines = self.baseline(previous_states(states))[..., 0]
+    def logits_along(
+        self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State
+    ) -> Float[Tensor, "B T L"]:
+        """Return the location logits before each glimpse at ``cells``, whose hidden states are ``states``."""
+        earlier = previous_states(states, begin.h)
+        if self.overview is None or begin.scene is None:
+            return self.location_logits(earlier)
+        seen = F.pad(self.overview.glimpsed(cells)[:, :-1], (0, 0, 0, 0, 1, 0)).cummax(1).values
+        return self.location_logits(earlier, Scene(begin.scene.features[:, None], seen))
+
+    def _rollout(self, cells: Tensor, states: Tensor, log_policy: Tensor, begin: State) -> Rollout:
+        baselines = self.baseline(previous_states(states, begin.h))[..., 0]
         return Rollout(cells, log_policy, baselines, self.classifier(states), states)
 
 
@@ -148,9 +211,9 @@ def location_log_probs(
     return -surprise.view_as(cells)
 
 
-def previous_states(states: Float[Tensor, "B T h"]) -> Float[Tensor, "B T h"]:
-    """Return h_t-1, detached, for every h_t: the input of the location and baseline heads. h_0 is zero."""
-    return F.pad(states.detach()[:, :-1], (0, 0, 1, 0))
+def previous_states(states: Float[Tensor, "B T h"], first: Float[Tensor, "B h"]) -> Float[Tensor, "B T h"]:
+    """Return h_t-1, detached, for every h_t: the input of the location and baseline heads. ``first`` is h_0."""
+    return torch.cat((first[:, None], states[:, :-1]), dim=1).detach()
 
 
 def stack_states(steps: Iterable[Step]) -> tuple[Int[Tensor, "B T"], Float[Tensor, "B T h"]]:

@@ -12,13 +12,14 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
 from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, Rollout, previous_states
+from nogs.attention.network import HardAttention, Rollout
 from nogs.attention.objectives import entropy_loss, label_loss, partially_supervised_loss
 from nogs.config.stages import Train
+from nogs.data.pixels import Pixels
 from nogs.glimpses.fovea import look
 from nogs.sequences.table import Sequences
 from nogs.stopping.halting import HaltingUnit
@@ -33,7 +34,7 @@ class Training(NamedTuple):
     """How the method chooses cells during training."""
     sequences: Sequences | None
     """Glimpse sequences to imitate, for methods that have them."""
-    pixels: UInt8[Tensor, "N c H H"]
+    pixels: Pixels
     labels: Int[Tensor, " N"]
 
 
@@ -53,6 +54,7 @@ class Objective(NamedTuple):
 class Batch(NamedTuple):
     """Images of one step: b along cells that the method chooses, and k along given cells after them."""
 
+    images: Int[Tensor, " n"]
     rollout: Rollout
     labels: Int[Tensor, " n"]
     supervised: Bool[Tensor, " n"]
@@ -88,22 +90,25 @@ def draw_batch(training: Training, images: Int[Tensor, " b"], generator: Generat
     free = images[len(taught) :] if published else images
     rollout = network(pixels, free, glimpses=config.geometry.glimpses, choose=training.choose(generator))
     if len(taught):
+        begin = network.begin(pixels, taught)
         # Where they train the location head alone, their states need no gradient.
         with torch.set_grad_enabled(published):
-            states = network.encode(look(pixels, network.grid, given, taught))
-        rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states), strict=True)))
+            states = network.encode(look(pixels, network.grid, given, taught), begin)
+        rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states, begin), strict=True)))
     images = torch.cat((free, taught))
     supervised = torch.arange(len(images), device=images.device) >= len(free)
-    return Batch(rollout, training.labels[images], supervised, published)
+    return Batch(images, rollout, training.labels[images], supervised, published)
 
 
 def partial_supervision(training: Training, batch: Batch) -> Float[Tensor, ""]:
     """Return the partially supervised loss of a batch, with the entropy bonus on the images without given cells."""
     rollout, supervised, bonus = batch.rollout, batch.supervised, training.config.entropy_bonus
+    network, free = training.network, ~supervised
     loss = partially_supervised_loss(rollout, batch.labels, supervised, supervised_labels=batch.supervised_labels)
-    if bonus and not supervised.all():
-        logits = training.network.locator(previous_states(rollout.states[~supervised]))
-        loss = loss + bonus * entropy_loss(rollout.log_policy[~supervised], logits).mean()
+    if bonus and free.any():
+        begin = network.begin(training.pixels, batch.images[free])
+        logits = network.logits_along(rollout.cells[free], rollout.states[free], begin)
+        loss = loss + bonus * entropy_loss(rollout.log_policy[free], logits).mean()
     return loss
 
 

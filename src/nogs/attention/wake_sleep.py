@@ -29,9 +29,10 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from nogs.attention.choosers import sampling
-from nogs.attention.network import HardAttention, location_log_probs, previous_states, stack_states
+from nogs.attention.network import HardAttention, State, location_log_probs, previous_states, stack_states
 from nogs.attention.objectives import label_loss, wake_sleep_loss, wake_sleep_weights
 from nogs.attention.train_step import Objective, Training
+from nogs.data.pixels import Pixels
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 
@@ -80,7 +81,7 @@ class Proposed(NamedTuple):
 def propose(
     network: HardAttention,
     inference: InferenceNetwork,
-    images: UInt8[Tensor, "N c H H"],
+    images: Pixels,
     rows: Int[Tensor, " B"],
     labels: Int[Tensor, " B"],
     *,
@@ -100,17 +101,19 @@ def propose(
     def mixed(log_probs: Tensor) -> Tensor:
         return torch.logaddexp(log_probs + mixture[0], mixture[1])
 
-    def locate(h: Tensor) -> Tensor:
-        return mixed(inference(context, h, network.locator(h)).log_softmax(-1))
+    def locate(state: State) -> Tensor:
+        policy_logits = network.location_logits(state.h, state.scene)
+        return mixed(inference(context, state.h, policy_logits).log_softmax(-1))
 
+    choose, repeated = sampling(generator), rows.repeat_interleave(samples)
+    begin = network.begin(images, rows).select(torch.arange(len(rows), device=rows.device).repeat_interleave(samples))
     with torch.no_grad():
-        repeated = rows.repeat_interleave(samples)
-        steps = network.unroll(images, repeated, glimpses=glimpses, choose=sampling(generator), locate=locate)
+        steps = network.unroll(images, repeated, begin=begin, glimpses=glimpses, choose=choose, locate=locate)
         cells, states = stack_states(steps)
         class_logits = network.classifier(states[:, -1])
         log_likelihood = -F.cross_entropy(class_logits, labels.repeat_interleave(samples), reduction="none")
-    earlier = previous_states(states)
-    policy_logits = network.locator(earlier)
+    policy_logits = network.logits_along(cells, states, begin)
+    earlier = previous_states(states, begin.h)
     proposal_logits = inference(context[:, None].expand(-1, glimpses, -1), earlier, policy_logits)
     log_proposal = location_log_probs(cells, proposal_logits)
     return Proposed(
@@ -156,7 +159,7 @@ def wake_sleep_step(
     weights = wake_sleep_weights(log_likelihood, log_policy, log_proposal, log_drawn)
     drawn = torch.multinomial(weights.posterior, 1, generator=generator)
     cells = proposed.cells.unflatten(0, (-1, samples)).take_along_dim(drawn[..., None], dim=1)[:, 0]
-    states = network.encode(look(pixels, network.grid, cells, images))
+    states = network.encode(look(pixels, network.grid, cells, images), network.begin(pixels, images))
     label = label_loss(network.classifier(states), labels)
     bonus = ENTROPY_BONUS if config.entropy_bonus is None else config.entropy_bonus
     return (label + wake_sleep_loss(log_policy, log_proposal, weights, entropy_bonus=bonus)).mean()

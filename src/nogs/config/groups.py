@@ -79,7 +79,7 @@ class Source(Checked):
     """The images, and the label to learn."""
 
     data: str = "digits"
-    """digits | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
+    """digits | needles[:DIGITS.npz] | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: Pixels | None = None
@@ -115,6 +115,8 @@ class Geometry(Checked):
     """glimpses taken of each image (T)"""
     scales: Scales = 1
     """concentric squares of a glimpse, each twice as wide as the last (Mnih et al. 2014)"""
+    overview: Natural = 0
+    """side length in pixels of a reduced view of the whole image that a network sees first; 0: none"""
 
 
 @dataclass(frozen=True)
@@ -191,3 +193,5 @@ class Optimisation(Checked):
     """iterations without a better validation loss, greedy or sampled, after which training stops; 0: never"""
     seed: Seed = 0
     """seed of the weights, the batches and the glimpses that are drawn"""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """course of the step size: constant, or along a cosine to zero at the last iteration"""

@@ -57,24 +57,37 @@ def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) 
 def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1, policy: bool = True) -> dict[str, int]:
     """Return part → multiply-adds of one step of one image (all but ``classifier``) and of one answer (``classifier``).
 
-    A step is the location head, the embedding and the core. The baseline is left out, because only training uses it.
-    ``policy``: whether the location head chooses the cells. Methods without a policy do not run it.
+    A step is the location head, the embedding and the core. The overview is not part of it, because it is read once per
+    image. ``policy``: whether the location head chooses the cells. Methods without a policy do not run it.
     """
-    H = network.grid.image_px
-    image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
-    parts = breakdown(network, lambda: network(image, glimpses=1, choose=greedy), depth=depth)
-    unused = {"baseline"} if policy else {"baseline", "locator"}
-    return {"fovea": 0, **{part: macs for part, macs in parts.items() if part.split(".")[0] not in unused}}
+    one, two = (_parts(network, channels=channels, glimpses=t, depth=depth, policy=policy) for t in (1, 2))
+    steps = {part: macs - one[part] for part, macs in two.items()}
+    return {"fovea": 0, **{part: macs for part, macs in steps.items() if macs}}
 
 
 def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int, policy: bool = True) -> list[int]:
-    """Return the multiply-adds of classifying one image after t = 1..T glimpses: t steps, and one answer.
+    """Return the multiply-adds of classifying one image after t = 1..T glimpses: the overview, t steps, and one answer.
 
     ``policy`` as in `parts_of_glimpse`. `nogs.stopping.curves.macs_by_rule` adds the cost of stopping rules.
     """
+    first = sum(_parts(network, channels=channels, glimpses=1, policy=policy).values())
     parts = parts_of_glimpse(network, channels=channels, policy=policy)
-    answer = parts.pop("classifier")
-    return [t * sum(parts.values()) + answer for t in range(1, glimpses + 1)]
+    step = sum(macs for part, macs in parts.items() if part != "classifier")
+    return [first + t * step for t in range(glimpses)]
+
+
+def _parts(
+    network: HardAttention, *, channels: int, glimpses: int, depth: int = 1, policy: bool = True
+) -> dict[str, int]:
+    """Return part → multiply-adds of one image after ``glimpses`` steps with an answer each.
+
+    The baseline is left out, because only training uses it.
+    """
+    H = network.grid.image_px
+    image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
+    parts = breakdown(network, lambda: network(image, glimpses=glimpses, choose=greedy), depth=depth)
+    unused = {"baseline"} if policy else {"baseline", "locator"}
+    return {part: macs for part, macs in parts.items() if part.split(".")[0] not in unused}
 
 
 def macs_of_image(network: nn.Module, *, channels: int, image_px: int, device: torch.device) -> int:

@@ -57,6 +57,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         path,
         config.source.fit,
         config.source.range,
+        config.geometry.overview,
     )
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)

@@ -1,0 +1,110 @@
+"""The overview: a reduced view of the whole image as glimpse 0, and a location head that convolves over it.
+
+The head's logit of a location depends on the overview around it, on what was already seen there, on where it is, and on
+the hidden state. Its parameters do not grow with the number of locations, and what is learned at one place holds at all
+others. Saccader (Elsayed, Kornblith and Le 2019) and attention sampling (Katharopoulos and Fleuret 2019) choose places
+from a reduced view in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nogs.glimpses.embedding import ChannelsLast, convolutional, to_unit
+from nogs.glimpses.grid import Grid
+
+WIDTH = 16
+"""Channels of the convolutions over an overview."""
+INITIAL_LOGIT = -3.0
+"""So that no location promises much before anything is learned, where logits are predicted gains."""
+
+
+class Scene(NamedTuple):
+    """What the location head uses beside the hidden state of B images.
+
+    ``features``: of the overview, v x v. ``seen``: 1 where the centre of an overview pixel lies in a glimpse taken.
+    """
+
+    features: Float[Tensor, "*batch f v v"]
+    seen: Float[Tensor, "*batch v v"]
+
+    def select(self, images: Bool[Tensor, " B"] | Int[Tensor, " n"]) -> Scene:
+        """Return the scene of some of the images, by mask or by index."""
+        return Scene(self.features[images], self.seen[images])
+
+
+class Overview(nn.Module):
+    """The networks that read the overview: one for the core, and one for the location head."""
+
+    def __init__(self, grid: Grid, side_px: int, *, channels: int, width: int) -> None:
+        super().__init__()
+        self.side_px = side_px
+        self.embedding = convolutional(Grid(side_px, side_px, 1), channels, width=width)
+        self.features = ChannelsLast(
+            nn.Conv2d(channels, WIDTH, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
+        )
+        # On the CPU whatever the default device, as in `nogs.glimpses.embedding`.
+        cells = torch.arange(len(grid), device="cpu")
+        centres = (torch.arange(side_px, device="cpu") + 0.5) * (grid.image_px / side_px)
+        inside = (centres >= grid.top_left_px(cells)[..., None]) & (
+            centres < grid.top_left_px(cells)[..., None] + grid.glimpse_px
+        )
+        self.register_buffer("covered", inside, persistent=False)
+        self.covered: Tensor
+
+    def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Scene]:
+        """Return the embedding of the overview for the core, and the scene before the first glimpse."""
+        pixels = to_unit(overview)
+        features = self.features(pixels)
+        return self.embedding(pixels).relu(), Scene(features, torch.zeros_like(features[:, 0]))
+
+    def glimpsed(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch v v"]:
+        """Return 1 for the pixels of the overview whose centres lie in the glimpse at each cell, else 0."""
+        rows, columns = self.covered[cells].unbind(-2)
+        return (rows[..., :, None] & columns[..., None, :]).float()
+
+
+class LocationMap(nn.Module):
+    """A location head that convolves over the overview, interpolated at the centres of the grid's cells."""
+
+    def __init__(self, grid: Grid, side_px: int, *, hidden: int) -> None:
+        super().__init__()
+        self.finer = -(-grid.side // side_px)
+        self.seen = nn.Conv2d(3, WIDTH, 3, padding=1)
+        self.state = nn.Linear(hidden, WIDTH, bias=False)
+        self.out = nn.Conv2d(WIDTH, self.finer**2, 1)
+        with torch.no_grad():
+            cast(Tensor, self.out.bias).fill_(INITIAL_LOGIT)
+        along = (torch.arange(side_px, device="cpu") + 0.5) * (2 / side_px) - 1
+        self.register_buffer("places", torch.stack(torch.meshgrid(along, along, indexing="ij")), persistent=False)
+        self.register_buffer("centres", _sampling_points(grid), persistent=False)
+        self.places: Tensor
+        self.centres: Tensor
+
+    def forward(self, h: Float[Tensor, "*batch h"], scene: Scene) -> Float[Tensor, "*batch L"]:
+        """Return the logits of every cell. ``scene`` may have fewer leading dimensions of size 1."""
+        batch = h.shape[:-1]
+        features = scene.features.expand(*batch, *scene.features.shape[-3:]).flatten(0, -4)
+        seen = scene.seen.expand(*batch, *scene.seen.shape[-2:]).flatten(0, -3)[:, None]
+        places = self.places.expand(len(seen), -1, -1, -1)
+        mixed = features + self.seen(torch.cat((seen, places), dim=1)) + self.state(h.flatten(0, -2))[..., None, None]
+        map = F.pixel_shuffle(self.out(mixed.relu()), self.finer)
+        side = self.centres.shape[0]
+        points = self.centres.expand(len(map), side, side, 2)
+        logits = F.grid_sample(map, points, padding_mode="border", align_corners=False)
+        return logits.view(*batch, side**2)
+
+
+def _sampling_points(grid: Grid) -> Float[Tensor, "s s 2"]:
+    """Return (column, row) of each cell's centre in [-1, 1], the order that `grid_sample` takes."""
+    centres = grid.centres(torch.arange(len(grid), device="cpu"))
+    return centres.flip(-1).view(grid.side, grid.side, 2)
