@@ -1,9 +1,9 @@
 """The table of methods: source of glimpse sequences x policy objective x choice of cells.
 
 The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5), Adaptive Computation Time trained with
-the network (Graves 2016), and three controls without a policy: random cells, the centre cell, and one designed path for
-all images. Methods differ only by their rows. A new method is a row here; a new way to choose cells or a new objective
-is a function in a file of its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
+the network (Graves 2016), gain maps learned from realised gains, and three controls without a policy: random cells, the
+centre cell, and one designed path for all images. Methods differ only by their rows. A new method is a row here; a new
+way to choose cells or a new objective is a function in a file of its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Generator
 
 from nogs.attention.act import act
 from nogs.attention.choosers import Chooser, along, anywhere, at, centre_cell, greedy
+from nogs.attention.gain import learned_gain
 from nogs.attention.train_step import Objective, Training, label_only, reinforce
 from nogs.attention.wake_sleep import wake_sleep
 from nogs.errors import UserError
@@ -44,6 +45,7 @@ METHODS = {
     "ps-ram": Method("PS-RAM", sequences="record", policy="reinforce", looks="policy"),
     "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
     "act": Method("ACT", sequences="search", policy="act", looks="policy"),
+    "gain": Method("Learned gain", sequences="none", policy="gain", looks="policy"),
     "random": Method("Random cells", sequences="none", policy="none", looks="random"),
     "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
     "path": Method("One designed path", sequences="path", policy="none", looks="path"),
@@ -61,6 +63,7 @@ OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
     "reinforce": reinforce,
     "wake-sleep": wake_sleep,
     "act": act,
+    "gain": learned_gain,
     "none": label_only,
 }
 

@@ -113,7 +113,7 @@ class Train(Checked):
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | ps-nogs | ws-ram | ps-ram | ps-hgs | act, or a control without a policy: random | centre | path"""
+    """ram | gain | ps-nogs | ws-ram | ps-ram | ps-hgs | act, or a control without a policy: random | centre | path"""
     sequences: Path | None = None
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
@@ -129,6 +129,10 @@ class Train(Checked):
     """probability with which ws-ram draws a training location uniformly, not from its proposal"""
     halting_cost: Rate = 0.01
     """cost of a glimpse, in nats, that act is trained with"""
+    gain_candidates: Count = 8
+    """locations anywhere in each image whose realised gain `gain` learns from (K)"""
+    exploration: Share = 0.3
+    """probability with which `gain` draws a training location instead of taking the one of greatest predicted gain"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
 

@@ -31,7 +31,7 @@ class Adam:
 
     def __init__(self, parameters: Iterable[nn.Parameter], *, learning_rate: float) -> None:
         self._parameters = list(parameters)
-        self._learning_rate = learning_rate
+        self.learning_rate = learning_rate
         self._fused = self._parameters[0].device.type in FUSED
         self._moments: dict[int, Moments] = {}
 
@@ -64,7 +64,7 @@ class Adam:
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=self._learning_rate,
+            lr=self.learning_rate,
             weight_decay=0.0,
             eps=EPSILON,
             maximize=False,

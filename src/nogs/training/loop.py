@@ -82,6 +82,7 @@ def fit(
         adam.zero_grad()
         value = loss(batches(iteration).to(device), chance(o.seed, 1, iteration, device=device))
         value.backward()
+        adam.learning_rate = learning_rate_at(iteration, o)
         adam.step()
         iteration += 1
         total, since = total + value.detach(), since + 1
@@ -115,6 +116,14 @@ def fit(
     if run.has("best"):
         network.load_state_dict(run.load_tensors("best"))
     network.eval()
+
+
+def learning_rate_at(iteration: int, optimisation: Optimisation) -> float:
+    """Return the step size of an iteration, counted from 0."""
+    o = optimisation
+    if o.schedule == "constant":
+        return o.learning_rate
+    return o.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / o.iterations))
 
 
 def _given_up(iteration: int, best: Mapping[str, Mapping[str, Any]], patience: int) -> bool:

@@ -1,0 +1,128 @@
+"""Learned gain maps against the exact conditional mutual information of a world that can be enumerated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from nogs.attention import gain
+from nogs.attention.choosers import greedy
+from nogs.attention.gain import exploring, gain_step, log_likelihood_after, predicted_gain
+from nogs.attention.network import HardAttention
+from nogs.attention.train_step import Training
+from nogs.config.groups import Geometry, Machine
+from nogs.config.stages import Train
+from nogs.glimpses.fovea import look
+from nogs.training.adam import Adam
+from world import TILES, World
+
+T = 2
+ITERATIONS = 600
+
+
+def training(world: World, *, overview_px: int = 0, exploration: float = 1.0) -> Training:
+    """A network over the world's atoms, each as often as its weight in the prior."""
+    torch.manual_seed(0)
+    times = (torch.tensor(world.prior) / min(world.prior)).round().long()
+    network = HardAttention(world.grid(), channels=1, classes=world.classes, hidden=32, overview_px=overview_px)
+    return Training(
+        Train(
+            machine=Machine(Path("nowhere")),
+            geometry=Geometry(glimpses=T, overview=overview_px),
+            gain_candidates=len(world.cells),
+            exploration=exploration,
+        ),
+        network,
+        lambda generator: greedy,
+        None,
+        world.image_tensor().repeat_interleave(times, 0),
+        torch.tensor(world.labels).repeat_interleave(times),
+    )
+
+
+def test_learned_gains_converge_to_the_conditional_mutual_information() -> None:
+    """Before any glimpse and after one, at every cell and for every image."""
+    known = training(TILES)
+    network, chance = known.network, Generator().manual_seed(1)
+    adam = Adam(network.parameters(), learning_rate=1e-2)
+    for iteration in range(ITERATIONS):
+        images = torch.randint(len(known.labels), (64,), generator=chance)
+        adam.zero_grad()
+        gain_step(known, images, chance).backward()
+        adam.learning_rate = 1e-2 * (1 - iteration / ITERATIONS)
+        adam.step()
+    images = TILES.image_tensor()
+    atoms = torch.arange(len(images))
+    with torch.inference_mode():
+        state = network.begin(images, atoms)
+        none = predicted_gain(network.location_logits(state.h), network.classifier(state.h))[0]
+        expected = torch.tensor([TILES.mutual_information((), cell) for cell in TILES.cells])
+        torch.testing.assert_close(none, expected, rtol=0, atol=0.03)
+        assert none.argmax() == expected.argmax()
+        errors = []
+        for first in TILES.cells:
+            step = network.step(images, atoms, state=state, t=0, choose=lambda logits, t, at=first: atoms * 0 + at)
+            found = predicted_gain(network.location_logits(step.states), network.classifier(step.states))
+            exact = [[TILES.mutual_information(TILES.look(atom, [first]), c) for c in TILES.cells] for atom in atoms]
+            errors.append((found - torch.tensor(exact)).abs())
+        assert torch.stack(errors).mean() < 0.05
+        assert errors[int(expected.argmax())].max() < 0.12
+
+
+def test_a_predicted_gain_is_between_zero_and_the_entropy_that_is_left() -> None:
+    logits = torch.tensor([[-50.0, 0.0, 50.0]])
+    answer = torch.tensor([[0.25, 0.25, 0.5]]).log()
+    entropy = -(answer.exp() * answer).sum()
+    torch.testing.assert_close(predicted_gain(logits, answer), torch.stack((entropy * 0, entropy / 2, entropy))[None])
+
+
+def test_the_gain_of_a_candidate_is_that_of_looking_there_next() -> None:
+    known = training(TILES)
+    images, cells = torch.tensor([3, 0]), torch.tensor([[4, 1], [2, 2]])
+    network = known.network
+    state = network.begin(known.pixels, images)
+    embedded = network.embedding(look(known.pixels, network.grid, cells, images).patches, cells)
+    found = log_likelihood_after(network, state, embedded, known.labels[images])
+    for k in range(2):
+        step = network.step(known.pixels, images, state=state, t=0, choose=lambda logits, t, k=k: cells[:, k])
+        log_probs = network.classifier(step.states).log_softmax(-1)
+        torch.testing.assert_close(found[:, k], log_probs[torch.arange(2), known.labels[images]])
+
+
+@pytest.mark.parametrize("overview_px", [0, 3])
+def test_the_regression_trains_the_location_head_alone(overview_px: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of all else are equal with the regression and without."""
+    known = training(TILES, overview_px=overview_px)
+
+    def gradients() -> dict[str, Tensor | None]:
+        known.network.zero_grad()
+        gain_step(known, torch.arange(8), Generator().manual_seed(3)).backward()
+        return {name: parameter.grad for name, parameter in known.network.named_parameters()}
+
+    whole = gradients()
+    monkeypatch.setattr(gain, "predicted_gain", lambda location_logits, class_logits: location_logits * 0)
+    label = gradients()
+    for name, without in label.items():
+        found = whole[name]
+        if name.startswith(("locator", "overview.features")):
+            assert found is not None, name
+            assert found.abs().sum() > 0, name
+        elif name.startswith("baseline"):
+            assert found is None
+        else:
+            assert found is not None
+            assert without is not None
+            torch.testing.assert_close(found, without, msg=name)
+
+
+def test_exploration_is_a_share_of_draws() -> None:
+    """Of 20,000, half are drawn, by the softmax of equal logits but one: five standard deviations are 0.018."""
+    logits = torch.zeros(20_000, 4)
+    logits[:, 2] = 1e-4
+    cells = exploring(0.5, Generator().manual_seed(0))(logits, 0)
+    shares = torch.bincount(cells, minlength=4) / len(cells)
+    torch.testing.assert_close(shares, torch.tensor([0.125, 0.125, 0.625, 0.125]), rtol=0, atol=0.018)
+    assert (exploring(0.0, Generator())(logits, 0) == 2).all()
