@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from safetensors.torch import load_file
 
 import nogs
 from nogs.attention.methods import METHODS as ALL
-from nogs.pipeline import _searched_path
+from nogs.pipeline import _numbered_stages, _searched_path
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json
+from nogs.runs.progress import Numbering
 from nogs.sequences.table import Sequences, save_sequences
 from staged import Stages
 from tiny import CLASSES, GEOMETRY, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T, driver, pictures, wait_for, write_npz
@@ -86,6 +88,21 @@ def test_a_run_ends_with_the_table_and_where_the_report_is(pipeline: Pipeline) -
     assert "Iterations to target" in pipeline.stdout
     assert "Warning" not in pipeline.stderr
     assert "Traceback" not in pipeline.stderr
+
+
+def test_every_stage_of_a_run_is_numbered(pipeline: Pipeline) -> None:
+    """The bars name all five stages of the run; a stage that is given or left out is not counted."""
+    for bar in ("1 of 5: posterior", "2 of 5: bank", "3 of 5: sequences", "4 of 5: ram-seed0", "5 of 5: evaluate"):
+        assert bar in pipeline.stderr
+    config = nogs.Run(nogs.Machine(Path("out")), methods=("ram", "path"))
+    counts = {
+        6: config,
+        5: replace(config, pooling=1.0),
+        4: replace(config, posterior=Path("posterior"), bank=Path("bank")),
+        7: replace(config, cnns=True),
+    }
+    assert {_numbered_stages(run) for run in counts.values()} == counts.keys()
+    assert all(_numbered_stages(run) == count for count, run in counts.items())
 
 
 def test_a_run_is_not_overwritten_and_a_finished_one_is_left_as_it_is(pipeline: Pipeline) -> None:
@@ -368,5 +385,5 @@ def test_a_second_search_runs_only_if_a_method_needs_it(
 ) -> None:
     searched = RunDirectory(stages.folder / "sequences")
     config = nogs.Run(nogs.Machine(tmp_path / "out"), stages.source, methods=methods, pooling=pooling)
-    assert _searched_path(config, searched) == searched.path
+    assert _searched_path(config, searched, Numbering(1)) == searched.path
     assert not (tmp_path / "out").exists()

@@ -22,7 +22,7 @@ import torch
 from rich.progress import Progress, TaskID
 
 from nogs.errors import RunError
-from nogs.runs.progress import Tick, progress_bars
+from nogs.runs.progress import Tick, numbered, progress_bars
 
 POLL_SECONDS = 2.0
 """Time between two looks at the progress of worker processes."""
@@ -50,7 +50,8 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
     """
     with progress_bars() as bars:
         tasks = {
-            job.name: bars.add_task(job.name, total=job.total, note="", start=False, visible=False) for job in jobs
+            job.name: bars.add_task(numbered(job.name), total=job.total, note="", start=False, visible=False)
+            for job in jobs
         }
         if at_once == 1:
             _in_this_process(jobs, bars, tasks)

@@ -37,7 +37,7 @@ from nogs.jobs import Job, run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run, read_run
 from nogs.runs.identity import as_json, first_difference
-from nogs.runs.progress import Tick
+from nogs.runs.progress import Numbering, Tick
 from nogs.sequences.table import check_sequences
 from nogs.specs import PosteriorSpec, grid_of
 from nogs.stages.baselines import fit_baselines
@@ -75,16 +75,20 @@ def run(config: Run) -> RunDirectory:
         return finished
     _check(config)
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
-    sequences = _searched(config)
-    path = _searched_path(config, sequences)
+    numbering = Numbering(_numbered_stages(config))
+    sequences = _searched(config, numbering)
+    path = _searched_path(config, sequences, numbering)
     trained = [_trained(config, name, seed, sequences.path, path) for seed in config.seeds for name in config.methods]
-    run_jobs([_job(one) for one in trained], at_once=_at_once(config))
+    with numbering.next():
+        run_jobs([_job(one) for one in trained], at_once=_at_once(config))
     models = tuple(one.training.machine.out for one in trained)
     stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
-    evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
+    with numbering.next():
+        evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
     results = read_results(evaluation, Results)
     if config.cnns:
-        cnns = fit_baselines(baselines_of(config))
+        with numbering.next():
+            cnns = fit_baselines(baselines_of(config))
         results = results.with_cnns(read_results(cnns, CNNScores))
     directory.save_json("results.json", to_json(results))
     draw_report(Report(directory.path))
@@ -92,59 +96,70 @@ def run(config: Run) -> RunDirectory:
     return directory
 
 
-def _searched(config: Run) -> RunDirectory:
+def _numbered_stages(config: Run) -> int:
+    """Return the number of stages that show progress: search, trainings and evaluation, and those that are needed."""
+    return 3 + (not config.posterior) + (not config.bank) + _needs_path(config) + config.cnns
+
+
+def _searched(config: Run, numbering: Numbering) -> RunDirectory:
     """Return the search, from a posterior and a bank that are given or made here."""
     if config.posterior:
         posterior = read_run(config.posterior, "fit-posterior")
     else:
-        posterior = fit_posterior(
-            FitPosterior(
-                _within(config, FitPosterior),
-                config.source,
-                config.geometry,
-                optimisation=Optimisation(
-                    iterations=config.posterior_iterations,
-                    batch_size=POSTERIOR_BATCH,
-                    learning_rate=POSTERIOR_LEARNING_RATE,
-                    validate_every=250,
-                ),
-                annotate=config.annotate,
-            )
+        fitting = FitPosterior(
+            _within(config, FitPosterior),
+            config.source,
+            config.geometry,
+            optimisation=Optimisation(
+                iterations=config.posterior_iterations,
+                batch_size=POSTERIOR_BATCH,
+                learning_rate=POSTERIOR_LEARNING_RATE,
+                validate_every=250,
+            ),
+            annotate=config.annotate,
         )
+        with numbering.next():
+            posterior = fit_posterior(fitting)
     if config.bank:
         bank = read_run(config.bank, "build-bank")
     else:
-        bank = build_bank(BuildBank(_within(config, BuildBank), config.source, mirror=config.mirror))
-    return search(
-        Search(
-            _within(config, Search),
-            posterior.path,
-            bank.path,
-            task=config.source.task if read_spec(posterior, "model", kind=PosteriorSpec).multilabel else None,
-            pooling=config.pooling,
-            strategy=config.strategy,
-        )
+        with numbering.next():
+            bank = build_bank(BuildBank(_within(config, BuildBank), config.source, mirror=config.mirror))
+    searching = Search(
+        _within(config, Search),
+        posterior.path,
+        bank.path,
+        task=config.source.task if read_spec(posterior, "model", kind=PosteriorSpec).multilabel else None,
+        pooling=config.pooling,
+        strategy=config.strategy,
     )
+    with numbering.next():
+        return search(searching)
 
 
-def _searched_path(config: Run, sequences: RunDirectory) -> Path:
+def _needs_path(config: Run) -> bool:
+    """Return whether a method needs a second search, for one path, because the first is not pooled completely."""
+    return config.pooling != 1 and any(method(name).sequences == "path" for name in config.methods)
+
+
+def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -> Path:
     """Return the search whose sequences are one path: ``sequences`` itself with ``pooling=1``, else one beside it.
 
     The second search uses the same posterior and bank. It runs only if a method needs it.
     """
-    if config.pooling == 1 or not any(method(name).sequences == "path" for name in config.methods):
+    if not _needs_path(config):
         return sequences.path
     how = sequences.config
-    return search(
-        Search(
-            _within(config, "path"),
-            Path(how["posterior"]),
-            Path(how["bank"]),
-            task=how["task"],
-            pooling=1.0,
-            strategy=config.strategy,
-        )
-    ).path
+    searching = Search(
+        _within(config, "path"),
+        Path(how["posterior"]),
+        Path(how["bank"]),
+        task=how["task"],
+        pooling=1.0,
+        strategy=config.strategy,
+    )
+    with numbering.next():
+        return search(searching).path
 
 
 def _check(config: Run) -> None:

@@ -4,17 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 Tick = Callable[[int, str], None]
 """A callback for progress: (steps done so far, a note such as the current loss)."""
+_PREFIX: ContextVar[str] = ContextVar("prefix", default="")
 
 
 def after(before: int, name: str, report: Tick) -> Tick:
     """Return the callback for one part ``name`` of a longer work, after ``before`` steps of earlier parts."""
     return lambda done, note: report(before + done, f"{name}: {note}")
+
+
+class Numbering:
+    """Number the bars of consecutive stages of a pipeline, ``total`` in all: "3 of 6: sequences"."""
+
+    def __init__(self, total: int) -> None:
+        self._number, self._total = 0, total
+
+    @contextmanager
+    def next(self) -> Iterator[None]:
+        """Show the number of the next stage in all bars that are made within the context."""
+        self._number += 1
+        token = _PREFIX.set(f"{self._number} of {self._total}: ")
+        try:
+            yield
+        finally:
+            _PREFIX.reset(token)
+
+
+def numbered(description: str) -> str:
+    """Return the description of a bar, with the number of the current stage if stages are numbered."""
+    return f"{_PREFIX.get()}{description}"
 
 
 @contextmanager
@@ -39,5 +63,5 @@ def ticking(description: str, total: int, tick: Tick | None = None) -> Iterator[
         yield tick
         return
     with progress_bars() as bars:
-        task = bars.add_task(description, total=total, note="")
+        task = bars.add_task(numbered(description), total=total, note="")
         yield lambda done, note: bars.update(task, completed=done, note=note)
