@@ -94,6 +94,8 @@ BEYOND = {
         "shuffled_calibration_error_by_glimpse",
         "calibration_error_by_glimpse",
         "effective_sample_size_by_glimpse",
+        "chance_nll_nats",
+        "worth",
     },
     "methods": {
         "sampled_test_accuracy",

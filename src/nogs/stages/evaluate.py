@@ -14,30 +14,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
+from jaxtyping import Int, UInt8
+from torch import Generator, Tensor
 
 from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import CONTROL, REFERENCE, STOPPING, chooser, method
+from nogs.attention.methods import STOPPING, chooser, method
 from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
 from nogs.config.stages import Evaluate
 from nogs.data import ImageSet, load
-from nogs.evaluation.comparisons import compare_with
-from nogs.evaluation.convergence import Row, convergence, targets
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs
 from nogs.evaluation.inputs import check_alike, halting_runs, seconds_before, stopping_runs
 from nogs.evaluation.joint_act import JointNetwork, joint_act
-from nogs.evaluation.linear import logistic_regression
 from nogs.evaluation.pictures import look_shares, single_images
-from nogs.evaluation.records import NetworkRecord, last_right, method_scores
-from nogs.evaluation.schema import SCHEMA, PosteriorScores, Results, SequenceScores, TestSet
-from nogs.evaluation.scores import ByGlimpse, is_uneven, scores_by_glimpse
-from nogs.evaluation.seconds import Before, end_to_end
-from nogs.evaluation.stopping import StoppedNetwork, stopping_scores
+from nogs.evaluation.records import NetworkRecord
+from nogs.evaluation.results import Evaluated, results_of
+from nogs.evaluation.schema import PosteriorScores, SequenceScores
+from nogs.evaluation.scores import ByGlimpse, scores_by_glimpse
+from nogs.evaluation.stopping import StoppedNetwork
 from nogs.evaluation.typed_json import to_json
 from nogs.glimpses.fovea import pixels_read_share
 from nogs.posterior.protocol import Posterior
@@ -51,15 +48,6 @@ from nogs.weights import load_halting, load_network, load_stopping
 
 ANSWERS = 8
 """Test images whose answers are shown one by one."""
-
-
-class Evaluated(NamedTuple):
-    """One train run: its record, its validations, the seconds before it, and its stopping rules if it has any."""
-
-    record: NetworkRecord
-    log: Sequence[Row]
-    before: Before | None
-    stopped: StoppedNetwork | None
 
 
 class Design(NamedTuple):
@@ -106,7 +94,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
         step = len(trained) + 1
         _save_pictures(run, design, evaluated, data, count=config.examples, tick=lambda _, note: report(step, note))
         report(len(trained) + 2, "")
-    results = _results(source, data, posterior_scores, sequence_scores, evaluated)
+    results = results_of(evaluated, data, source=source.data, posterior=posterior_scores, sequences=sequence_scores)
     run.save_json("results.json", to_json(results))
     run.finish(
         device=str(device),
@@ -163,27 +151,42 @@ def _evaluate(
         macs_by_part=parts_of_glimpse(network, channels=channels, policy=has_policy),
         mean_glimpses=seen.steps.float().mean().item() if halting is not None else None,
     )
-    kept, stopped = {"cells": cells, "log_probs": log_probs, "images": test, "labels": labels}, None
+    kept = {"cells": cells, "log_probs": log_probs, "images": test, "labels": labels}
+    stopped = None
     if stopping:
         heads = load_stopping(stopping, trained=model, device=device)
         outlook = Outlook(log_probs, *(output.cpu() for output in heads(log_probs.to(device))))
         kept |= recorded(outlook)
-        held_out = stopping.load_json("results.json")
-        stops = stop_by_every_rule(
-            outlook,
-            labels,
-            thresholds={rule: [point[0] for point in held_out[rule]] for rule in THRESHOLDED},
-            costs=stopping.config["costs"],
-            generator=chance(seed, 15),
-        )
-        answer_macs = network.classifier.weight.numel()
-        macs = macs_by_rule(record.macs_by_glimpse, answer_macs=answer_macs, head_macs=heads.macs)
+        macs = macs_by_rule(record.macs_by_glimpse, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)
+        stopped = _stopped(stopping, outlook, labels, macs, generator=chance(seed, 15))
         if joint:
             networks = [_joint_network(of_cost, device) for of_cost in joint]
-            stops["act_joint"], macs["act_joint"] = joint_act(networks, pixels, test.to(device), labels, glimpses=T)
-        stopped = StoppedNetwork(stops, macs, tuple(point[2] for point in held_out["fixed"]))
+            rival = joint_act(networks, pixels, test.to(device), labels, glimpses=T)
+            stopped = stopped._replace(
+                stops={**stopped.stops, "act_joint": rival.stops}, macs={**stopped.macs, "act_joint": rival.macs}
+            )
     run.save_tensors(f"{model.config['method']}-seed{seed}", kept)
     return Evaluated(record, model.rows(), seconds_before(model), stopped)
+
+
+def _stopped(
+    stopping: RunDirectory,
+    outlook: Outlook,
+    labels: Int[Tensor, " n"],
+    macs: Mapping[str, Sequence[int]],
+    *,
+    generator: Generator,
+) -> StoppedNetwork:
+    """Return what every rule does to one network, at the thresholds that a fit-stopping run chose on other images."""
+    held_out = stopping.load_json("results.json")
+    stops = stop_by_every_rule(
+        outlook,
+        labels,
+        thresholds={rule: [point[0] for point in held_out[rule]] for rule in THRESHOLDED},
+        costs=stopping.config["costs"],
+        generator=generator,
+    )
+    return StoppedNetwork(stops, macs, tuple(point[2] for point in held_out["fixed"]))
 
 
 def _joint_network(run: RunDirectory, device: torch.device) -> JointNetwork:
@@ -253,48 +256,3 @@ def _save_pictures(
     shown = STOPPING if STOPPING in evaluated else next(iter(evaluated))
     first = evaluated[shown][0].record
     run.save_tensors("answers", single_images(first, data, count=ANSWERS), method=shown, seed=first.seed, grid=grid)
-
-
-def _results(
-    source: Source,
-    data: ImageSet,
-    posterior: PosteriorScores,
-    sequences: SequenceScores,
-    evaluated: Mapping[str, Sequence[Evaluated]],
-) -> Results:
-    labels = data.labels[data.members("test")]
-    logs = {name: [one.log for one in seeds] for name, seeds in evaluated.items()}
-    to = targets(logs[REFERENCE]) if REFERENCE in logs else None
-    methods = {
-        name: method_scores([one.record for one in seeds], labels, convergence(logs[name], to), has_target=bool(to))
-        for name, seeds in evaluated.items()
-    }
-    right = {
-        (name, one.record.seed): last_right(one.record, labels) for name, seeds in evaluated.items() for one in seeds
-    }
-    before = {name: [one.before for one in seeds] for name, seeds in evaluated.items()}
-    seconds = end_to_end(logs, before, to.mean_nll_nats if to else None)
-    stopped = [(name, one.stopped) for name, seeds in evaluated.items() for one in seeds if one.stopped]
-    return Results(
-        schema=SCHEMA,
-        data=source.data,
-        task=source.task,
-        classes=data.classes,
-        target_nll_nats=to.mean_nll_nats if to else None,
-        best_seed_nll_nats=to.best_seed_nll_nats if to else None,
-        test=TestSet(
-            len(labels), tuple(labels.bincount(minlength=len(data.classes)).tolist()), is_uneven(labels), data.skipped
-        ),
-        posterior=posterior,
-        sequences=sequences,
-        methods=methods,
-        comparisons={
-            reference: compared
-            for reference in (REFERENCE, CONTROL)
-            if (compared := compare_with(reference, methods, right, seconds))
-        },
-        end_to_end=seconds,
-        linear=logistic_regression(data),
-        stopping_method=stopped[0][0] if stopped else None,
-        **stopping_scores([one for _, one in stopped], labels, chance(16))._asdict(),
-    )
