@@ -111,6 +111,7 @@ def scores_of(method: str, seeds: tuple[int, ...], *, has_target: bool) -> Metho
         sampled_test_accuracy=(0.8,) * n,
         sampled_test_balanced_accuracy=(0.78,) * n,
         sampled_test_nll_nats=(0.4,) * n,
+        mean_accuracy_by_class=(0.5, 0.75, None),
         test_confusion=((30, 10, 0), (5, 45, 10), (0, 0, 0)),
     )
     by_glimpse = ("test_accuracy_by_glimpse", "test_balanced_accuracy_by_glimpse", "adaptivity_nats_by_glimpse")

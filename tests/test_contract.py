@@ -110,6 +110,7 @@ BEYOND = {
         "test_balanced_accuracy_by_glimpse",
         "test_accuracy_by_class",
         "test_confusion",
+        "mean_accuracy_by_class",
         "macs_by_part",
         "means",
         "means_by_glimpse",

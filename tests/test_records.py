@@ -67,6 +67,7 @@ def test_scores_of_a_method_by_hand() -> None:
     assert ram.test_accuracy_by_glimpse == ((0.5, 0.75), (0.5, 0.25))
     assert ram.test_balanced_accuracy_by_glimpse == ((0.5, 0.75), (0.5, 0.25))
     assert ram.test_accuracy_by_class == ((1.0, 0.5), (0.0, 0.5))
+    assert ram.mean_accuracy_by_class == (0.5, 0.5)
     assert ram.test_confusion == ((2, 2), (2, 2))
     assert ram.means["test_accuracy"] == Bounded(0.5)
     assert ram.means_by_glimpse["test_accuracy_by_glimpse"] == (0.5, 0.5)

@@ -20,9 +20,9 @@ from nogs.report.figures import looks, maps
 from nogs.report.lead import lead_of_run
 from nogs.report.read import gather
 from nogs.report.run_page import sections_of
-from nogs.report.section import Table
+from nogs.report.section import Cell, Table
 from nogs.report.style import BASIC, DARK_OF, OF_METHOD, OF_RULE, OUTLINE, styled
-from nogs.report.tables import print_results, results_table
+from nogs.report.tables import exact_tests, print_results, results_table
 from nogs.runs.directory import RunDirectory
 from nogs.runs.marker import write_marker
 from nogs.stages.report import draw_report
@@ -175,6 +175,21 @@ def test_exact_tests_stand_at_the_end(run: Path) -> None:
     assert [cell.summary for cell in images] == [f"{of.only_method} : {of.only_reference}" for of in counted]
 
 
+def test_images_are_counted_under_the_seed_that_they_are_of() -> None:
+    """A method without seed 0 has nothing in its column."""
+    results = results_of(("ram", "ps-nogs", "ws-ram"), (0, 1))
+    compared = dict(results.comparisons["ram"])
+    late = compared["ws-ram"]
+    compared["ws-ram"] = replace(late, seeds=late.seeds[1:], images=late.images[1:])
+    section = exact_tests(replace(results, comparisons={"ram": compared}))
+    assert section is not None
+    assert section.table is not None
+    assert [column.title for column in section.table.columns[3:]] == ["images, seed 0", "images, seed 1"]
+    first, second = section.table.lines[1].cells[2:]
+    assert first == Cell()
+    assert second.summary == f"{late.images[1].only_method} : {late.images[1].only_reference}"
+
+
 def test_balanced_accuracy_is_shown_where_classes_are_uneven() -> None:
     results = results_of(("ram", "ps-nogs"), (0,))
     assert "Balanced accuracy" not in [line.title for line in results_table(results).lines]
@@ -188,7 +203,7 @@ def test_a_confusion_matrix_or_the_least_accurate_classes(tmp_path: Path) -> Non
     assert section.table is not None
     assert [column.title for column in section.table.columns] == ["class ↓, answer →", *NAMES, "correct"]
     rows = [[cell.summary for cell in line.cells] for line in section.table.lines]
-    assert rows == [["30", "10", "0", "75.0 %"], ["5", "45", "10", "75.0 %"], ["0", "0", "0", "–"]]
+    assert rows == [["30", "10", "0", "50.0 %"], ["5", "45", "10", "75.0 %"], ["0", "0", "0", "–"]]
     scores = results_of(("ps-nogs",), (0, 1)).methods["ps-nogs"]
     change_results(path, methods={"ps-nogs": replace(scores, test_confusion=())})
     (section,) = [section for section in sections_of(gather(path)) if section.id == "classes"]

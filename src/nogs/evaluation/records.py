@@ -88,8 +88,13 @@ def method_scores(
         macs_by_part=records[0].macs_by_part,
         test_confusion=_confusion(records, labels),
     )
+    by_class = tuple(
+        None if None in seeds else mean(share for share in seeds if share is not None)
+        for seeds in zip(*unsummed.test_accuracy_by_class, strict=True)
+    )
     by_glimpse = {name: _mean_by_glimpse(getattr(unsummed, name)) for name in AVERAGED_BY_GLIMPSE}
-    return replace(unsummed, means=_means(unsummed, has_target=has_target), means_by_glimpse=by_glimpse)
+    means = _means(unsummed, has_target=has_target)
+    return replace(unsummed, mean_accuracy_by_class=by_class, means=means, means_by_glimpse=by_glimpse)
 
 
 def adaptivity_nats(record: NetworkRecord) -> Float[Tensor, " T"]:

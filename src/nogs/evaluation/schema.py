@@ -114,6 +114,7 @@ class MethodScores:
     sampled_test_nll_nats: BySeed = ()
     mean_glimpses: BySeed = ()
     test_confusion: tuple[tuple[int, ...], ...] = ()
+    mean_accuracy_by_class: tuple[Number | None, ...] = ()
     means: Mapping[str, Bounded] = field(default_factory=dict)
     means_by_glimpse: Mapping[str, ByGlimpse] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ from nogs.report.lead import headline, lead_of_run
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material
 from nogs.report.section import Section
-from nogs.report.tables import by_class, note_on, results_table, tests
+from nogs.report.tables import by_class, exact_tests, note_on, results_table
 
 
 def build(material: Material) -> Page:
@@ -40,7 +40,7 @@ def sections_of(material: Material) -> list[Section]:
         posterior.section(material),
         costs.section(material),
         stopping.section(material),
-        tests(results),
+        exact_tests(results),
     )
     return [section for section in sections if section]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
 
 from rich.console import Console
 from rich.table import Table as TerminalTable
@@ -69,28 +68,24 @@ def note_on(results: Results) -> str:
     )
 
 
-def tests(results: Results) -> Section | None:
+def exact_tests(results: Results) -> Section | None:
     """Return the exact tests of each method against each reference."""
-    lines = [
-        Line(
-            f"{title_of(name)} against {title_of(reference)}",
-            (
-                Cell(points(of.mean_test_accuracy_difference), (p_value(of.test_accuracy_p_value),)),
-                Cell(bounded(of.iterations_ratio, times), (p_value(of.iterations_p_value),)),
-                *(
-                    Cell(f"{images.only_method} : {images.only_reference}", (p_value(images.p_value),))
-                    for images in of.images
-                ),
-            ),
-        )
-        for reference, methods in results.comparisons.items()
-        for name, of in methods.items()
-    ]
-    if not lines:
+    compared = {(name, other): of for other, methods in results.comparisons.items() for name, of in methods.items()}
+    if not compared:
         return None
-    seeds = max((of.seeds for methods in results.comparisons.values() for of in methods.values()), key=len)
-    width = 2 + len(seeds)
-    padded = tuple(line._replace(cells=(*line.cells, *[Cell()] * (width - len(line.cells)))) for line in lines)
+    seeds = sorted({seed for of in compared.values() for seed in of.seeds})
+    lines = []
+    for (name, reference), of in compared.items():
+        by_seed = {
+            seed: Cell(f"{images.only_method} : {images.only_reference}", (p_value(images.p_value),))
+            for seed, images in zip(of.seeds, of.images, strict=True)
+        }
+        cells = (
+            Cell(points(of.mean_test_accuracy_difference), (p_value(of.test_accuracy_p_value),)),
+            Cell(bounded(of.iterations_ratio, times), (p_value(of.iterations_p_value),)),
+            *(by_seed.get(seed, Cell()) for seed in seeds),
+        )
+        lines.append(Line(f"{title_of(name)} against {title_of(reference)}", cells))
     return Section(
         "tests",
         "Exact tests",
@@ -98,25 +93,25 @@ def tests(results: Results) -> Section | None:
         "least 2 / 2ⁿ. Over test images, each seed on its own: how many only the method : only the reference "
         "classifies correctly, and McNemar’s test.",
         table=Table(
-            tuple(map(Column, ("", "accuracy", "iterations", *(f"images, seed {seed}" for seed in seeds)))), padded
+            tuple(map(Column, ("", "accuracy", "iterations", *(f"images, seed {seed}" for seed in seeds)))),
+            tuple(lines),
         ),
     )
 
 
 def by_class(results: Results, method: str) -> Section | None:
-    """Return the confusion matrix of a method; of many classes, the accuracy on the least accurate ones."""
+    """Return the confusion matrix of a method; of many classes, the least accurate ones."""
     scores, classes = results.methods[method], results.classes
+    correct = dict(zip(classes, scores.mean_accuracy_by_class, strict=True))
     if scores.test_confusion:
         lines = [
-            Line(name, (*map(Cell, map(count, row)), Cell(percent(row[label] / sum(row))) if sum(row) else Cell()))
-            for label, (name, row) in enumerate(zip(classes, scores.test_confusion, strict=True))
+            Line(name, (*map(Cell, map(count, row)), Cell() if share is None else Cell(percent(share))))
+            for (name, share), row in zip(correct.items(), scores.test_confusion, strict=True)
         ]
         columns = (Column("class ↓, answer →"), *map(Column, classes), Column("correct"))
         text = "Test images of each class by the answer, all seeds together."
     else:
-        by_seed = scores.test_accuracy_by_class
-        shares = [[share for share in seeds if share is not None] for seeds in zip(*by_seed, strict=True)]
-        known = sorted((mean(of), name) for of, name in zip(shares, classes, strict=True) if of)
+        known = sorted((share, name) for name, share in correct.items() if share is not None)
         lines = [Line(name, (Cell(percent(share)),)) for share, name in known[:LEAST_ACCURATE]]
         columns, text = (Column("class"), Column("correct")), f"The {len(lines)} least accurate classes."
     return Section("classes", f"{title_of(method)} on each class", text, table=Table(columns, tuple(lines)))
