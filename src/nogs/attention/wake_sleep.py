@@ -1,4 +1,4 @@
-"""Wake-sleep recurrent attention: sequences proposed with the label in view, weighted by the label's likelihood.
+"""Wake-sleep recurrent attention: sequences proposed from image and label, weighted by the label's likelihood.
 
 The inference network is a proposal r(l_t | h_t-1, x, θ) over the grid's cells (Ba, Salakhutdinov, Grosse and Frey
 2015, *Learning Wake-Sleep Recurrent Attention Models*, section 3). It reads the detached state of the hard attention
@@ -38,7 +38,7 @@ from nogs.glimpses.grid import Grid
 
 COARSE_PX = 16
 """Side length of the averaged image that the inference network reads."""
-ENTROPY_BONUS = 0.01
+ENTROPY_BONUS = 0.003
 """Default weight of the policy's entropy. Without it all T glimpses fall on one cell early (docs/log.md)."""
 
 

@@ -122,7 +122,7 @@ class Train(Checked):
     supervised_batch: Count = 16
     """images with sequences in each iteration"""
     entropy_bonus: Weight | None = None
-    """weight of the policy's entropy, in nats, in the objective of the policy; by default 0.01 for ws-ram, else 0"""
+    """weight of the policy's entropy, in nats, in the objective of the policy; by default 0.003 for ws-ram, else 0"""
     wake_sleep_samples: Count = 4
     """sequences that ws-ram draws for each image and weights by their likelihood"""
     wake_sleep_exploration: Share = 0.0
