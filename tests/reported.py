@@ -280,7 +280,6 @@ def examples_of(count: int) -> dict[str, Tensor]:
         "eig": maps_nats,
         "epe": 1 - maps_nats,
         "log_probs": log_probs,
-        "mean_image": pictures.float().mean(0),
         "completions": pictures.roll(1, 0)[:, None].repeat(1, 2, 1, 1, 1),
         "completion_weights": torch.tensor([0.5, 0.25]).expand(count, 2),
         "completion_gains": maps_nats[:, 1:3],
@@ -316,6 +315,7 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
         "labels": torch.tensor([0, 2]),
         "cells": cells_of(2, 5, 1.0),
         "log_probs": log_probs.contiguous(),
+        "mean_image": examples_of(2)["pixels"].float().mean(0),
     }
     shown = "ps-nogs" if "ps-nogs" in methods else methods[0]
     evaluation.save_tensors("answers", answers, method=shown, seed=seeds[0], grid=asdict(GRID))
@@ -326,7 +326,7 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
 
 def save_examples(evaluation: RunDirectory, *, criterion: str = "eig", pooling: float = 0.0, **changed: Tensor) -> None:
     tensors = examples_of(3) | changed
-    evaluation.save_tensors("examples", tensors, grid=asdict(GRID), criterion=criterion, pooling=pooling)
+    evaluation.save_tensors("examples", tensors, criterion=criterion, pooling=pooling)
 
 
 def change_results(path: Path, **changed: Any) -> None:

@@ -222,7 +222,7 @@ def test_figures_take_every_method_at_once(tmp_path: Path) -> None:
     material = gather(make_run(tmp_path / "run", methods=tuple(METHODS), seeds=(0, 1)))
     lines = costs.accuracy_over_cost(material.results).axes[0].get_lines()
     assert len(lines) == len(METHODS) + 6  # stopping, two kinds of CNN, logistic regression, frontier, upper bound
-    figure = looks.where_they_look(material.looks, material.mean_image, material.design.grid)
+    figure = looks.where_they_look(material.looks, material.mean_image, material.grid)
     assert len(figure.axes) == (len(METHODS) + 1) * 5
 
 

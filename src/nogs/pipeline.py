@@ -1,8 +1,9 @@
 """The order of the stages in `nogs run`: posterior, bank, sequences, trainings, evaluation, report.
 
-Each stage is a run directory below ``out``; a finished one is not done again. Trainings run side by side, each in a
-process on a core of its own (`nogs.jobs`), because networks this small do not gain from a second thread. A method
-that learns from recorded sequences waits for the training that is recorded.
+Posterior, bank and search run only if a method learns from designed sequences. Each stage is a run directory below
+``out``; a finished one is not done again. Trainings run side by side, each in a process on a core of its own
+(`nogs.jobs`), because networks this small do not gain from a second thread. A method that learns from recorded
+sequences waits for the training that is recorded.
 """
 
 from __future__ import annotations
@@ -76,15 +77,17 @@ def run(config: Run) -> RunDirectory:
     _check(config)
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
     numbering = Numbering(_numbered_stages(config))
-    sequences = _searched(config, numbering)
-    path = _searched_path(config, sequences, numbering)
-    trained = [_trained(config, name, seed, sequences.path, path) for seed in config.seeds for name in config.methods]
+    sequences = path = None
+    if _needs_search(config):
+        searched = _searched(config, numbering)
+        sequences, path = searched.path, _searched_path(config, searched, numbering)
+    trained = [_trained(config, name, seed, sequences, path) for seed in config.seeds for name in config.methods]
     with numbering.next():
         run_jobs([_job(one) for one in trained], at_once=_at_once(config))
     models = tuple(one.training.machine.out for one in trained)
     stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
     with numbering.next():
-        evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences.path, stopping=stopping))
+        evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences, stopping=stopping))
     results = read_results(evaluation, Results)
     if config.cnns:
         with numbering.next():
@@ -97,8 +100,14 @@ def run(config: Run) -> RunDirectory:
 
 
 def _numbered_stages(config: Run) -> int:
-    """Return the number of stages that show progress: search, trainings and evaluation, and those that are needed."""
-    return 3 + (not config.posterior) + (not config.bank) + _needs_path(config) + config.cnns
+    """Return the number of stages that show progress: trainings and evaluation, and those that are needed."""
+    design = 1 + (not config.posterior) + (not config.bank) + _needs_path(config) if _needs_search(config) else 0
+    return 2 + design + config.cnns
+
+
+def _needs_search(config: Run) -> bool:
+    """Return whether a method learns from designed sequences, or a posterior is given to be scored."""
+    return bool(config.posterior) or any(method(name).sequences in ("search", "path") for name in config.methods)
 
 
 def _searched(config: Run, numbering: Numbering) -> RunDirectory:
@@ -240,7 +249,7 @@ def _job(trained: Trained) -> Job:
     )
 
 
-def _trained(config: Run, name: str, seed: int, searched: Path, path: Path) -> Trained:
+def _trained(config: Run, name: str, seed: int, searched: Path | None, path: Path | None) -> Trained:
     """Return the training of a method with one seed, with the sequences that the method's row names."""
     recorded = _within(config, Record, f"{REFERENCE}-seed{seed}")
     teacher = _within(config, Train, f"{REFERENCE}-seed{seed}").out
@@ -256,6 +265,7 @@ def _trained(config: Run, name: str, seed: int, searched: Path, path: Path) -> T
             config.validate_every,
             config.patience,
             seed,
+            config.schedule,
         ),
         method=name,
         sequences=sequences[method(name).sequences],

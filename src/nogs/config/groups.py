@@ -64,6 +64,7 @@ Range = Annotated[
 ]
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
+Schedule = Literal["constant", "cosine"]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE")]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
@@ -193,5 +194,5 @@ class Optimisation(Checked):
     """iterations without a better validation loss, greedy or sampled, after which training stops; 0: never"""
     seed: Seed = 0
     """seed of the weights, the batches and the glimpses that are drawn"""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Schedule = "constant"
     """course of the step size: constant, or along a cosine to zero at the last iteration"""

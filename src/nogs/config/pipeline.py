@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nogs.config.bounds import Batch, Checked, Count, Natural, Processes, Rate, Share
-from nogs.config.groups import Geometry, Machine, Names, Seeds, Source, Strategy, Supervision
+from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Source, Strategy, Supervision
 
 
 @dataclass(frozen=True)
 class Run(Checked):
-    """Run the whole pipeline on a set of images: posterior, bank, search, training, report."""
+    """Run the whole pipeline on a set of images: posterior, bank and search where needed, training, report."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
@@ -19,7 +19,7 @@ class Run(Checked):
     annotate: Count = 600
     """training images that sequences are designed for"""
     methods: Names = ("ram", "ps-nogs")
-    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, and the controls random, centre and path"""
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, and the controls random, centre and path"""
     sequences: Path | None = None
     """run directory of sequences import, for ps-hgs"""
     posterior: Path | None = None
@@ -34,6 +34,8 @@ class Run(Checked):
     """images in each iteration of a training"""
     learning_rate: Rate = 1e-3
     """step size of Adam in each training"""
+    schedule: Schedule = "constant"
+    """course of the step size in each training: constant, or along a cosine to zero at the last iteration"""
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 3000

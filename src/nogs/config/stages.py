@@ -129,9 +129,9 @@ class Train(Checked):
     """probability with which ws-ram draws a training location uniformly, not from its proposal"""
     halting_cost: Rate = 0.01
     """cost of a glimpse, in nats, that act is trained with"""
-    gain_candidates: Count = 8
+    gain_candidates: Count = 4
     """locations anywhere in each image whose realised gain `gain` learns from (K)"""
-    exploration: Share = 0.3
+    exploration: Share = 0.1
     """probability with which `gain` draws a training location instead of taking the one of greatest predicted gain"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
@@ -200,8 +200,8 @@ class Evaluate(Checked):
     machine: Machine
     models: tuple[Path, ...]
     """run directories of train"""
-    sequences: Path
-    """run directory of search; posterior and bank are those of this run"""
+    sequences: Path | None = None
+    """run directory of search, to score it with its posterior and bank, and to show examples; none: networks alone"""
     examples: Natural = 6
     """test images that sequences are designed for, as examples in the report"""
     stopping: tuple[Path, ...] = ()

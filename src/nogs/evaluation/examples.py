@@ -84,7 +84,6 @@ def examples(
         "eig": designed.eig,
         "epe": designed.epe,
         "log_probs": posterior_log_probs(posterior, data, images, designed.cells),
-        "mean_image": data.images[test].float().mean(0),
         **_step_in_detail(posterior, completion, data, images, designed.cells),
     }
 

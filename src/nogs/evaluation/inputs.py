@@ -12,18 +12,22 @@ from nogs.runs.directory import RunDirectory, read_run
 from nogs.runs.identity import first_difference
 
 
-def check_alike(trained: Sequence[RunDirectory], searched: RunDirectory, fitted: RunDirectory) -> None:
-    """Check that all networks have the images and the task of the sequences, and that no method has a seed twice.
+def check_alike(trained: Sequence[RunDirectory], searched: RunDirectory | None, fitted: RunDirectory | None) -> None:
+    """Check that all networks have the same images, task and grid, and that no method has a seed twice.
 
-    ``trained``: train runs; ``searched``: the search run; ``fitted``: its fit-posterior run.
+    ``trained``: train runs; ``searched``: the search run; ``fitted``: its fit-posterior run. Without a search the first
+    network decides.
     """
     if not trained:
         raise UserError("`models`: give at least one run of `nogs train`")
-    task = searched.config["task"] or fitted.config["source"]["task"]
+    source, than = trained[0].config["source"], str(trained[0].path)
+    if searched and fitted:
+        task = searched.config["task"] or fitted.config["source"]["task"]
+        source, than = {**fitted.config["source"], "task": task}, "`sequences`"
     names: dict[tuple[str, int], Path] = {}
     for run in trained:
-        if difference := first_difference({**fitted.config["source"], "task": task}, run.config["source"]):
-            raise UserError(f"models={run.path} was trained with another {difference} than `sequences`")
+        if difference := first_difference(source, run.config["source"]):
+            raise UserError(f"models={run.path} was trained with another {difference} than {than}")
         key = run.config["method"], run.config["optimisation"]["seed"]
         if key in names:
             raise UserError(f"models={names[key]} and {run.path} are both {key[0]} with seed {key[1]}: give one")

@@ -21,6 +21,8 @@ def look_shares(cells: Sequence[Int[Tensor, "n T"]], locations: int) -> Float[Te
 def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[str, Tensor]:
     """Return ``count`` test images with the network's own glimpses: half classified correctly, half not, if so many.
 
+    ``mean_image`` is that of all test images, in [0, 255].
+
     Of either kind the first ones in the order of the split, so that none is picked by its looks.
     """
     test = data.members("test")
@@ -33,4 +35,5 @@ def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[
         "labels": data.labels[test[rows]],
         "cells": record.cells[rows],
         "log_probs": record.log_probs[rows],
+        "mean_image": data.images[test].float().mean(0),
     }

@@ -32,8 +32,8 @@ def results_of(
     data: ImageSet,
     *,
     source: str,
-    posterior: PosteriorScores,
-    sequences: SequenceScores,
+    posterior: PosteriorScores | None,
+    sequences: SequenceScores | None,
 ) -> Results:
     """Return all figures of an evaluation. ``evaluated``: method → its seeds. ``source``: the user's data SPEC."""
     labels = data.labels[data.members("test")]

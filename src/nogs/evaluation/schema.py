@@ -179,9 +179,9 @@ class Results:
     classes: tuple[str, ...]
     target_nll_nats: Number | None
     test: TestSet
-    posterior: PosteriorScores
-    sequences: SequenceScores
     methods: Mapping[str, MethodScores]
+    posterior: PosteriorScores | None = None
+    sequences: SequenceScores | None = None
     best_seed_nll_nats: Number | None = None
     comparisons: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
     """reference → method → comparison"""

@@ -53,7 +53,7 @@ def remarks(results: Results) -> list[str]:
         sentences.append(f"Logistic regression on small whole images has {percent(results.linear.test_accuracy)}.")
     if results.upper_bound:
         sentences.append(f"A large network on whole images has {percent(results.upper_bound.test_accuracy)}.")
-    if results.sequences.worth != "useful":
+    if results.sequences and results.sequences.worth != "useful":
         sentences.append(
             f"The posterior that designed the sequences is {results.sequences.worth}, so methods that "
             "learn from them gain little by it."

@@ -47,9 +47,8 @@ class Example(NamedTuple):
 
 
 class Design(NamedTuple):
-    """How sequences were designed, and on which grid."""
+    """How sequences were designed."""
 
-    grid: Grid
     criterion: str
     pooling: float
 
@@ -69,16 +68,17 @@ class Answers(NamedTuple):
 class Material:
     """All that figures, captions and tables are drawn from.
 
-    ``logs``: method → validations of each seed whose run is still there. ``looks``: method, or "designed" → share of
-    images that look at each cell in each glimpse. ``mean_image`` is in [0, 255]. ``publishable``: draw on the mean
-    image in place of photographs.
+    ``design``: None, and no ``examples``, if nothing was designed. ``logs``: method → validations of each seed whose
+    run is still there. ``looks``: method, or "designed" → share of images that look at each cell in each glimpse.
+    ``mean_image`` is in [0, 255]. ``publishable``: draw on the mean image in place of photographs.
     """
 
     results: Results
     provenance: dict[str, Any]
     logs: dict[str, list[list[Row]]]
     looks: dict[str, Float[Tensor, "T L"]]
-    design: Design
+    grid: Grid
+    design: Design | None
     examples: tuple[Example, ...]
     mean_image: Float[Tensor, "c H H"]
     answers: Answers
@@ -103,17 +103,20 @@ def gather(path: Path, *, argument: str = "run", publishable: bool = False) -> M
         whole.check()
     results = read_results(evaluation, Results)
     cnns = RunDirectory(path / stage_of(Baselines).directory)
-    saved, meta = evaluation.load_tensors("examples"), evaluation.load_metadata("examples")
+    designed = evaluation.config["sequences"] is not None
+    saved = evaluation.load_tensors("examples") if designed else {}
+    meta = evaluation.load_metadata("examples") if designed else {}
     looks = evaluation.load_tensors("looks")
     answers, network = evaluation.load_tensors("answers"), evaluation.load_metadata("answers")
     return Material(
         results=results.with_cnns(read_results(cnns, CNNScores)) if cnns.complete else results,
         provenance=evaluation.provenance | (whole.provenance if (path / "provenance.json").exists() else {}),
         logs=_logs(evaluation),
-        looks={name: looks[name] for name in (DESIGNED, *results.methods)},
-        design=Design(Grid(**meta["grid"]), meta["criterion"], meta["pooling"]),
-        examples=_examples(saved),
-        mean_image=saved["mean_image"],
+        looks={name: looks[name] for name in (*([DESIGNED] if designed else []), *results.methods)},
+        grid=Grid(**network["grid"]),
+        design=Design(meta["criterion"], meta["pooling"]) if designed else None,
+        examples=_examples(saved) if designed else (),
+        mean_image=answers["mean_image"],
         answers=Answers(network["method"], network["seed"], *(answers[key] for key in Answers._fields[2:])),
         publishable=publishable,
     )

@@ -56,6 +56,7 @@ OF_METHOD: dict[str, Pair] = {
     "centre": ("#a23b72", "#dd7fb0"),
     "path": ("#4d7c0f", "#a3d65c"),
     "act": ("#c2255c", "#f27ba0"),
+    "gain": ("#0b6e4f", "#3ddc97"),
 }
 OF_RULE: dict[str, Pair] = {
     "eig": ("#b5179e", "#f06fdb"),

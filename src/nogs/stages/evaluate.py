@@ -37,6 +37,7 @@ from nogs.evaluation.scores import ByGlimpse, scores_by_glimpse
 from nogs.evaluation.stopping import StoppedNetwork
 from nogs.evaluation.typed_json import to_json
 from nogs.glimpses.fovea import pixels_read_share
+from nogs.glimpses.grid import Grid
 from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
@@ -62,8 +63,8 @@ class Design(NamedTuple):
 def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     """Write a record of each model, the tensors that figures need, and results.json."""
     trained = [read_run(path, "train") for path in config.models]
-    searched = read_run(config.sequences, "search")
-    fitted = read_run(Path(searched.config["posterior"]), "fit-posterior")
+    searched = read_run(config.sequences, "search") if config.sequences else None
+    fitted = read_run(Path(searched.config["posterior"]), "fit-posterior") if searched else None
     check_alike(trained, searched, fitted)
     fits = stopping_runs(config.stopping, trained)
     joint = halting_runs(config.halting, fits)
@@ -82,17 +83,17 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             rivals = joint.get(seed, []) if model.path in fits else []
             one = _evaluate(run, model, data, pixels, stopping=fits.get(model.path), joint=rivals)
             evaluated.setdefault(name, []).append(one)
-        report(len(trained), "the posterior")
-        spec, fitted_posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)
-        sequences = load_sequences(searched)
-        posterior: Posterior = fitted_posterior
-        if spec.multilabel:
-            posterior = fitted_posterior.for_label(spec.classes.index(str(source.task)))
-        design = Design(searched, fitted, posterior, sequences)
-        posterior_scores, sequence_scores = _score_design(design, data)
-        report(len(trained) + 1, "examples")
-        step = len(trained) + 1
-        _save_pictures(run, design, evaluated, data, count=config.examples, tick=lambda _, note: report(step, note))
+        posterior_scores, sequence_scores, step = None, None, len(trained) + 1
+        designed: list[Int[Tensor, "n T"]] = []
+        if searched and fitted:
+            report(len(trained), "the posterior")
+            design = _design(searched, fitted, device, task=source.task)
+            posterior_scores, sequence_scores = _score_design(design, data)
+            report(step, "examples")
+            _save_examples(run, design, data, count=config.examples, tick=lambda _, note: report(step, note))
+            designed.append(design.sequences.cells)
+        grid = load_network(trained[0], "model", kind=HardAttentionSpec, device=torch.device("cpu"))[0].grid
+        _save_pictures(run, evaluated, designed, data, grid=grid)
         report(len(trained) + 2, "")
     results = results_of(evaluated, data, source=source.data, posterior=posterior_scores, sequences=sequence_scores)
     run.save_json("results.json", to_json(results))
@@ -195,6 +196,13 @@ def _joint_network(run: RunDirectory, device: torch.device) -> JointNetwork:
     return JointNetwork(spec.cost, network, unit)
 
 
+def _design(searched: RunDirectory, fitted: RunDirectory, device: torch.device, *, task: str | None) -> Design:
+    """Load the search, with its posterior narrowed to ``task``."""
+    spec, posterior = load_network(fitted, "model", kind=PosteriorSpec, device=device)
+    of_label = posterior.for_label(spec.classes.index(str(task))) if spec.multilabel else posterior
+    return Design(searched, fitted, of_label, load_sequences(searched))
+
+
 def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, SequenceScores]:
     """Score the posterior on random locations (test split), and along designed, shuffled and random sequences.
 
@@ -228,17 +236,9 @@ def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, Sequ
     )
 
 
-def _save_pictures(
-    run: RunDirectory,
-    design: Design,
-    evaluated: Mapping[str, Sequence[Evaluated]],
-    data: ImageSet,
-    *,
-    count: int,
-    tick: Tick,
-) -> None:
-    """Write the tensors that figures are drawn from. ``count``: test images to design for."""
-    posterior, how, grid = design.posterior, design.searched.config, dataclasses.asdict(design.posterior.grid)
+def _save_examples(run: RunDirectory, design: Design, data: ImageSet, *, count: int, tick: Tick) -> None:
+    """Write the designs of ``count`` test images as tensors."""
+    posterior, how = design.posterior, design.searched.config
     bank = load_bank(read_run(Path(how["bank"]), "build-bank"), data, tick)
     designed = examples(
         posterior,
@@ -249,10 +249,23 @@ def _save_pictures(
         criterion=how["criterion"],
         pooling=how["pooling"],
     )
-    run.save_tensors("examples", designed, grid=grid, criterion=how["criterion"], pooling=how["pooling"])
+    run.save_tensors("examples", designed, criterion=how["criterion"], pooling=how["pooling"])
+
+
+def _save_pictures(
+    run: RunDirectory,
+    evaluated: Mapping[str, Sequence[Evaluated]],
+    designed: Sequence[Int[Tensor, "n T"]],
+    data: ImageSet,
+    *,
+    grid: Grid,
+) -> None:
+    """Write where methods and ``designed`` sequences look, and single test images with their answers, as tensors."""
     cells = {name: [one.record.cells for one in seeds] for name, seeds in evaluated.items()}
-    looks = {name: look_shares(of_seeds, len(posterior.grid)) for name, of_seeds in cells.items()}
-    run.save_tensors("looks", looks | {"designed": look_shares([design.sequences.cells], len(posterior.grid))})
+    if designed:
+        cells["designed"] = list(designed)
+    run.save_tensors("looks", {name: look_shares(of_seeds, len(grid)) for name, of_seeds in cells.items()})
     shown = STOPPING if STOPPING in evaluated else next(iter(evaluated))
     first = evaluated[shown][0].record
-    run.save_tensors("answers", single_images(first, data, count=ANSWERS), method=shown, seed=first.seed, grid=grid)
+    pictures = single_images(first, data, count=ANSWERS)
+    run.save_tensors("answers", pictures, method=shown, seed=first.seed, grid=dataclasses.asdict(grid))

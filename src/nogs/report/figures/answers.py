@@ -31,7 +31,7 @@ def section(material: Material) -> Section:
         (
             Drawing(
                 "test images with the path of the network's glimpses, and its answer",
-                lambda: single_images(answers, material.design.grid, classes, picture=picture),
+                lambda: single_images(answers, material.grid, classes, picture=picture),
             ),
         ),
     )

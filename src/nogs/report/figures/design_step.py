@@ -22,7 +22,7 @@ from nogs.report.section import Drawing, Section
 def section(material: Material) -> Section | None:
     """The example whose map has the greatest gain."""
     steps = [(example, example.step) for example in material.examples if example.step is not None]
-    if not steps:
+    if not material.design or not steps:
         return None
     example, step = max(steps, key=lambda pair: float(pair[1].mean_nats.max()))
     picture = material.mean_image if material.publishable else example.picture
@@ -42,7 +42,7 @@ def section(material: Material) -> Section | None:
         (
             Drawing(
                 "pixels seen, completions of them, the information gain of each, and their mean",
-                lambda: design_of_a_glimpse(step, picture, material.design.grid, photographs=not material.publishable),
+                lambda: design_of_a_glimpse(step, picture, material.grid, photographs=not material.publishable),
             ),
         ),
     )

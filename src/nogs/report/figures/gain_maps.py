@@ -22,7 +22,7 @@ NARROWEST = 3.7
 
 
 def section(material: Material) -> Section | None:
-    if not material.examples:
+    if not material.design or not material.examples:
         return None
     chosen = [
         mean(float(example.eig[t, example.cells[t]]) for example in material.examples)
@@ -96,7 +96,7 @@ def _drawing(material: Material, number: int) -> Drawing:
         lambda: information_gain(
             example,
             material.mean_image if material.publishable else example.picture,
-            material.design.grid,
+            material.grid,
             name=name,
             most_nats=max(float(other.eig.max()) for other in material.examples),
         ),

@@ -29,8 +29,9 @@ def section(material: Material) -> Section:
         "where-they-look",
         "Where each method looks",
         "Colour is the share of images whose glimpse covers a pixel: test images under the greedy policy, a mean over "
-        "seeds; designed sequences are of training images. The first glimpse cannot depend on the image. How much the "
-        "last one does is the mutual information between test image and cell, which is 0 for one path for all images: "
+        "seeds; designed sequences are of training images. Without an overview the first glimpse cannot depend on the "
+        "image. How much the last one does is the mutual information between test image and cell, which is 0 for one "
+        "path for all images: "
         f"{listed(adaptive)} nats.",
         (drawing(material),),
     )
@@ -40,7 +41,7 @@ def drawing(material: Material, title: str = "") -> Drawing:
     """Return the figure of one run. ``title``: above it, to tell several apart."""
     return Drawing(
         f"{title + ': ' if title else ''}heat maps over the mean image, a row a method and a column a glimpse",
-        lambda: where_they_look(material.looks, material.mean_image, material.design.grid, title=title),
+        lambda: where_they_look(material.looks, material.mean_image, material.grid, title=title),
     )
 
 

@@ -23,8 +23,10 @@ PLACES = (
 """Title, prefix of keys in results.json, colour and line."""
 
 
-def section(material: Material) -> Section:
+def section(material: Material) -> Section | None:
     found = material.results.sequences
+    if found is None:
+        return None
     designed, shuffled, random = (getattr(found, f"{prefix}nll_nats_by_glimpse")[-1] for _, prefix, *_ in PLACES)
     return Section(
         "posterior",

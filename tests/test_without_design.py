@@ -1,0 +1,65 @@
+"""A run of methods that learn from no designed sequences: no posterior, no bank, no search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nogs
+from nogs.errors import UserError
+from nogs.pipeline import run
+from tiny import GLIMPSE_PX, STRIDE_PX, T, write_npz
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("without-design")
+    config = nogs.Run(
+        machine=nogs.Machine(folder / "out"),
+        source=nogs.Source(f"npz:{write_npz(folder / 'images.npz')}"),
+        geometry=nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T, overview=4),
+        methods=("ram", "gain"),
+        seeds=(0,),
+        iterations=20,
+        batch_size=16,
+        validate_every=10,
+        schedule="cosine",
+        jobs=1,
+    )
+    run(config)
+    return folder / "out"
+
+
+def read(run: Path, *parts: str) -> Any:
+    return json.loads(run.joinpath(*parts).read_text())
+
+
+def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
+    assert not [name for name in ("posterior", "bank", "sequences") if (finished / name).exists()]
+    results = read(finished, "results.json")
+    assert results["methods"].keys() == {"ram", "gain"}
+    assert not {"posterior", "sequences"} & results.keys()
+    assert results["methods"]["gain"]["macs_by_glimpse"] == results["methods"]["ram"]["macs_by_glimpse"]
+    page = (finished / "report.html").read_text()
+    assert "Learned gain" in page
+    assert "The posterior, and what its designs are worth" not in page
+    assert 'id="where-they-look"' in page
+
+
+def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finished: Path) -> None:
+    config = read(finished, "train", "gain-seed0", "config.json")
+    assert config["optimisation"]["schedule"] == "cosine"
+    assert config["geometry"]["overview"] == 4
+
+
+def test_networks_of_different_images_are_not_evaluated_together(finished: Path, tmp_path: Path) -> None:
+    models = (finished / "train" / "ram-seed0", tmp_path / "other")
+    geometry = nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)
+    source = nogs.Source(f"npz:{write_npz(tmp_path / 'images.npz', count=130)}")
+    optimisation = nogs.Optimisation(iterations=2, batch_size=8, validate_every=2)
+    nogs.train(nogs.Train(nogs.Machine(models[1]), source, geometry, optimisation))
+    with pytest.raises(UserError, match=r"other was trained with another `data` .* than .*ram-seed0"):
+        nogs.evaluate(nogs.Evaluate(nogs.Machine(tmp_path / "evaluation"), models))
