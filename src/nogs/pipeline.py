@@ -36,7 +36,8 @@ from nogs.evaluation.schema import CNNScores, Results, read_results
 from nogs.evaluation.typed_json import to_json
 from nogs.jobs import Job, run_jobs
 from nogs.runs.device import choose_device
-from nogs.runs.directory import RunDirectory, extend_run, finished_run, open_run, read_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.extend import extend_run
 from nogs.runs.identity import as_json, first_difference
 from nogs.runs.progress import Numbering, Tick
 from nogs.sequences.table import check_sequences
@@ -67,11 +68,10 @@ class Trained(NamedTuple):
 def run(config: Run) -> RunDirectory:
     """Run the pipeline of ``config``; leave results.json and report.html in its directory.
 
-    Resumed with more methods or seeds, or with CNNs, it trains those that are not there yet.
+    Resumed with more methods, seeds, iterations or patience, or with CNNs, it does what is missing.
     """
     if config.machine.resume:
-        outdated = (stage_of(Evaluate).directory,)
-        extend_run(config.machine.out, "run", config, by=("methods", "seeds", "cnns"), outdated=outdated)
+        extend_run(config.machine.out, "run", config, outdated=_outdated(config))
     if finished := finished_run(config.machine.out, "run", config, resume=config.machine.resume):
         return finished
     _check(config)
@@ -99,6 +99,17 @@ def run(config: Run) -> RunDirectory:
     return directory
 
 
+def _outdated(config: Run) -> dict[str, tuple[str, ...]]:
+    """Return the fields that may grow at a resumption, and the directories that are made again if they do."""
+    evaluation = (stage_of(Evaluate).directory,)
+    imitators = [name for name in config.methods if method(name).sequences == "record"]
+    trained = (
+        *(*evaluation, *(stage_of(stage).directory for stage in (FitStopping, Record, Baselines))),
+        *(f"{stage_of(Train).directory}/{name}-seed{seed}" for name in imitators for seed in config.seeds),
+    )
+    return dict.fromkeys(("methods", "seeds", "cnns"), evaluation) | dict.fromkeys(("iterations", "patience"), trained)
+
+
 def _numbered_stages(config: Run) -> int:
     """Return the number of stages that show progress: trainings and evaluation, and those that are needed."""
     design = 1 + (not config.posterior) + (not config.bank) + _needs_path(config) if _needs_search(config) else 0
@@ -119,12 +130,7 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
             _within(config, FitPosterior),
             config.source,
             config.geometry,
-            optimisation=Optimisation(
-                iterations=config.posterior_iterations,
-                batch_size=POSTERIOR_BATCH,
-                learning_rate=POSTERIOR_LEARNING_RATE,
-                validate_every=250,
-            ),
+            optimisation=Optimisation(config.posterior_iterations, POSTERIOR_BATCH, POSTERIOR_LEARNING_RATE, 250),
             annotate=config.annotate,
         )
         with numbering.next():

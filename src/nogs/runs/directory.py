@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -205,32 +204,6 @@ def finished_run(path: Path, stage: str, config: Any, *, resume: bool) -> RunDir
         return None
     run.check()
     return run
-
-
-def extend_run(path: Path, stage: str, config: Any, *, by: tuple[str, ...], outdated: tuple[str, ...]) -> None:
-    """Replace a run's configuration by ``config`` if that only adds to the fields ``by`` (more items of a list).
-
-    The directories ``outdated`` within the run are removed, because they were made from all items. Nothing happens if
-    any other field differs; ``open_run`` then raises. A kill leaves the old configuration or the new.
-    """
-    run = RunDirectory(path)
-    if not run.exists or run.stage != stage:
-        return
-    had, wanted = run.config, {"stage": stage, **as_json(config)}
-    if first_difference({**had, **{field: wanted[field] for field in by}}, wanted):
-        return
-    if all(had[field] == wanted[field] for field in by) or not all(_holds(wanted[key], had[key]) for key in by):
-        return
-    lock(path)
-    (path / MARKER).unlink(missing_ok=True)
-    for name in outdated:
-        shutil.rmtree(path / name, ignore_errors=True)
-    run.save_json("config.json", movable(wanted, path.absolute()))
-
-
-def _holds(wanted: Any, had: Any) -> bool:
-    """Return whether a list has all items of another, or a switch that was on is still on."""
-    return set(had) <= set(wanted) if isinstance(had, list) else wanted >= had
 
 
 def read_run(path: Path, stage: str) -> RunDirectory:

@@ -22,6 +22,7 @@ from nogs.posterior.head_start import linear_gain
 from nogs.posterior.protocol import TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.extend import LONGER, extend_run
 from nogs.runs.progress import Tick, ticking
 from nogs.specs import PosteriorSpec, grid_of
 from nogs.training.loop import fit
@@ -37,6 +38,8 @@ LINEAR_IMAGES = 2000
 
 def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirectory:
     """Fit the posterior of ``config`` and write model.safetensors to its run directory."""
+    if config.machine.resume:
+        extend_run(config.machine.out, "fit-posterior", config, outdated=LONGER)
     if finished := finished_run(config.machine.out, "fit-posterior", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
