@@ -139,8 +139,8 @@ def test_a_finished_stage_is_not_run_again(stages: Stages) -> None:
     for rerun in (stages.posterior, stages.bank, stages.search, lambda: stages.train("ram-0", "ram")):
         with pytest.raises(nogs.UserError, match="holds another run: add resume=True"):
             rerun()
-    with pytest.raises(nogs.UserError, match=r"`iterations` \(had 60, now 80\)"):
-        stages.train("ram-0", "ram", iterations=80, machine=stages.machine("ram-0", resume=True))
+    with pytest.raises(nogs.UserError, match=r"`iterations` \(had 60, now 40\)"):
+        stages.train("ram-0", "ram", iterations=40, machine=stages.machine("ram-0", resume=True))
     assert state() == before
 
 
