@@ -237,7 +237,13 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     learns_from = {
         name: Path(of).name for name in methods if (of := read("train", f"{name}-seed1", "config.json")["sequences"])
     }
-    assert learns_from == {"ps-nogs": "sequences", "path": "path", "ps-ram": "ram-seed1", "ps-hgs": "given"}
+    assert learns_from == {
+        "ps-nogs": "sequences",
+        "act": "sequences",
+        "path": "path",
+        "ps-ram": "ram-seed1",
+        "ps-hgs": "given",
+    }
     assert (read("sequences", "config.json")["pooling"], read("path", "config.json")["pooling"]) == (0.75, 1)
     assert read("path", "config.json")["posterior"] == read("sequences", "config.json")["posterior"]
     recorded, ram, taught = (
