@@ -9,4 +9,4 @@ set -euo pipefail
 digits=$1 out=$2
 export OMP_NUM_THREADS=1
 uv run nogs run --data "needles:$digits" --glimpse-size 32 --stride 4 --glimpses 3 --overview 32 --methods gain,ram \
-  --seeds 0,1,2 --iterations 3000 --schedule cosine --learning-rate 2e-3 --patience 0 --jobs 2 --out "$out" --resume
+  --seeds 0,1,2 --iterations 2000 --schedule cosine --learning-rate 2e-3 --patience 0 --jobs 2 --out "$out" --resume
