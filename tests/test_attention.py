@@ -318,7 +318,7 @@ def test_stopping_early_saves_time() -> None:
     """A mean of 2 of 8 glimpses: four times less to do, of which a clock on a busy machine must see some."""
     network, images = make(16, 3).eval(), noise(256, 3)
 
-    def at_two(class_logits: Tensor, t: int) -> Tensor:
+    def at_two(class_logits: Tensor, t: int, location_logits: Tensor) -> Tensor:
         return torch.full((len(class_logits),), t == 2)
 
     def seconds(stop: Stop) -> float:

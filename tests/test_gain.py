@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from nogs.attention import gain
 from nogs.attention.choosers import greedy
-from nogs.attention.gain import exploring, gain_step, log_likelihood_after, predicted_gain
+from nogs.attention.classify import classify
+from nogs.attention.gain import exploring, gain_step, log_likelihood_after, predicted_gain, stop_by_gain_map
 from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Training
 from nogs.config.groups import Geometry, Machine
@@ -126,3 +127,25 @@ def test_exploration_is_a_share_of_draws() -> None:
     shares = torch.bincount(cells, minlength=4) / len(cells)
     torch.testing.assert_close(shares, torch.tensor([0.125, 0.125, 0.625, 0.125]), rtol=0, atol=0.018)
     assert (exploring(0.0, Generator())(logits, 0) == 2).all()
+
+
+def test_an_image_stops_where_no_location_promises_enough() -> None:
+    """The threshold lies between the greatest predicted gains, which are computed from a whole rollout."""
+    known = training(TILES)
+    network, images = known.network.eval(), TILES.image_tensor()
+    with torch.inference_mode():
+        for layer in (network.locator[0], network.locator[2]):  # so that predicted gains differ from image to image
+            layer.weight.mul_(20)
+        steps = list(network.unroll(images, torch.arange(len(images)), glimpses=3, choose=greedy))
+        greatest = torch.stack(
+            [
+                predicted_gain(network.location_logits(step.states), network.classifier(step.states)).amax(-1)
+                for step in steps[:2]
+            ],
+            dim=1,
+        )
+        threshold = (greatest[:, 0].min() + greatest[:, 0].max()).item() / 2
+        answers = classify(network, images, glimpses=3, choose=greedy, stop=stop_by_gain_map(threshold))
+    below = torch.cat((greatest < threshold, torch.ones(len(images), 1, dtype=torch.bool)), dim=1)
+    assert torch.equal(answers.steps, below.int().argmax(1) + 1)
+    assert len(answers.steps.unique()) > 1

@@ -97,7 +97,7 @@ def test_an_image_gets_its_answer_whatever_is_beside_it_and_with_early_stopping_
         answers = classify(net, images, glimpses=T, choose=greedy, stop=never)
         torch.testing.assert_close(answers.class_logits, together.class_logits[:, -1])
 
-        def odd_after_first(class_logits: Tensor, t: int) -> Tensor:
+        def odd_after_first(class_logits: Tensor, t: int, location_logits: Tensor) -> Tensor:
             return torch.arange(len(class_logits)) % 2 == 1 if t == 1 else torch.zeros(len(class_logits)).bool()
 
         some = classify(net, images, glimpses=T, choose=greedy, stop=odd_after_first)

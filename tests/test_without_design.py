@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import nogs
 from nogs.errors import UserError
 from nogs.pipeline import run
-from tiny import GLIMPSE_PX, STRIDE_PX, T, write_npz
+from tiny import GLIMPSE_PX, STRIDE_PX, T, pictures, write_npz
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,21 @@ def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finish
     config = read(finished, "train", "gain-seed0", "config.json")
     assert config["optimisation"]["schedule"] == "cosine"
     assert config["geometry"]["overview"] == 4
+
+
+def test_a_network_of_learned_gains_stops_by_itself_and_another_does_not(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(pictures(np.array([0]), seed=1)[0]).save(tmp_path / "image.png")
+    ask = nogs.Predict(finished / "train" / "gain-seed0", (tmp_path / "image.png",), json=True)
+    for threshold, steps in ((0.0, T), (100.0, 1)):
+        nogs.predict(replace(ask, threshold=threshold))
+        answer = json.loads(capsys.readouterr().out)
+        assert answer["steps"] == steps
+    whole = read(finished, "results.json")["methods"]["gain"]
+    assert answer["macs"] == whole["macs_by_glimpse"][0] + whole["macs_by_part"]["locator"]  # its gain was predicted
+    with pytest.raises(UserError, match="a network of ram predicts no gain itself"):
+        nogs.predict(replace(ask, model=finished / "train" / "ram-seed0", threshold=0.1))
 
 
 def test_networks_of_different_images_are_not_evaluated_together(finished: Path, tmp_path: Path) -> None:

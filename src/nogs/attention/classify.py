@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, stack_states
+from nogs.attention.network import HardAttention, State, stack_states
 from nogs.data.pixels import Pixels
 from nogs.stopping.halting import HaltingUnit, answers
 from nogs.stopping.rules import Stop
@@ -37,18 +38,25 @@ def classify(network: HardAttention, images: Pixels, *, glimpses: int, choose: C
     final_logits = torch.empty(B, network.classifier.out_features, device=device)
     steps = torch.full((B,), glimpses, device=device)
     state = network.begin(images, remaining)
+    logits = network.location_logits(state.h, state.scene)
     for t in range(1, glimpses + 1):
-        step = network.step(images, remaining, state=state, t=t - 1, choose=choose)
+        step = network.step(images, remaining, state=state, t=t - 1, choose=choose, locate=partial(_given, logits))
         cells[remaining, t - 1] = step.cells
         final_logits[remaining] = class_logits = network.classifier(step.states)
         if t == glimpses:
             break
-        stopped = stop(class_logits, t)
+        logits = network.location_logits(step.state.h, step.state.scene)
+        stopped = stop(class_logits, t, logits)
         steps[remaining[stopped]] = t
-        remaining, state = remaining[~stopped], step.state.select(~stopped)
+        remaining, state, logits = remaining[~stopped], step.state.select(~stopped), logits[~stopped]
         if not len(remaining):
             break
     return Answers(cells, final_logits, steps)
+
+
+def _given(logits: Float[Tensor, "B L"], state: State) -> Float[Tensor, "B L"]:
+    """Return logits that were computed before, for the stopping rule of the last glimpse."""
+    return logits
 
 
 class Looks(NamedTuple):

@@ -6,8 +6,8 @@ In training the label is known, so the realised gain of a candidate location l i
 
 and the regression V(h)[l] = E[Δ_l | h] is the conditional mutual information I(θ; y_l | h) if q is the true posterior
 (Gadgil, Covert and Lee 2024, *Estimating Conditional Mutual Information for Dynamic Feature Selection*, section 4).
-argmax V is where to look next. As there, V = σ(logits) H[q], because no glimpse can gain more than the entropy that is
-left.
+argmax V is where to look next, and max V below a threshold is when to stop. As there, V = σ(logits) H[q], because no
+glimpse can gain more than the entropy that is left.
 
 Where we differ, and why:
 
@@ -33,6 +33,7 @@ from nogs.attention.network import HardAttention, State
 from nogs.attention.train_step import Objective, Training
 from nogs.glimpses.fovea import look
 from nogs.information import entropy
+from nogs.stopping.rules import Stop
 
 
 def learned_gain(training: Training) -> Objective:
@@ -75,6 +76,15 @@ def predicted_gain(
 ) -> Float[Tensor, "*batch L"]:
     """Return V = σ(location_logits) H[q], in nats: the predicted gain of a glimpse at each location."""
     return location_logits.sigmoid() * entropy(class_logits.log_softmax(-1))[..., None]
+
+
+def stop_by_gain_map(threshold_nats: float) -> Stop:
+    """Return the rule that stops an image where no location has a predicted gain of ``threshold_nats`` or more."""
+
+    def stop(class_logits: Tensor, t: int, location_logits: Tensor) -> Tensor:
+        return predicted_gain(location_logits, class_logits).amax(-1) < threshold_nats
+
+    return stop
 
 
 def log_likelihood(network: HardAttention, h: Float[Tensor, "B h"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1"]:

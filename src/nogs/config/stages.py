@@ -282,7 +282,7 @@ class Predict(Checked):
     json: bool = False
     """print one JSON object for each image: label, probs, glimpses, steps, macs"""
     stopping: Path | None = None
-    """run directory of fit-stopping, to stop by a threshold"""
+    """run directory of fit-stopping, to stop by a threshold; networks of `gain` need none"""
     threshold: Nats | None = None
     """stop when the next glimpse is expected to gain less than this, in nats"""
     device: str = "auto"

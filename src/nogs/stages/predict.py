@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nogs.attention.choosers import Chooser
 from nogs.attention.classify import classify
+from nogs.attention.gain import stop_by_gain_map
 from nogs.attention.methods import chooser, method
 from nogs.attention.network import HardAttention
 from nogs.config.stages import Predict
@@ -22,7 +23,7 @@ from nogs.data.decode import Header, decode, read_headers
 from nogs.data.frame import Cut, Frame, shown
 from nogs.data.notices import notice
 from nogs.errors import RunError, UserError
-from nogs.evaluation.cost import macs_by_glimpse
+from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import read_run
 from nogs.specs import HardAttentionSpec
@@ -105,9 +106,8 @@ def _files_of(path: Path) -> Iterator[Path]:
 
 
 def _load(config: Predict) -> Model:
-    if (config.stopping is None) != (config.threshold is None):
-        given, missing = ("`threshold`", "`stopping`") if config.stopping is None else ("`stopping`", "`threshold`")
-        raise UserError(f"{given} without {missing}: give both, or neither to look as often as in training")
+    if config.stopping is not None and config.threshold is None:
+        raise UserError("`stopping` without `threshold`: give both, or neither to look as often as in training")
     device = choose_device(config.device)
     run = read_run(config.model, "train")
     spec, network = load_network(run, "model", kind=HardAttentionSpec, device=device)
@@ -116,6 +116,15 @@ def _load(config: Predict) -> Model:
     row = method(spec.method)
     macs = macs_by_glimpse(network, channels=spec.channels, glimpses=spec.glimpses, policy=row.policy != "none")
     stop: Stop = never
+    if config.stopping is None and config.threshold is not None:
+        if row.policy != "gain":
+            raise UserError(
+                f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
+                "`nogs fit-stopping` on it"
+            )
+        stop = stop_by_gain_map(config.threshold)
+        locate = parts_of_glimpse(network, channels=spec.channels)["locator"]
+        macs = [stopped + locate for stopped in macs[:-1]] + macs[-1:]
     if config.stopping is not None and config.threshold is not None:
         heads = load_stopping(read_run(config.stopping, "fit-stopping"), trained=run, device=device)
         stop = stop_by_predicted_gain(heads, config.threshold)

@@ -72,7 +72,7 @@ def _perceptron(inputs: int, outputs: int) -> nn.Sequential:
 def stop_by_predicted_gain(heads: StoppingHeads, threshold_nats: float) -> Stop:
     """Return the rule that stops an image where the predicted entropy gain per glimpse is under the threshold."""
 
-    def stop(class_logits: Tensor, t: int) -> Tensor:
+    def stop(class_logits: Tensor, t: int, location_logits: Tensor) -> Tensor:
         step = torch.tensor(t, device=class_logits.device)
         gains = heads.entropy_gain(heads.features(class_logits, step))
         return best_rate(gains, heads.glimpses - step) < threshold_nats

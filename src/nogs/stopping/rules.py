@@ -127,10 +127,10 @@ def _first(decided: Bool[Tensor, "*batch G"]) -> Int[Tensor, "*batch"]:
     return torch.cat((decided, last), dim=-1).int().argmax(-1) + 1
 
 
-Stop = Callable[[Float[Tensor, "B C"], int], Bool[Tensor, " B"]]
-"""(class logits, t) → which images stop after glimpse t; t counts from 1."""
+Stop = Callable[[Float[Tensor, "B C"], int, Float[Tensor, "B L"]], Bool[Tensor, " B"]]
+"""(class logits, t, location logits of the next glimpse) → which images stop after glimpse t; t counts from 1."""
 
 
-def never(class_logits: Float[Tensor, "B C"], t: int) -> Bool[Tensor, " B"]:
+def never(class_logits: Float[Tensor, "B C"], t: int, location_logits: Float[Tensor, "B L"]) -> Bool[Tensor, " B"]:
     """Stop no image before the last glimpse."""
     return torch.zeros(len(class_logits), dtype=torch.bool, device=class_logits.device)
