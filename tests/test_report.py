@@ -303,7 +303,7 @@ def test_results_of_another_schema_are_refused_by_key(tmp_path: Path) -> None:
 @pytest.mark.parametrize("formats", [(), pytest.param(("png", "pdf"), marks=pytest.mark.slow)])
 def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path, formats: tuple[str, ...]) -> None:
     """With other photographs, page and figures are equal byte for byte, so they contain none of them."""
-    other = shutil.copytree(run, tmp_path / "other")
+    same, other = (shutil.copytree(run, tmp_path / name) for name in ("same", "other"))
     evaluation = RunDirectory(other / "evaluation")
     noise = torch.randint(256, (3, 1, 48, 48), generator=chance(0), dtype=torch.uint8)
     completions = torch.randint(256, (3, 2, 1, 48, 48), generator=chance(1), dtype=torch.uint8)
@@ -312,14 +312,14 @@ def test_no_photograph_is_drawn_when_publishable(run: Path, tmp_path: Path, form
     evaluation.save_tensors("answers", {**answers, "pixels": noise[:2]}, **meta)
     write_marker(evaluation.path)
     photographed = (run / "report.html").read_bytes()
-    page, others = (draw_report(Report(path, publishable=True, figures=formats)).read_bytes() for path in (run, other))
+    page, others = (draw_report(Report(path, publishable=True, figures=formats)).read_bytes() for path in (same, other))
     assert page == others
     assert page != photographed
     assert b"photographs are not shown" in page
     for kind in formats:
         for name in FIGURES:
             file = f"figures/{name}.{kind}"
-            assert (run / file).read_bytes() == (other / file).read_bytes()
+            assert (same / file).read_bytes() == (other / file).read_bytes()
 
 
 def test_coverage_adds_up_the_squares_that_were_looked_at() -> None:
