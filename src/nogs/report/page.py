@@ -50,7 +50,8 @@ def draw_page(
 ) -> Page:
     """Draw the figures of ``sections`` and put all into the template.
 
-    ``methods``: those whose colours the heads of tables have.
+    ``lead``: sentences, of which the first stands above the first section and the others beneath it. ``methods``: those
+    whose colours the heads of tables have.
     """
     drawn = {section.id: _drawn(section) for section in sections}
     pages = Environment(
