@@ -10,8 +10,9 @@ import torch
 
 from nogs.config.groups import Source
 from nogs.data.canvases import Canvases
+from nogs.data.handwriting import DIGIT_PX, Digits, enlarged_digits, read_digits
 from nogs.data.load import fingerprint, load
-from nogs.data.sources.needles import DIGIT_PX, FRAGMENTS, Digits, enlarged_digits, read_digits, scatter
+from nogs.data.sources.needles import FRAGMENTS, scatter
 from nogs.errors import UserError
 
 

@@ -80,7 +80,8 @@ class Source(Checked):
     """The images, and the label to learn."""
 
     data: str = "digits"
-    """digits | needles[:DIGITS.npz] | folder:PATH | csv:PATH | npz:PATH | celeba:PATH | celebahq:PATH | cub:PATH"""
+    """digits | needles, megapixel or pointers, each with [:DIGITS.npz] | folder:PATH | csv:PATH | npz:PATH |
+    celeba:PATH | celebahq:PATH | cub:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: Pixels | None = None

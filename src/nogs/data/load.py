@@ -27,8 +27,10 @@ from nogs.data.sources.celebahq import celebahq
 from nogs.data.sources.cub import cub
 from nogs.data.sources.digits import digits
 from nogs.data.sources.folder import folder
+from nogs.data.sources.megapixel import megapixel
 from nogs.data.sources.needles import needles
 from nogs.data.sources.npz import npz
+from nogs.data.sources.pointers import pointers
 from nogs.data.sources.table import table
 from nogs.data.splits import TRAIN, complete
 from nogs.errors import UserError
@@ -56,6 +58,8 @@ SOURCES: Mapping[str, Kind] = {
     "celebahq": Kind(celebahq, "a folder"),
     "cub": Kind(cub, "a folder"),
     "needles": Kind(needles, "nothing or a file"),
+    "megapixel": Kind(megapixel, "nothing or a file"),
+    "pointers": Kind(pointers, "nothing or a file"),
 }
 
 

@@ -10,12 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Float, Int, UInt8
-from torch import Tensor
-from torch.nn.functional import interpolate
+from jaxtyping import Int, UInt8
 
 from nogs.config.groups import Source
+from nogs.data.handwriting import SCAN_PX, scanned_digits
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Arrays, Faults
 from nogs.data.memory import check_memory
@@ -29,8 +27,6 @@ FRAGMENTS = 4
 FRAGMENT_PX = 6
 CANVASES = (12_000, 1_500, 1_500)
 """Number of train canvases (ten per digit), val and test canvases."""
-_SCAN_PX = 8
-_SCAN_MAX = 16.0
 
 
 def digits(path: Path, source: Source, faults: Faults) -> Arrays:
@@ -52,8 +48,8 @@ def draw(
     ``enlarge``: the factor by which digits are enlarged. ``fragments``: squares of ``fragment_px`` pixels, cut from
     other digits, on each canvas. ``canvases``: how many train, val and test canvases are drawn.
     """
-    if canvas_px < _SCAN_PX * enlarge:
-        raise UserError(f"image_size={canvas_px}: digits are {_SCAN_PX * enlarge} pixels wide, give more")
+    if canvas_px < SCAN_PX * enlarge:
+        raise UserError(f"image_size={canvas_px}: digits are {SCAN_PX * enlarge} pixels wide, give more")
     check_memory(sum(canvases), channels=1, image_px=canvas_px)
     drawn, labels = scanned_digits(enlarge=enlarge)
     split = _split(labels, seed)
@@ -78,20 +74,6 @@ def draw(
         groups=source,
     )
     return Arrays(np.concatenate(images)[:, None], about)
-
-
-def scanned_digits(*, enlarge: int) -> tuple[UInt8[np.ndarray, "D h h"], Int[np.ndarray, " D"]]:
-    """Return scikit-learn's digits, ``enlarge`` times as wide as their 8 pixels, and their classes."""
-    from sklearn.datasets import load_digits  # takes seconds to import
-
-    scans, labels = load_digits(return_X_y=True)
-    return _enlarged(scans, enlarge), labels.astype(np.int64)
-
-
-def _enlarged(scans: Float[np.ndarray, "D 64"], enlarge: int) -> UInt8[np.ndarray, "D h h"]:
-    pixels: Tensor = torch.from_numpy(scans).float().reshape(-1, 1, _SCAN_PX, _SCAN_PX) * (255 / _SCAN_MAX)
-    smooth = interpolate(pixels, scale_factor=enlarge, mode="bilinear", align_corners=False)
-    return smooth.round().to(torch.uint8)[:, 0].numpy()
 
 
 def _split(labels: Int[np.ndarray, " D"], seed: int) -> Int[np.ndarray, " D"]:
