@@ -177,13 +177,13 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
 
 
 def test_what_cannot_be_stopped_is_refused(runs: Runs, tmp_path: Path) -> None:
-    runs.train("once", geometry=replace(SHAPE, glimpses=1))
+    runs.train("once", geometry=replace(SHAPE, glimpses=1), optimisation=FIT)
     with pytest.raises(nogs.UserError, match="looks once"):
         runs.stopping(str(tmp_path / "x"), "once")
     runs.stopping("of-once-more", "ram-0", costs=(0.5,))
     with pytest.raises(nogs.UserError, match="different `costs`"):
         runs.evaluate(str(tmp_path / "y"), "stopping-1", "of-once-more")
-    runs.train("other", seed=2)
+    runs.train("other", optimisation=replace(FIT, seed=2))
     runs.stopping("of-other", "other")
     with pytest.raises(nogs.UserError, match="add that to `models`"):
         runs.evaluate(str(tmp_path / "z"), "of-other")

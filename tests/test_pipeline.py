@@ -358,7 +358,26 @@ def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     assert not (out / "COMPLETE").exists()
 
 
-@pytest.mark.parametrize("jobs", [pytest.param(1, marks=pytest.mark.slow), 2])
+def test_workers_do_not_import_a_script_without_a_guard(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+from functools import partial
+from nogs.jobs import Job, run_jobs
+from nogs.pipeline import _no_progress
+print("imported")
+works = {name: partial(_no_progress, 1) for name in ("one", "other")}
+run_jobs([Job(name, work, lambda: (0, ""), total=1) for name, work in works.items()], at_once=2)
+print("done")
+"""
+    )
+    ended = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == ["imported", "done"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("jobs", [1, 2])
 def test_a_script_without_a_guard_runs(tmp_path: Path, jobs: int) -> None:
     """Worker processes do not import the script again, so it needs no ``if __name__ == "__main__":``."""
     script = tmp_path / "script.py"

@@ -241,7 +241,8 @@ def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_p
     """Given sequences that always look at the same two cells, the policy does so too."""
     for stage in ("import", "search", "record"):
         given = rivals.imported(str(tmp_path / stage), stage)
-        run = rivals.train(str(tmp_path / f"from-{stage}"), "ps-hgs", iterations=300, sequences=given.path)
+        quick = nogs.Optimisation(iterations=100, batch_size=32, validate_every=50, learning_rate=4e-3)
+        run = rivals.train(str(tmp_path / f"from-{stage}"), "ps-hgs", optimisation=quick, sequences=given.path)
         found = load_sequences(rivals.record(str(tmp_path / f"recorded-{stage}"), str(run.path)))
         assert (found.cells == torch.tensor([1, 2])).float().mean() > 0.9
 
