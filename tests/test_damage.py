@@ -134,8 +134,16 @@ def used(finished: Finished) -> Callable[[str], tuple[Any, set[Path]]]:
     return of
 
 
-@pytest.mark.parametrize("harm", HARMS)
-@pytest.mark.parametrize("command", ["predict", "evaluate", "report"])
+IN_USE = [
+    pytest.param(
+        command, harm, marks=[pytest.mark.slow] * (command == "evaluate" and harm not in ("missing", "flipped"))
+    )
+    for command in ("predict", "evaluate", "report")
+    for harm in HARMS
+]
+
+
+@pytest.mark.parametrize(("command", "harm"), IN_USE)
 def test_a_damaged_file_is_refused_where_it_is_used(
     finished: Finished, used: Callable[[str], tuple[Any, set[Path]]], command: str, harm: str
 ) -> None:

@@ -61,7 +61,7 @@ def test_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["methods"].keys() == {"ram", "ps-nogs", "ws-ram", "random", "ps-ram"}
 
 
-@pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
+@pytest.mark.parametrize("kind", ["lookahead", pytest.param("avp-cnn", marks=pytest.mark.slow)])
 def test_a_search_on_the_accelerator_equals_one_on_the_cpu(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

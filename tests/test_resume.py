@@ -93,10 +93,13 @@ def test_a_stage_killed_again_and_again_goes_on_to_the_same_end(
     assert_same(uninterrupted.whole / name, out)
 
 
-def test_a_search_killed_at_each_moment_goes_on_to_the_same_end(uninterrupted: Commands, tmp_path: Path) -> None:
-    """Every moment there is: a chunk's file and its row in the log are two things, and neither may be lost."""
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_search_killed_at_each_moment_goes_on_to_the_same_end(
+    uninterrupted: Commands, tmp_path: Path, every: int
+) -> None:
+    """The file of a chunk and its row in the log are written at two moments, and neither may be lost."""
     command = uninterrupted.commands["sequences"]
-    for moment in range(1, uninterrupted.changes["sequences"] + 1):
+    for moment in range(1, uninterrupted.changes["sequences"] + 1, every):
         out = tmp_path / str(moment)
         code, err = command.run(out, die_at=moment)
         assert code == -signal.SIGKILL, err
