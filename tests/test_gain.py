@@ -11,20 +11,27 @@ from torch import Generator, Tensor
 from nogs.attention import gain
 from nogs.attention.choosers import greedy
 from nogs.attention.classify import classify
-from nogs.attention.gain import exploring, gain_step, log_likelihood_after, predicted_gain, stop_by_gain_map
+from nogs.attention.gain import (
+    after_candidates,
+    best_gain,
+    exploring,
+    gain_step,
+    predicted_gain,
+    stop_by_gain_map,
+)
 from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Training
 from nogs.config.groups import Geometry, Machine
 from nogs.config.stages import Train
 from nogs.glimpses.fovea import look
 from nogs.training.adam import Adam
-from world import TILES, World
+from world import TILES, Seen, World, random_world
 
 T = 2
 ITERATIONS = 600
 
 
-def training(world: World, *, overview_px: int = 0, exploration: float = 1.0) -> Training:
+def training(world: World, *, overview_px: int = 0, glimpses: int = T, foresight: float = 0.0) -> Training:
     """A network over the world's atoms, each as often as its weight in the prior."""
     torch.manual_seed(0)
     times = (torch.tensor(world.prior) / min(world.prior)).round().long()
@@ -32,9 +39,10 @@ def training(world: World, *, overview_px: int = 0, exploration: float = 1.0) ->
     return Training(
         Train(
             machine=Machine(Path("nowhere")),
-            geometry=Geometry(glimpses=T, overview=overview_px),
+            geometry=Geometry(glimpses=glimpses, overview=overview_px),
             gain_candidates=len(world.cells),
-            exploration=exploration,
+            exploration=1.0,
+            foresight=foresight,
         ),
         network,
         lambda generator: greedy,
@@ -44,17 +52,22 @@ def training(world: World, *, overview_px: int = 0, exploration: float = 1.0) ->
     )
 
 
-def test_learned_gains_converge_to_the_conditional_mutual_information() -> None:
-    """Before any glimpse and after one, at every cell and for every image."""
-    known = training(TILES)
-    network, chance = known.network, Generator().manual_seed(1)
-    adam = Adam(network.parameters(), learning_rate=1e-2)
+def fit(known: Training) -> None:
+    chance = Generator().manual_seed(1)
+    adam = Adam(known.network.parameters(), learning_rate=1e-2)
     for iteration in range(ITERATIONS):
         images = torch.randint(len(known.labels), (64,), generator=chance)
         adam.zero_grad()
         gain_step(known, images, chance).backward()
         adam.learning_rate = 1e-2 * (1 - iteration / ITERATIONS)
         adam.step()
+
+
+def test_learned_gains_converge_to_the_conditional_mutual_information() -> None:
+    """Before any glimpse and after one, at every cell and for every image."""
+    known = training(TILES)
+    fit(known)
+    network = known.network
     images = TILES.image_tensor()
     atoms = torch.arange(len(images))
     with torch.inference_mode():
@@ -80,17 +93,45 @@ def test_a_predicted_gain_is_between_zero_and_the_entropy_that_is_left() -> None
     torch.testing.assert_close(predicted_gain(logits, answer), torch.stack((entropy * 0, entropy / 2, entropy))[None])
 
 
-def test_the_gain_of_a_candidate_is_that_of_looking_there_next() -> None:
-    known = training(TILES)
+@pytest.mark.parametrize("overview_px", [0, 3])
+def test_the_state_after_a_candidate_is_that_of_looking_there_next(overview_px: int) -> None:
+    known = training(TILES, overview_px=overview_px)
     images, cells = torch.tensor([3, 0]), torch.tensor([[4, 1], [2, 2]])
     network = known.network
     state = network.begin(known.pixels, images)
     embedded = network.embedding(look(known.pixels, network.grid, cells, images).patches, cells)
-    found = log_likelihood_after(network, state, embedded, known.labels[images])
+    found = after_candidates(network, state, embedded, cells, scene=True)
     for k in range(2):
         step = network.step(known.pixels, images, state=state, t=0, choose=lambda logits, t, k=k: cells[:, k])
-        log_probs = network.classifier(step.states).log_softmax(-1)
-        torch.testing.assert_close(found[:, k], log_probs[torch.arange(2), known.labels[images]])
+        torch.testing.assert_close(found.h.view(2, 2, -1)[:, k], step.states)
+        logits = network.location_logits(step.states, step.state.scene)
+        best = predicted_gain(logits, network.classifier(step.states)).amax(-1)
+        torch.testing.assert_close(best_gain(network, found).view(2, 2)[:, k], best)
+
+
+def test_with_foresight_gains_include_what_a_glimpse_leads_to() -> None:
+    """Against the value of every first glimpse by recursion over all that can follow, in a world of four tiles."""
+    world, foresight = random_world(6, atoms=12, image_px=4, offsets_px=(0, 2)), 0.5
+
+    def value(seen: Seen, cell: int) -> float:
+        """I(θ; y | l, seen) + γ E_y max_l' value(seen, y, l'); a tile seen before has no gain, and ends nothing."""
+        later = 0.0
+        for atom, weight in world.completions(seen):
+            now = (*seen, *world.look(atom, [cell]))
+            unseen = [c for c in world.cells if c not in [other for other, _ in now]]
+            later += weight * max((value(now, c) for c in unseen), default=0.0)
+        return world.mutual_information(seen, cell) + foresight * later
+
+    known = training(world, glimpses=4, foresight=foresight)
+    fit(known)
+    network = known.network
+    with torch.inference_mode():
+        state = network.begin(known.pixels, torch.tensor([0]))
+        found = predicted_gain(network.location_logits(state.h), network.classifier(state.h))[0]
+    expected = torch.tensor([value((), cell) for cell in world.cells])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.06)
+    one_step = torch.tensor([world.mutual_information((), cell) for cell in world.cells])
+    assert (expected - one_step).min() > 0.06  # or the test would not tell foresight from none
 
 
 @pytest.mark.parametrize("overview_px", [0, 3])

@@ -9,6 +9,10 @@ and the regression V(h)[l] = E[Δ_l | h] is the conditional mutual information I
 argmax V is where to look next, and max V below a threshold is when to stop. As there, V = σ(logits) H[q], because no
 glimpse can gain more than the entropy that is left.
 
+One step of gain cannot see a glimpse that only says where to look next. With ``foresight`` γ > 0 the target is
+Δ_l + γ max_l' V(h ⊕ l)[l'], the gain and the discounted best gain after it (Q-learning, Watkins 1989, with gains as
+rewards). V is still at most H[q].
+
 Where we differ, and why:
 
 - The candidates of an image are K locations anywhere, embedded once for all T states, and the locations that the policy
@@ -44,7 +48,7 @@ def learned_gain(training: Training) -> Objective:
 def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
     """Return the loss of a batch: the label's, along the path and at the K candidates, and the regression of gains.
 
-    The label is also predicted before the first glimpse: gains are measured from there. Realised gains are clipped to
+    The label is also predicted before the first glimpse: gains are measured from there. Targets are clipped to
     ± 2 log C, or the few answers that are overconfident and wrong would outweigh all others.
     """
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
@@ -59,12 +63,17 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     for t in range(T):
         # The classifier learns from candidates as a first glimpse alone: of later ones it sees the policy's.
         with torch.set_grad_enabled(t == 0):
-            of_candidates = log_likelihood_after(network, state, embedded, labels)
+            looked = after_candidates(network, state, embedded, anywhere, scene=config.foresight > 0)
+            of_candidates = log_likelihood(network, looked.h, labels.repeat_interleave(K)).view(-1, K)
         step = network.step(pixels, images, state=state, t=t, choose=choose)
         after = log_likelihood(network, step.states, labels)
-        realised = (torch.cat((of_candidates, after), dim=1) - before).detach().clamp(-most, most)
+        realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
+        if config.foresight:
+            next_gains = torch.cat((best_gain(network, looked).view(-1, K), best_gain(network, step.state)[:, None]), 1)
+            realised = realised + config.foresight * next_gains
         predicted = predicted_gain(step.location_logits, network.classifier(state.h).detach())
-        errors = (predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1)) - realised).square()
+        at_cells = predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1))
+        errors = (at_cells - realised.clamp(-most, most)).square()
         regression = regression + errors[:, :K].mean() + errors[:, K].mean()
         label = label - after.mean() - (T * of_candidates.mean() if t == 0 else 0)
         state, before = step.state, after
@@ -92,14 +101,25 @@ def log_likelihood(network: HardAttention, h: Float[Tensor, "B h"], labels: Int[
     return network.classifier(h).log_softmax(-1).gather(1, labels[:, None])
 
 
-def log_likelihood_after(
-    network: HardAttention, state: State, embedded: Float[Tensor, "B K e"], labels: Int[Tensor, " B"]
-) -> Float[Tensor, "B K"]:
-    """Return log q(θ | h ⊕ glimpse) of each image's label, in nats, after each of its K embedded glimpses alone."""
-    K = embedded.shape[1]
-    h = network.core(embedded.flatten(0, 1), state.h.repeat_interleave(K, 0))
-    log_probs = network.classifier(h).log_softmax(-1).unflatten(0, (-1, K))
-    return log_probs.gather(2, labels[:, None, None].expand(-1, K, 1))[..., 0]
+def after_candidates(
+    network: HardAttention,
+    state: State,
+    embedded: Float[Tensor, "B K e"],
+    cells: Int[Tensor, "B K"],
+    *,
+    scene: bool,
+) -> State:
+    """Return B K states: of each image after each of its K embedded glimpses alone. ``scene``: with its scene."""
+    each = torch.arange(len(cells), device=cells.device).repeat_interleave(cells.shape[1])
+    known = state if scene else State(state.h)
+    return network.after(known.select(each), embedded.flatten(0, 1), cells.flatten())
+
+
+@torch.no_grad()
+def best_gain(network: HardAttention, state: State) -> Float[Tensor, " B"]:
+    """Return the greatest predicted gain over all locations, in nats."""
+    logits = network.location_logits(state.h, state.scene)
+    return predicted_gain(logits, network.classifier(state.h)).amax(-1)
 
 
 def exploring(exploration: float, generator: Generator) -> Chooser:

@@ -133,6 +133,8 @@ class Train(Checked):
     """locations anywhere in each image whose realised gain `gain` learns from (K)"""
     exploration: Share = 0.1
     """probability with which `gain` draws a training location instead of taking the one of greatest predicted gain"""
+    foresight: Share = 0.0
+    """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
 
