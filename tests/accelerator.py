@@ -1,9 +1,8 @@
-"""An accelerator that is not there: tensors that compute like any other, on a device of their own.
+"""A simulated accelerator: tensors that compute on the CPU and report another device.
 
-Most machines that run these tests have no accelerator, and code for one would be run first by a user. Tensors of
-`Elsewhere` compute on the CPU and say that they are on the device "meta", the one that torch never initialises;
-whatever mixes them with tensors that are here fails, as it does where the other device is real: all but what torch
-allows, which is numbers, indices from here, and copies.
+Most machines that run these tests have no accelerator, so that errors in code for one would be found by users. Tensors
+of `Elsewhere` report the device "meta", which torch never initialises. Operations that mix them with tensors of the CPU
+fail as on a real accelerator, except those that torch allows: numbers, indices on the CPU, and copies.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ MIXING = {"_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_i
 
 
 class Elsewhere(Tensor):
-    """A tensor of the accelerator; ``here`` is what it holds."""
+    """A tensor of the accelerator. ``here``: its values, as a tensor of the CPU."""
 
     here: Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -48,7 +47,7 @@ class Elsewhere(Tensor):
 
 
 def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
-    """What ``func`` gives, where its arguments are or where it is asked to give it."""
+    """Return the result of ``func`` on the device of its arguments, or on the device that they name."""
     tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     elsewhere = any(isinstance(tensor, Elsewhere) for tensor in tensors)
     if elsewhere and func.overloadpacket.__name__ not in MIXING:
@@ -68,14 +67,14 @@ def dispatched(func: Any, args: Any, kwargs: Any) -> Any:
 
 
 class Dispatching(TorchDispatchMode):
-    """Sees to tensors that are made on the accelerator or brought there."""
+    """Dispatches operations that create tensors on the accelerator or copy them there."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return dispatched(func, args, kwargs or {})
 
 
 class Making(TorchFunctionMode):
-    """`torch.tensor` does not ask the dispatcher where to put what it makes."""
+    """Handles the device of `torch.tensor`, which does not pass through the dispatcher."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -85,7 +84,7 @@ class Making(TorchFunctionMode):
 
 
 class Torch:
-    """torch, with this accelerator."""
+    """The module torch, with this accelerator as the current one."""
 
     accelerator = SimpleNamespace(current_accelerator=lambda check_available: DEVICE)
 
@@ -95,7 +94,7 @@ class Torch:
 
 @contextmanager
 def accelerator(patch: pytest.MonkeyPatch) -> Iterator[torch.device]:
-    """Within, ``--device auto`` takes the accelerator. Its generators draw on the CPU."""
+    """Make ``--device auto`` choose the accelerator within the context. Its generators draw on the CPU."""
     patch.setattr("nogs.runs.device.torch", Torch())  # for nogs alone: torch's own optimisers ask for streams there
     patch.setattr("nogs.runs.device.Generator", lambda device: Generator())
     patch.setattr(torch, "inference_mode", torch.no_grad)  # which has no views of tensors like ours

@@ -22,7 +22,7 @@ pytest.register_assert_rewrite("sets", "staged", "typed")
 
 @pytest.fixture
 def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of decoded images of the test's own."""
+    """A cache of decoded images for one test."""
     place = tmp_path / "cache"
     monkeypatch.setenv("NOGS_CACHE", str(place))
     return place
@@ -30,7 +30,7 @@ def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> Stages:
-    """All stages, run: two methods, RAM with two seeds in the order 1, 0. Tests leave them as they are."""
+    """A run of every stage, with two methods, and RAM with seeds in the order 1, 0. Tests must not change it."""
     from staged import Stages
     from tiny import write_npz
 

@@ -12,7 +12,7 @@ from nogs.posterior.masked_cnn import AVPCNN
 
 IMAGE_PX, SIZE, CLASSES = 12, 4, 3
 OFFSETS = (0, 3, 6, 8)
-"""Stride 3, and the last touches the border."""
+"""First pixels of cells: stride 3, and the last cell touches the border."""
 L = len(OFFSETS) ** 2
 Posteriors = LookaheadPosterior | AVPCNN
 
@@ -33,7 +33,7 @@ def make(kind: str, *, multilabel: bool = False, channels: int = 1, scales: int 
 
 
 def as_if_trained(posterior: AVPCNN, channels: int) -> None:
-    """Give it the batch statistics of images, and residual blocks whose output is not 0, as training would."""
+    """Set batch statistics from images, and weights of residual blocks whose output is not 0, as training would."""
     posterior.train()
     with torch.no_grad():
         for name, parameter in posterior.named_parameters():

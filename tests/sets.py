@@ -1,4 +1,4 @@
-"""Sets of images in every layout that `--data` reads, small and made up."""
+"""Small artificial sets of images in every layout that `--data` reads."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def make_csv(root, header="file,label", rows=None):
 
 
 def make_celeba(root, *, people=12, partition=lambda person: int(person >= 6)):
-    """Two images a person; each image is one colour, Young is the image's parity."""
+    """Write a set with two images of each person. Each image has one colour, and Young is the parity of its index."""
     rows, parts, identities = [], [], []
     for i in range(2 * people):
         name, person = f"{i + 1:06d}.jpg", i // 2
@@ -52,7 +52,7 @@ def make_celeba(root, *, people=12, partition=lambda person: int(person >= 6)):
 
 
 def save_npz(path, **arrays):
-    """``x`` and ``y`` of eight images unless given; None leaves an array out."""
+    """Save arrays to an archive, with ``x`` and ``y`` of eight images by default. None leaves an array out."""
     x = np.stack([picture(i, channels=1) for i in range(8)])
     defaults = {"x": x, "y": np.arange(8) % 2}
     np.savez(path, **{k: v for k, v in {**defaults, **arrays}.items() if v is not None})
@@ -60,7 +60,7 @@ def save_npz(path, **arrays):
 
 
 def pixels_of(images: ImageSet, name: str) -> np.ndarray:
-    """[H, H, c], as Pillow has it."""
+    """Return the pixels [H, H, c] of one image, in the layout of Pillow."""
     return images.images[images.names.index(name)].permute(1, 2, 0).numpy()
 
 

@@ -1,4 +1,4 @@
-"""All stages on one tiny set of images, from Python."""
+"""Run all stages on one tiny set of images, from Python."""
 
 from __future__ import annotations
 

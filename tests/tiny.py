@@ -1,7 +1,7 @@
-"""Sets of images small enough to run every stage on, and `nogs` as a process that can be killed anywhere.
+"""Sets of images small enough to run every stage on, and `nogs` commands in processes that can be killed anywhere.
 
-Importing nogs takes seconds, so a driver imports it once and forks a process for every command: it has its own
-files, exit code and death, as if it had been typed.
+Importing nogs takes seconds, so a driver imports it once and forks a process for each command. As a typed command, the
+process has its own files and exit code, and can be killed alone.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Driver:
 
 @cache
 def driver() -> Driver:
-    """The driver of this test process; it ends with it."""
+    """Return the driver of this test process, which ends when the test process does."""
     folder = Path(tempfile.mkdtemp(prefix="nogs-driver-"))
     folder.chmod(0o755)
     process = subprocess.Popen(
@@ -133,7 +133,7 @@ def driver() -> Driver:
 
 
 def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 500.0) -> None:
-    """Look until it has happened; the limit is for tests that would hang, not a measure of speed."""
+    """Wait until ``happened()`` is true. The limit only ends tests that would hang; it is no measure of speed."""
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"{what}: not in {seconds} s"
@@ -141,15 +141,15 @@ def wait_for(happened: Callable[[], bool], what: str, *, seconds: float = 500.0)
 
 
 def _serve() -> None:
-    """The driver's own process: a request a line, answered by a line."""
-    # Here, for the processes that a command starts beside it import this file too.
+    """Run the driver process: read one request a line, and answer each with one line."""
+    # Imported here, because worker processes of a command import this file too.
     import torchmetrics.functional.classification  # noqa: F401
 
     import nogs.pipeline
     import nogs.report.tables
     import nogs.stages.predict  # noqa: F401
 
-    # A shell starts what it puts into the background deaf to Ctrl-C, and the tests are not about that shell.
+    # A shell starts background processes with Ctrl-C ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print("ready", flush=True)
     for line in sys.stdin:
@@ -165,7 +165,7 @@ def _serve() -> None:
         code = 1
         try:
             code = _command(**request)
-        except SystemExit as end:  # of the parser, or to say the exit code
+        except SystemExit as end:  # raised by the parser, or with the exit code
             code = int(end.code or 0)
         except BaseException:
             sys.excepthook(*sys.exc_info())
@@ -183,7 +183,7 @@ def _command(
     uid: int | None,
     cwd: str,
 ) -> int:
-    """What `nogs` does, in a process of its own; the number of changes to the disk goes to the last of ``files``."""
+    """Run one `nogs` command in this process, and write its number of changes to the disk to the last of ``files``."""
     import torch
 
     import nogs.cli

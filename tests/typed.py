@@ -1,4 +1,4 @@
-"""`nogs` as it is typed, what a refusal looks like, and images to type it on."""
+"""Run `nogs` commands as a user does, check refusals, and make images for them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ QUICK = (*GEOMETRY, "--iterations", 40, "--batch-size", 32, "--validate-every", 
 
 
 def typed(*args: object) -> Ended:
-    """The installed command, in a process of its own."""
+    """Run the installed command in a process and return its exit code and output."""
     done = subprocess.run([NOGS, *map(str, args)], capture_output=True, text=True, check=False)
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def refused(ended: Ended, *says: str) -> None:
-    """Exit code 2, and one line that names the culprit and the fix."""
+    """Check for exit code 2, and one line that names the cause and the fix."""
     assert ended.code == 2, ended
     assert ended.err.startswith("nogs: ")
     assert len(ended.err.splitlines()) == 1, ended.err

@@ -1,10 +1,10 @@
 """A world small enough to enumerate: a few tiny images with labels, where p(θ | glimpses) is a sum.
 
-Everything in `World` is written from the definitions with plain Python loops and floats (float64), so that it
-can judge `nogs`; it shares no code with it. An *atom* is one (image, label) of the world: two atoms may share
-their image and differ in the label, so that even the whole image does not always tell the label.
+`World` follows the definitions with plain Python loops and floats (float64) and shares no code with `nogs`, so that it
+is an oracle for it. An *atom* is one (image, label) of the world. Two atoms may have the same image and different
+labels, so that even the whole image does not always determine the label.
 
-`ExactPosterior` dresses the same sums as the posterior that `nogs.design` calls.
+`ExactPosterior` gives the same sums the interface of a posterior.
 """
 
 from __future__ import annotations
