@@ -111,3 +111,10 @@ def test_mistakes_are_named() -> None:
         load(Source(data="needles:/nowhere.npz"))
     with pytest.raises(UserError, match="is a folder, not a file"):
         load(Source(data="needles:/tmp"))
+
+
+def test_canvases_can_be_drawn_whole_for_stages_that_need_all_images() -> None:
+    images = load(Source(data="needles", image_size=32))
+    assert isinstance(images.images, Canvases)
+    assert torch.equal(images.in_memory()[5:9], images.images[5:9])
+    assert images.in_memory().shape == images.images.shape

@@ -89,7 +89,13 @@ class Canvases:
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B 1 v v"]:
         """Return the canvases ``rows`` reduced to ``px`` pixels a side, each the mean of the pixels that it covers."""
         if px not in self._overviews:
-            self._overviews[px] = torch.cat([reduced(chunk, px) for chunk in self.chunks()])
+            # Filled in place: small tensors that stay between large ones that go would leave gigabytes of holes.
+            overviews = self.stamps.new_empty(len(self), 1, px, px, dtype=torch.uint8)
+            done = 0
+            for chunk in self.chunks():
+                overviews[done : done + len(chunk)] = reduced(chunk, px)
+                done += len(chunk)
+            self._overviews[px] = overviews
         return self._overviews[px][rows]
 
     def _draw(self, stamps: Int[Tensor, "Q S 6"], first: Int[Tensor, "Q 2"], side: int) -> UInt8[Tensor, "Q s s"]:
