@@ -187,7 +187,10 @@ def half_at_first(count: int, draws: Generator) -> tuple[Tensor, Tensor, Tensor]
     return pixels, labels, grey
 
 
-@pytest.mark.parametrize(("cost", "early"), [(0.3, True), (3.0, None), (1e-6, False)])
+@pytest.mark.parametrize(
+    ("cost", "early"),
+    [(0.3, True), pytest.param(3.0, None, marks=pytest.mark.slow), pytest.param(1e-6, False, marks=pytest.mark.slow)],
+)
 def test_images_that_are_told_at_once_learn_to_stop_at_once(cost: float, early: bool | None) -> None:
     """At a moderate cost exactly the images whose first cell tells stop there; at a great one all do.
 

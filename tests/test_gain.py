@@ -109,6 +109,7 @@ def test_the_state_after_a_candidate_is_that_of_looking_there_next(overview_px: 
         torch.testing.assert_close(best_gain(network, found).view(2, 2)[:, k], best)
 
 
+@pytest.mark.slow
 def test_with_foresight_gains_include_what_a_glimpse_leads_to() -> None:
     """Against the value of every first glimpse by recursion over all that can follow, in a world of four tiles."""
     world, foresight = random_world(6, atoms=12, image_px=4, offsets_px=(0, 2)), 0.5
