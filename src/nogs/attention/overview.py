@@ -8,6 +8,7 @@ from a reduced view in the same way.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, cast
 
 import torch
@@ -78,7 +79,7 @@ class LocationMap(nn.Module):
 
     def __init__(self, grid: Grid, side_px: int, *, hidden: int) -> None:
         super().__init__()
-        self.finer = -(-grid.side // side_px)
+        self.finer = math.ceil(grid.side / side_px)
         self.seen = nn.Conv2d(3, WIDTH, 3, padding=1)
         self.state = nn.Linear(hidden, WIDTH, bias=False)
         self.out = nn.Conv2d(WIDTH, self.finer**2, 1)
