@@ -131,6 +131,7 @@ def test_results_have_the_keys_and_shapes_of_the_contract(stages: Stages) -> Non
         "methods",
         "test",
         "best_seed_nll_nats",
+        "target_is_chance",
         "comparisons",
         "end_to_end",
         "linear",

@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from nogs.evaluation.convergence import Convergence, Targets, best_nll, convergence, first_at_or_under, targets
+from nogs.evaluation.convergence import (
+    Convergence,
+    Targets,
+    best_nll,
+    chance_nll,
+    convergence,
+    first_at_or_under,
+    targets,
+)
 
 
 def log(*losses: float, every: int = 100, pace: float = 0.5) -> list[dict[str, float]]:
@@ -31,6 +40,11 @@ def test_the_target_is_the_mean_of_rams_best_and_a_margin() -> None:
     assert [best_nll(rows) for rows in RAM] == [0.4, 0.6]
     assert targets(RAM) == pytest.approx((0.51, 0.41), abs=1e-12)
     assert targets(RAM[1:]) == pytest.approx((0.61, 0.61), abs=1e-12)
+
+
+def test_chance_is_the_entropy_of_the_class_frequencies() -> None:
+    """Two classes of 3 to 1: -0.75 log 0.75 - 0.25 log 0.25; and a class without an image adds nothing."""
+    assert chance_nll(torch.tensor([0, 0, 2, 0])) == pytest.approx(0.562335, abs=1e-6)
 
 
 def test_convergence_of_ram_itself() -> None:

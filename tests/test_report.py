@@ -174,6 +174,14 @@ def test_a_posterior_without_use_is_in_the_lead() -> None:
     assert "The posterior that designed the sequences is no better than chance" in lead_of_run(useless)[-1]
 
 
+def test_a_target_that_a_constant_answer_reaches_is_no_race() -> None:
+    results = replace(results_of(("ram", "ps-nogs"), (0,)), target_is_chance=True)
+    lead = " ".join(lead_of_run(results))
+    assert "RAM learned no more than the class frequencies, so the target loss is reached at once." in lead
+    assert "iterations to the target" not in lead
+    assert "from nothing" not in lead
+
+
 def test_exact_tests_stand_at_the_end(run: Path) -> None:
     """Three pairs, all of one sign: 2 of the 2^3 ways to flip them are as far from 0."""
     results = results_of(("ram", "ps-nogs"), (0, 1, 2))

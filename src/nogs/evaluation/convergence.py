@@ -12,6 +12,10 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
 from nogs.evaluation.typed_json import Number
 
 Row = Mapping[str, Any]
@@ -29,6 +33,12 @@ class Targets(NamedTuple):
 def best_nll(rows: Sequence[Row]) -> Number:
     """Return the least validation loss of a run, in nats."""
     return min(row["nll_nats"] for row in rows)
+
+
+def chance_nll(labels: Int[Tensor, " n"]) -> float:
+    """Return the least loss in nats of one answer for all images: the entropy of their class frequencies."""
+    shares = labels.bincount() / len(labels)
+    return float(torch.special.entr(shares).sum())
 
 
 def targets(logs: Sequence[Sequence[Row]]) -> Targets:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from nogs.attention.methods import CONTROL, REFERENCE
 from nogs.data import ImageSet
 from nogs.evaluation.comparisons import compare_with
-from nogs.evaluation.convergence import Row, convergence, targets
+from nogs.evaluation.convergence import Row, chance_nll, convergence, targets
 from nogs.evaluation.linear import logistic_regression
 from nogs.evaluation.records import NetworkRecord, last_right, method_scores
 from nogs.evaluation.schema import SCHEMA, PosteriorScores, Results, SequenceScores, TestSet
@@ -56,6 +56,7 @@ def results_of(
         classes=data.classes,
         target_nll_nats=to.mean_nll_nats if to else None,
         best_seed_nll_nats=to.best_seed_nll_nats if to else None,
+        target_is_chance=to is not None and to.mean_nll_nats >= chance_nll(data.labels[data.members("val")]),
         test=TestSet(
             len(labels), tuple(labels.bincount(minlength=len(data.classes)).tolist()), is_uneven(labels), data.skipped
         ),

@@ -183,6 +183,8 @@ class Results:
     posterior: PosteriorScores | None = None
     sequences: SequenceScores | None = None
     best_seed_nll_nats: Number | None = None
+    target_is_chance: bool = False
+    """whether a constant answer, the class frequencies of the validation images, reaches the target too"""
     comparisons: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
     """reference → method → comparison"""
     end_to_end: Mapping[str, Seconds] = field(default_factory=dict)

@@ -49,6 +49,10 @@ def lead_of_run(results: Results) -> list[str]:
 def remarks(results: Results) -> list[str]:
     """Return what a reader has to know beside the outcome: baseline, posterior without use, files left out."""
     sentences = []
+    if results.target_is_chance:
+        sentences.append(
+            f"{title_of(REFERENCE)} learned no more than the class frequencies, so the target loss is reached at once."
+        )
     if results.linear:
         sentences.append(f"Logistic regression on small whole images has {percent(results.linear.test_accuracy)}.")
     if results.upper_bound:
@@ -110,10 +114,10 @@ def _against(results: Results, name: str, reference: str, of: Comparison) -> str
         f"{title} classifies {percent(_accuracy(results, name))} correctly and {other} "
         f"{percent(_accuracy(results, reference))} ({points(of.mean_test_accuracy_difference)})"
     ]
-    if of.iterations_ratio:
+    if of.iterations_ratio and not results.target_is_chance:
         needed = [_needed(results, which) for which in (name, reference)]
         parts.append(f"needs {needed[0]} iterations to the target loss and {other} {needed[1]}")
-    if of.seconds_ratio:
+    if of.seconds_ratio and not results.target_is_chance:
         spent = [bounded(results.end_to_end[which].needed, seconds, words=True) for which in (name, reference)]
         parts.append(f"takes {spent[0]} from nothing, all its preparations counted, and {other} {spent[1]}")
     return listed(parts) if len(parts) < 3 else f"{parts[0]}; it {parts[1]}, and {parts[2]}"
