@@ -67,6 +67,16 @@ class Canvases:
         for start in range(0, len(self), n):
             yield self[start : start + n]
 
+    def drawn(self, px: int) -> UInt8[Tensor, "N 1 v v"]:
+        """Draw all canvases, reduced to ``px`` pixels a side."""
+        # Filled in place: small tensors that stay between large ones that go would leave gigabytes of holes.
+        drawn = self.stamps.new_empty(len(self), 1, px, px, dtype=torch.uint8)
+        done = 0
+        for chunk in self.chunks():
+            drawn[done : done + len(chunk)] = chunk if px == self.image_px else reduced(chunk, px)
+            done += len(chunk)
+        return drawn
+
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T 1 s s"]:
         """Draw T squares of ``side`` pixels of each canvas of ``rows``; outside a canvas its border pixel repeats.
 
@@ -89,13 +99,7 @@ class Canvases:
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B 1 v v"]:
         """Return the canvases ``rows`` reduced to ``px`` pixels a side, each the mean of the pixels that it covers."""
         if px not in self._overviews:
-            # Filled in place: small tensors that stay between large ones that go would leave gigabytes of holes.
-            overviews = self.stamps.new_empty(len(self), 1, px, px, dtype=torch.uint8)
-            done = 0
-            for chunk in self.chunks():
-                overviews[done : done + len(chunk)] = reduced(chunk, px)
-                done += len(chunk)
-            self._overviews[px] = overviews
+            self._overviews[px] = self.drawn(px)
         return self._overviews[px][rows]
 
     def _draw(self, stamps: Int[Tensor, "Q S 6"], first: Int[Tensor, "Q 2"], side: int) -> UInt8[Tensor, "Q s s"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from nogs.data.archive import read_arrays
+from nogs.data.canvases import Canvases
 from nogs.data.imageset import SPLITS
-from nogs.data.listing import Annotations
+from nogs.data.listing import Annotations, Arrays
 from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
@@ -77,26 +79,42 @@ def _enlarged(scans: Float[np.ndarray, "D 64"], enlarge: int) -> UInt8[np.ndarra
     return smooth.round().to(torch.uint8)[:, 0].numpy()
 
 
-def split_digits(labels: Int[np.ndarray, " D"], seed: int) -> Int[np.ndarray, " D"]:
-    """Return the split (0 train, 1 val, 2 test) of every digit, with equal shares of each class."""
+def split_digits(
+    labels: Int[np.ndarray, " D"], seed: int, *, test: float = HELD_OUT, val: float = HELD_OUT / (1 - HELD_OUT)
+) -> Int[np.ndarray, " D"]:
+    """Return the split (0 train, 1 val, 2 test) of every digit, with equal shares of each class.
+
+    ``test``: share of all digits. ``val``: share of the rest.
+    """
     each = np.arange(len(labels))
     split = np.zeros(len(labels), dtype=np.int64)
-    split[cut(split == 0, labels, groups=each, share=HELD_OUT, seed=seed)] = TEST
-    split[cut(split == 0, labels, groups=each, share=HELD_OUT / (1 - HELD_OUT), seed=seed + 1)] = VAL
+    split[cut(split == 0, labels, groups=each, share=test, seed=seed)] = TEST
+    split[cut(split == 0, labels, groups=each, share=val, seed=seed + 1)] = VAL
     return split
 
 
-def canvas_annotations(
-    labels: Int[np.ndarray, " N"], counts: tuple[int, ...], *, groups: Int[np.ndarray, " N"] | None = None
-) -> Annotations:
-    """Return the annotations of canvases in the order of the splits. ``counts``: train, val and test canvases."""
-    return Annotations(
+def canvas_arrays(
+    pictures: UInt8[np.ndarray, "P 28 28"],
+    stamps: Sequence[Int[np.ndarray, "_ S 6"]],
+    labels: Int[np.ndarray, " N"],
+    *,
+    canvas_px: int,
+    groups: Int[np.ndarray, " N"] | None = None,
+) -> Arrays:
+    """Return canvases and their annotations, in the order of the splits.
+
+    ``stamps``: of the train, val and test canvases. ``groups``: of each canvas; None if each is its own.
+    """
+    counts = tuple(map(len, stamps))
+    about = Annotations(
         names=tuple(f"{name}-{i:06d}" for name, count in zip(SPLITS, counts, strict=True) for i in range(count)),
         labels=labels,
         classes=tuple("0123456789"),
         split=np.repeat(np.arange(len(SPLITS)), counts),
         groups=groups,
     )
+    drawn = torch.from_numpy(np.concatenate(stamps))
+    return Arrays(Canvases(torch.from_numpy(pictures), drawn, image_px=canvas_px), about)
 
 
 def stamps_of(

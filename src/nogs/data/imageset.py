@@ -68,12 +68,7 @@ class ImageSet:
             return self.images
         N, channels, image_px, _ = self.images.shape
         check_memory(N, channels=channels, image_px=image_px)
-        pixels = torch.empty(self.images.shape, dtype=torch.uint8, device=self.images.device)
-        done = 0
-        for chunk in self.images.chunks():
-            pixels[done : done + len(chunk)] = chunk
-            done += len(chunk)
-        return pixels
+        return self.images.drawn(image_px)
 
     def members(self, split: Split) -> Int[Tensor, " n"]:
         """Return the indices of the images of a split, ascending."""

@@ -13,11 +13,10 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from nogs.config.groups import Source
-from nogs.data.handwriting import SCAN_PX, scanned_digits
+from nogs.data.handwriting import SCAN_PX, scanned_digits, split_digits
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Arrays, Faults
 from nogs.data.memory import check_memory
-from nogs.data.splits import TEST, VAL, cut
 from nogs.errors import UserError
 
 CANVAS_PX = 52
@@ -52,7 +51,7 @@ def draw(
         raise UserError(f"image_size={canvas_px}: digits are {SCAN_PX * enlarge} pixels wide, give more")
     check_memory(sum(canvases), channels=1, image_px=canvas_px)
     drawn, labels = scanned_digits(enlarge=enlarge)
-    split = _split(labels, seed)
+    split = split_digits(labels, seed, test=297 / 1797, val=300 / 1500)
     rng = np.random.default_rng(seed)
     images, sources = [], []
     for which, count in enumerate(canvases):
@@ -74,14 +73,6 @@ def draw(
         groups=source,
     )
     return Arrays(np.concatenate(images)[:, None], about)
-
-
-def _split(labels: Int[np.ndarray, " D"], seed: int) -> Int[np.ndarray, " D"]:
-    each = np.arange(len(labels))
-    split = np.zeros(len(labels), dtype=np.int64)
-    split[cut(split == 0, labels, groups=each, share=297 / 1797, seed=seed)] = TEST
-    split[cut(split == 0, labels, groups=each, share=300 / 1500, seed=seed + 1)] = VAL
-    return split
 
 
 def _corners(limit: int, count: int, rng: np.random.Generator) -> Int[np.ndarray, "2 n 1 1"]:

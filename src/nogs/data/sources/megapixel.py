@@ -11,12 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Int, UInt8
 
 from nogs.config.groups import Source
-from nogs.data.canvases import Canvases
-from nogs.data.handwriting import DIGIT_PX, Digits, canvas_annotations, digits_of, split_digits, stamps_of
+from nogs.data.handwriting import DIGIT_PX, Digits, canvas_arrays, digits_of, split_digits, stamps_of
 from nogs.data.listing import Arrays, Faults
 from nogs.errors import UserError
 
@@ -60,9 +58,7 @@ def agreeing(digits: Digits, canvas_px: int, seed: int, *, canvases: tuple[int, 
         first = apart(count, shown.shape[1], canvas_px, rng)
         stamps.append(stamps_of(shown, np.full(shown.shape, DIGIT_PX), first))
         labels.append(label)
-    drawn = torch.from_numpy(np.concatenate(stamps))
-    about = canvas_annotations(np.concatenate(labels), canvases)
-    return Arrays(Canvases(torch.from_numpy(pictures), drawn, image_px=canvas_px), about)
+    return canvas_arrays(pictures, stamps, np.concatenate(labels), canvas_px=canvas_px)
 
 
 def lines(count: int, rng: np.random.Generator) -> UInt8[np.ndarray, "n 28 28"]:

@@ -10,11 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nogs.config.groups import Source
-from nogs.data.canvases import Canvases
-from nogs.data.handwriting import DIGIT_PX, Digits, canvas_annotations, digits_of, split_digits, stamps_of
+from nogs.data.handwriting import DIGIT_PX, Digits, canvas_arrays, digits_of, split_digits, stamps_of
 from nogs.data.listing import Arrays, Faults
 from nogs.errors import UserError
 
@@ -56,6 +54,4 @@ def scatter(
         stamps.append(stamps_of(picture, side, first, cut_from=cut_from))
         shown.append(own)
     group = np.concatenate(shown)
-    about = canvas_annotations(digits.labels[group], tuple(map(len, shown)), groups=group)
-    drawn = torch.from_numpy(np.concatenate(stamps))
-    return Arrays(Canvases(torch.from_numpy(digits.pictures), drawn, image_px=canvas_px), about)
+    return canvas_arrays(digits.pictures, stamps, digits.labels[group], canvas_px=canvas_px, groups=group)

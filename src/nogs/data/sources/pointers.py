@@ -11,12 +11,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
 from nogs.config.groups import Source
-from nogs.data.canvases import Canvases
-from nogs.data.handwriting import DIGIT_PX, Digits, canvas_annotations, digits_of, split_digits, stamps_of
+from nogs.data.handwriting import DIGIT_PX, Digits, canvas_arrays, digits_of, split_digits, stamps_of
 from nogs.data.listing import Arrays, Faults
 from nogs.errors import UserError
 
@@ -61,9 +59,8 @@ def pointed(digits: Digits, canvas_px: int, seed: int, *, per_digit: tuple[int, 
         stamps.append(stamps_of(picture, np.full(picture.shape, DIGIT_PX), np.tile(first, (len(own), 1, 1))))
         shown.append(own)
     group = np.concatenate(shown)
-    about = canvas_annotations(digits.labels[group], tuple(map(len, shown)), groups=group)
-    pictures = torch.from_numpy(np.concatenate((digits.pictures, codes(d))))
-    return Arrays(Canvases(pictures, torch.from_numpy(np.concatenate(stamps)), image_px=canvas_px), about)
+    pictures = np.concatenate((digits.pictures, codes(d)))
+    return canvas_arrays(pictures, stamps, digits.labels[group], canvas_px=canvas_px, groups=group)
 
 
 def codes(count: int) -> UInt8[np.ndarray, "n 28 28"]:
