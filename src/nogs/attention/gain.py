@@ -58,25 +58,27 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     embedded = network.embedding(look(pixels, network.grid, anywhere, images).patches, anywhere)
     choose = exploring(config.exploration, generator)
     state = network.begin(pixels, images)
-    before = log_likelihood(network, state.h, labels)
+    class_logits = network.classifier(state.h)
+    before = log_likelihood(class_logits, labels)
     label, regression = -before.mean(), torch.zeros((), device=pixels.device)
     for t in range(T):
         # The classifier learns from candidates as a first glimpse alone: of later ones it sees the policy's.
         with torch.set_grad_enabled(t == 0):
             looked = after_candidates(network, state, embedded, anywhere, scene=config.foresight > 0)
-            of_candidates = log_likelihood(network, looked.h, labels.repeat_interleave(K)).view(-1, K)
+            of_candidates = log_likelihood(network.classifier(looked.h), labels.repeat_interleave(K)).view(-1, K)
         step = network.step(pixels, images, state=state, t=t, choose=choose)
-        after = log_likelihood(network, step.states, labels)
+        next_logits = network.classifier(step.states)
+        after = log_likelihood(next_logits, labels)
         realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
         if config.foresight:
             next_gains = torch.cat((best_gain(network, looked).view(-1, K), best_gain(network, step.state)[:, None]), 1)
             realised = realised + config.foresight * next_gains
-        predicted = predicted_gain(step.location_logits, network.classifier(state.h).detach())
+        predicted = predicted_gain(step.location_logits, class_logits.detach())
         at_cells = predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1))
         errors = (at_cells - realised.clamp(-most, most)).square()
         regression = regression + errors[:, :K].mean() + errors[:, K].mean()
         label = label - after.mean() - (T * of_candidates.mean() if t == 0 else 0)
-        state, before = step.state, after
+        state, class_logits, before = step.state, next_logits, after
     return (label + regression) / T
 
 
@@ -96,9 +98,9 @@ def stop_by_gain_map(threshold_nats: float) -> Stop:
     return stop
 
 
-def log_likelihood(network: HardAttention, h: Float[Tensor, "B h"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1"]:
-    """Return log q(θ | h) of each image's label, in nats."""
-    return network.classifier(h).log_softmax(-1).gather(1, labels[:, None])
+def log_likelihood(class_logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1"]:
+    """Return log q(θ) of each image's label, in nats."""
+    return class_logits.log_softmax(-1).gather(1, labels[:, None])
 
 
 def after_candidates(
