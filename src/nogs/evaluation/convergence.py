@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any, NamedTuple
 
-import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from nogs.evaluation.typed_json import Number
+from nogs.information import empirical_entropy
 
 Row = Mapping[str, Any]
 """One validation: iteration, seconds and wall_seconds of training so far, nll_nats."""
@@ -37,8 +37,7 @@ def best_nll(rows: Sequence[Row]) -> Number:
 
 def chance_nll(labels: Int[Tensor, " n"]) -> float:
     """Return the least loss in nats of one answer for all images: the entropy of their class frequencies."""
-    shares = labels.bincount() / len(labels)
-    return float(torch.special.entr(shares).sum())
+    return empirical_entropy(labels[:, None]).item()
 
 
 def targets(logs: Sequence[Sequence[Row]]) -> Targets:
