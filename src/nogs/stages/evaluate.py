@@ -45,7 +45,7 @@ from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, cells_of_another, load_sequences
 from nogs.specs import HaltingSpec, HardAttentionSpec, PosteriorSpec
 from nogs.stopping.curves import THRESHOLDED, Outlook, macs_by_rule, recorded, stop_by_every_rule
-from nogs.weights import load_halting, load_network, load_stopping
+from nogs.weights import load_halting, load_network, load_stopping, read_spec
 
 ANSWERS = 8
 """Test images whose answers are shown one by one."""
@@ -92,7 +92,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             report(step, "examples")
             _save_examples(run, design, data, count=config.examples, tick=lambda _, note: report(step, note))
             designed.append(design.sequences.cells)
-        grid = load_network(trained[0], "model", kind=HardAttentionSpec, device=torch.device("cpu"))[0].grid
+        grid = read_spec(trained[0], "model", kind=HardAttentionSpec).grid
         _save_pictures(run, evaluated, designed, data, grid=grid)
         report(len(trained) + 2, "")
     results = results_of(evaluated, data, source=source.data, posterior=posterior_scores, sequences=sequence_scores)
