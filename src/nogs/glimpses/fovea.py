@@ -136,14 +136,19 @@ def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid) -> Float[Tensor, " 
 
     With several scales the widest square counts, because its mean reads every pixel in it.
     """
-    widen, H, g = 2 ** (grid.scales - 1), grid.image_px, grid.glimpse_px
-    span = torch.arange(g * widen, device=cells.device) - g * (widen - 1) // 2
+    widen, g = 2 ** (grid.scales - 1), grid.glimpse_px
+    first_px = grid.top_left_px(cells) - g * (widen - 1) // 2
+    return share_of_squares(first_px, side_px=g * widen, image_px=grid.image_px)
+
+
+def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_px: int) -> Float[Tensor, " B"]:
+    """Return the share of each image's pixels that lie in at least one of T squares of ``side_px`` pixels."""
+    H, span = image_px, torch.arange(side_px, device=top_left_px.device)
     shares = []
-    for batch in cells.split(SHARE_BATCH):
-        top_left_px = grid.top_left_px(batch)
-        inside = within_image(top_left_px, span, H, H)
-        index = torch.where(inside, pixel_index(top_left_px, span, H, H), H * H).flatten(1)
-        read = torch.zeros(len(batch), H * H + 1, dtype=torch.bool, device=cells.device).scatter(1, index, True)
+    for first in top_left_px.split(SHARE_BATCH):
+        inside = within_image(first, span, H, H)
+        index = torch.where(inside, pixel_index(first, span, H, H), H * H).flatten(1)
+        read = torch.zeros(len(first), H * H + 1, dtype=torch.bool, device=first.device).scatter(1, index, True)
         shares.append(read[:, : H * H].float().mean(1))
     return torch.cat(shares)
 

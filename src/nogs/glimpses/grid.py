@@ -66,6 +66,16 @@ class Grid(Checked):
         row_column = torch.stack((cells // self.side, cells % self.side), dim=-1)
         return (row_column * self.stride_px).clamp_max(self.image_px - self.glimpse_px)
 
+    def around(self, pixels: Int[Tensor, "*batch"], *, overview_px: int) -> Int[Tensor, "*batch 2"]:
+        """Return (row, column) of the top-left pixel of the glimpse around each pixel of an overview.
+
+        ``pixels``: indices in the overview of ``overview_px`` pixels a side, row by row. A glimpse that would reach
+        beyond the image is moved inside.
+        """
+        row_column = torch.stack((pixels // overview_px, pixels % overview_px), dim=-1)
+        first = (row_column + 0.5) * (self.image_px / overview_px) - self.glimpse_px / 2
+        return first.round().long().clamp(0, self.image_px - self.glimpse_px)
+
     def centres(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
         """Return (row, column) of the centre of each cell's glimpse, scaled so that the image spans [-1, 1]."""
         return (self.top_left_px(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
