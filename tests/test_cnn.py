@@ -12,10 +12,12 @@ import torch
 
 import nogs
 import nogs.training.loop
-from nogs.cnn import ARCHITECTURES, MIN_PX, UPPER_BOUND, WholeImageCNN, shrink
+from nogs.data import ImageSet
+from nogs.data.canvases import Canvases
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_of_image
 from nogs.pipeline import baselines_of
+from nogs.rivals.cnn import ARCHITECTURES, MIN_PX, UPPER_BOUND, WholeImageCNN, shrink
 from nogs.runs.directory import RunDirectory
 from nogs.stages.baselines import fit_baselines
 from tiny import IMAGE_PX, write_npz
@@ -191,11 +193,25 @@ def _test_figures(run: RunDirectory, row: dict[str, Any]) -> None:
     assert row["test_auroc"] == pytest.approx(sum(areas) / 3, abs=1e-6)
 
 
-def test_what_is_resumed_is_what_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+PATCHES = nogs.PatchOptions(patch_size=13, overview=8, patches=2, memory=3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("mobilenet-v2", "mobilenet-v2-12px-x0.1"),
+        ("attention-sampling", f"attention-sampling-{IMAGE_PX}px"),
+        ("patch-selection", f"patch-selection-{IMAGE_PX}px"),
+    ],
+)
+def test_what_is_resumed_is_what_was_not_stopped(
+    architecture: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stopped in the middle of the second of two trainings, after its first checkpoint: the same bits."""
     monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0.0)
     npz = write_npz(tmp_path / "images.npz")
-    small = {"architectures": ("mobilenet-v2",), "resolutions": (12,), "widths": (0.1,), "upper_bound": False}
+    small: dict[str, Any] = {"architectures": (architecture,), "resolutions": (12,), "widths": (0.1,)}
+    small |= {"upper_bound": False, "patches": PATCHES}
     whole = fit_baselines(stage(tmp_path / "whole", npz, **small), silent)
 
     def stop(done: int, note: str) -> None:
@@ -207,20 +223,84 @@ def test_what_is_resumed_is_what_was_not_stopped(tmp_path: Path, monkeypatch: py
     with pytest.raises(KeyboardInterrupt):
         fit_baselines(config, stop)
     stopped = fit_baselines(replace(config, machine=replace(config.machine, resume=True)), silent)
-    for name in (
-        "results.json",
-        *(f"mobilenet-v2-12px-x0.1-lr{rate}-seed0/model.safetensors" for rate in ("0.001", "0.01")),
-    ):
-        assert (stopped.path / name).read_bytes() == (whole.path / name).read_bytes()
+    for file in ("results.json", *(f"{name}-lr{rate}-seed0/model.safetensors" for rate in ("0.001", "0.01"))):
+        assert (stopped.path / file).read_bytes() == (whole.path / file).read_bytes()
+
+
+def test_networks_that_read_patches_stand_beside_cnns(tmp_path: Path) -> None:
+    """Each once, on images of full size, with the share of the pixels that it reads."""
+    architectures = ("attention-sampling", "mobilenet-v2", "patch-selection")
+    how: dict[str, Any] = {"architectures": architectures, "resolutions": (9, 12), "upper_bound": False}
+    run = fit_baselines(stage(tmp_path / "rivals", write_npz(tmp_path / "images.npz"), patches=PATCHES, **how), silent)
+    rows = json.loads((run.path / "results.json").read_text())["cnn"]
+    found = {row["name"].partition("-lr")[0]: row for row in rows}
+    sampling, selection = f"attention-sampling-{IMAGE_PX}px", f"patch-selection-{IMAGE_PX}px"
+    assert found.keys() == {"mobilenet-v2-9px-x0.05", "mobilenet-v2-12px-x0.05", sampling, selection}
+    # Two patches of 13 pixels on 16, which may overlap.
+    assert 13**2 <= found[sampling].pop("pixels_read_share") * IMAGE_PX**2 <= 2 * 13**2
+    assert found[sampling].pop("overview_px") == 8
+    for row in found.values():
+        assert (row.get("pixels_read_share", 1.0), row.get("overview_px", 0)) == (1.0, 0)
+        assert row["macs"] > 0
+        _test_figures(RunDirectory(run.path / f"{row['name']}-seed0"), row)
+
+
+def test_canvases_are_never_in_memory_at_full_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 canvases of 64 pixels, a reduction draws 4 at a time, and networks at full size draw their batch."""
+    drawn: list[int] = []
+    draw = Canvases._draw
+
+    def spy(self: Canvases, stamps: torch.Tensor, first: torch.Tensor, side: int) -> torch.Tensor:
+        drawn.append(len(stamps) * side**2)
+        return draw(self, stamps, first, side)
+
+    canvases = Canvases(
+        torch.randint(0, 256, (9, 28, 28), dtype=torch.uint8),
+        torch.tensor([[i % 9, 0, 0, 28, i % 30, (7 * i) % 30] for i in range(40)], dtype=torch.int32)[:, None],
+        image_px=64,
+    )
+    split = torch.tensor([0, 0, 1, 2]).repeat(10)
+    data = ImageSet(canvases, torch.arange(40) // 4 % 2, ("a", "b"), split, torch.arange(40), ("",) * 40)
+    monkeypatch.setattr("nogs.stages.baselines.load", lambda source: data)
+    monkeypatch.setattr("nogs.stages.baselines.fingerprint", lambda data: "canvases")
+    monkeypatch.setattr("nogs.data.canvases.DRAWN_AT_ONCE", 4 * 64**2)
+    monkeypatch.setattr(Canvases, "_draw", spy)
+    architectures = ("mobilenet-v2", "attention-sampling", "patch-selection")
+    how: dict[str, Any] = {"architectures": architectures, "resolutions": (12, 64), "batch_size": 4, "patches": PATCHES}
+    config = replace(
+        stage(tmp_path / "canvases", tmp_path / "no.npz", upper_bound=False, iterations=2, **how),
+        learning_rates=(1e-3,),
+    )
+    fit_baselines(config, silent)
+    # Evaluation reads ten images at a time, of which patches cover each at most twice.
+    assert max(drawn) <= 2 * 10 * 64**2
+    reduced = shrink(canvases, 12)
+    assert torch.equal(reduced, shrink(canvases[:], 12))
+    assert shrink(canvases, 64) is canvases
 
 
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        ({"architectures": ("vgg",)}, "architectures=vgg: choose among shufflenet-v2, mobilenet-v2"),
+        (
+            {"architectures": ("vgg",)},
+            "architectures=vgg: choose among shufflenet-v2, mobilenet-v2, attention-sampling",
+        ),
         ({"resolutions": (8, 17)}, "resolutions=17: choose 8 to 16, the size of the images"),
         ({"resolutions": (4,)}, "resolutions=4: choose 8 to 16, the size of the images"),
         ({"widths": (0.1, 0.1)}, "widths=0.1,0.1: give one or more, each once"),
+        (
+            {"architectures": ("patch-selection",), "patches": nogs.PatchOptions(patch_size=17)},
+            "patch_size=17 exceeds image_px=16: choose at most 16",
+        ),
+        (
+            {"architectures": ("attention-sampling",), "patches": nogs.PatchOptions(patch_size=13)},
+            "overview=180 exceeds image_px=16: choose at most 16",
+        ),
+        (
+            {"architectures": ("attention-sampling",), "patches": nogs.PatchOptions(patch_size=12, overview=8)},
+            "patch_size=12: attention sampling needs at least 13",
+        ),
         ({"learning_rates": ()}, r"learning_rates=\(none\): give one or more, each once"),
     ],
 )

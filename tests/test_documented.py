@@ -14,7 +14,7 @@ import nogs
 import nogs.cli
 from nogs.config.bounds import Checked, Count
 from nogs.config.documented import with_fields
-from nogs.config.stages import FitCNN
+from nogs.config.stages import FitBaseline
 from nogs.config.table import STAGES
 from nogs.glimpses.grid import Grid
 
@@ -67,7 +67,9 @@ def test_a_class_without_a_source_keeps_its_docstring() -> None:
     assert with_fields(int) == int.__doc__
 
 
-@pytest.mark.parametrize("kind", [stage.config for stage in STAGES] + [FitCNN, Grid], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [stage.config for stage in STAGES] + [FitBaseline, Grid], ids=lambda kind: kind.__name__
+)
 def test_every_option_has_a_help_text(kind: type) -> None:
     doc = inspect.getdoc(kind) or ""
     for part in dataclasses.fields(kind):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from nogs import cnn
 from nogs.data import ImageSet
 from nogs.evaluation import linear
 from nogs.evaluation.linear import logistic_regression
+from nogs.rivals import cnn
 
 
 def brightness(classes: int, *, image_px: int = 30, count: int = 120) -> ImageSet:

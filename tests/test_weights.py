@@ -14,7 +14,16 @@ import nogs
 from nogs.config.groups import PosteriorNetwork
 from nogs.glimpses.grid import Grid
 from nogs.runs.directory import RunDirectory
-from nogs.specs import CNNSpec, HaltingSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
+from nogs.specs import (
+    AttentionSamplingSpec,
+    CNNSpec,
+    HaltingSpec,
+    HardAttentionSpec,
+    NetworkSpec,
+    PatchSelectionSpec,
+    PosteriorSpec,
+    StoppingSpec,
+)
 from nogs.weights import load_network, read_spec, save_network
 
 GRID = Grid(image_px=16, glimpse_px=6, stride_px=5)
@@ -29,6 +38,10 @@ SPECS: dict[str, NetworkSpec[Any]] = {
     "stopping": StoppingSpec(2, (0.1, 0.2, 0.4), network="0" * 64),
     "cnn": CNNSpec("shufflenet-v2", 12, 0.25, 1, CLASSES),
     "small-resnet": CNNSpec("small-resnet", 32, 1.0, 1, CLASSES),
+    "attention-sampling": AttentionSamplingSpec(
+        Grid(30, 13, 13), 1, CLASSES, 8, 3, replacement=False, entropy_weight=0.1
+    ),
+    "patch-selection": PatchSelectionSpec(GRID, 1, CLASSES, memory=3),
 }
 
 
@@ -64,7 +77,7 @@ def test_a_network_comes_back_with_its_spec(tmp_path: Path, spec: NetworkSpec[An
 
 def test_a_network_of_another_kind_is_refused(tmp_path: Path, spec: NetworkSpec[Any]) -> None:
     run = save(tmp_path / "run", spec)
-    for kind in (HardAttentionSpec, PosteriorSpec, StoppingSpec, CNNSpec):
+    for kind in (HardAttentionSpec, PosteriorSpec, StoppingSpec, CNNSpec, AttentionSamplingSpec, PatchSelectionSpec):
         if kind is not type(spec):
             refused(run, kind, f"is no network of kind '{kind.kind}', but '{spec.kind}'")
 
@@ -142,6 +155,10 @@ LIES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("stopping", lambda meta: meta.update(glimpses=10**6), "glimpses=1000000: must be at most"),
     ("cnn", lambda meta: meta.update(width=10**9), "width=1000000000.0: must be at most"),
     ("cnn", lambda meta: meta.update(architecture="vgg"), "architecture='vgg'"),
+    ("attention-sampling", lambda meta: meta.update(patches=65), "patches=65 exceeds the 64 pixels of an overview"),
+    ("attention-sampling", lambda meta: meta.update(overview_px=31), "overview=31 exceeds image_px=30"),
+    ("attention-sampling", lambda meta: meta["grid"].update(glimpse_px=12), "patch_size=12: attention sampling needs"),
+    ("patch-selection", lambda meta: meta.update(channels=3), "encoder.0.weight has shape"),
 ]
 
 

@@ -13,7 +13,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from nogs.config import table as _table
-from nogs.config.groups import Geometry, Machine, Optimisation, PosteriorNetwork, RetrievalOptions, Source
+from nogs.config.groups import (
+    Geometry,
+    Machine,
+    Optimisation,
+    PatchOptions,
+    PosteriorNetwork,
+    RetrievalOptions,
+    Source,
+)
 from nogs.config.pipeline import DEMO
 from nogs.errors import RunError, UserError
 
@@ -62,6 +70,7 @@ __all__ = [
     "ImportSequences",
     "Machine",
     "Optimisation",
+    "PatchOptions",
     "PosteriorNetwork",
     "Predict",
     "Record",

@@ -13,14 +13,16 @@ from torch import nn
 
 from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
-from nogs.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN
-from nogs.config.bounds import Bound, Checked, Count, Natural, Pixels, Rate, Units, Width
+from nogs.config.bounds import Bound, Checked, Count, Natural, Pixels, Rate, Units, Weight, Width
 from nogs.config.groups import Fit, Geometry, PosteriorNetwork, Range
 from nogs.data import ImageSet
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
+from nogs.rivals.attention_sampling import LEAST_PATCH_PX, AttentionSampling
+from nogs.rivals.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN
+from nogs.rivals.patch_selection import PatchSelection
 from nogs.runs.identity import shown
 from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
@@ -179,6 +181,65 @@ class CNNSpec(NetworkSpec[WholeImageCNN]):
             channels=self.channels,
             classes=len(self.classes),
         )
+
+
+@dataclass(frozen=True)
+class AttentionSamplingSpec(NetworkSpec[AttentionSampling]):
+    """Attention sampling; the patches are the glimpses of ``grid``."""
+
+    kind = "attention-sampling"
+    grid: Grid
+    channels: Channels
+    classes: tuple[str, ...]
+    overview_px: Pixels
+    """side length of the reduced view that patches are chosen from"""
+    patches: Count
+    """patches drawn of each image"""
+    replacement: bool
+    """whether they are drawn with replacement"""
+    entropy_weight: Weight
+    """weight of the attention's entropy in the loss"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+        check_overview(self.overview_px, self.grid)
+        if self.grid.glimpse_px < LEAST_PATCH_PX:
+            raise UserError(f"patch_size={self.grid.glimpse_px}: attention sampling needs at least {LEAST_PATCH_PX}")
+        if self.patches > self.overview_px**2:
+            raise UserError(
+                f"patches={self.patches} exceeds the {self.overview_px**2} pixels of an overview of {self.overview_px}"
+            )
+
+    def build(self) -> AttentionSampling:
+        return AttentionSampling(
+            self.grid,
+            overview_px=self.overview_px,
+            patches=self.patches,
+            replacement=self.replacement,
+            entropy_weight=self.entropy_weight,
+            channels=self.channels,
+            classes=len(self.classes),
+        )
+
+
+@dataclass(frozen=True)
+class PatchSelectionSpec(NetworkSpec[PatchSelection]):
+    """Iterative patch selection; the patches are the glimpses of ``grid``."""
+
+    kind = "patch-selection"
+    grid: Grid
+    channels: Channels
+    classes: tuple[str, ...]
+    memory: Count
+    """patches kept of each image (M)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+
+    def build(self) -> PatchSelection:
+        return PatchSelection(self.grid, memory=self.memory, channels=self.channels, classes=len(self.classes))
 
 
 def grid_of(geometry: Geometry, images: ImageSet) -> Grid:

@@ -12,14 +12,25 @@ import torch
 from torch import nn
 
 from nogs.attention.network import HardAttention
-from nogs.cnn import WholeImageCNN
 from nogs.errors import UserError
 from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
+from nogs.rivals.attention_sampling import AttentionSampling
+from nogs.rivals.cnn import WholeImageCNN
+from nogs.rivals.patch_selection import PatchSelection
 from nogs.runs.directory import RunDirectory
 from nogs.runs.files import damaged
 from nogs.runs.identity import as_json, from_json
-from nogs.specs import CNNSpec, HaltingSpec, HardAttentionSpec, NetworkSpec, PosteriorSpec, StoppingSpec
+from nogs.specs import (
+    AttentionSamplingSpec,
+    CNNSpec,
+    HaltingSpec,
+    HardAttentionSpec,
+    NetworkSpec,
+    PatchSelectionSpec,
+    PosteriorSpec,
+    StoppingSpec,
+)
 from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
 
@@ -65,6 +76,14 @@ def load_network(
 def load_network(
     run: RunDirectory, name: str, *, kind: type[CNNSpec], device: torch.device
 ) -> tuple[CNNSpec, WholeImageCNN]: ...
+@overload
+def load_network(
+    run: RunDirectory, name: str, *, kind: type[AttentionSamplingSpec], device: torch.device
+) -> tuple[AttentionSamplingSpec, AttentionSampling]: ...
+@overload
+def load_network(
+    run: RunDirectory, name: str, *, kind: type[PatchSelectionSpec], device: torch.device
+) -> tuple[PatchSelectionSpec, PatchSelection]: ...
 def load_network(
     run: RunDirectory, name: str, *, kind: type[Spec], device: torch.device
 ) -> tuple[NetworkSpec[nn.Module], nn.Module]:

@@ -29,6 +29,7 @@ from nogs.config.bounds import (
     Share,
     Shift,
     Units,
+    Weight,
 )
 from nogs.errors import UserError
 
@@ -177,6 +178,24 @@ class RaceOptions(Checked):
     """probability that a race does not eliminate its best location, over all its comparisons"""
     tolerance: Share = 0.003
     """nats by which an eliminated location may be better than the chosen one"""
+
+
+@dataclass(frozen=True)
+class PatchOptions(Checked):
+    """Options of the networks that read patches of large images."""
+
+    patch_size: Pixels = 50
+    """side length of a patch in pixels"""
+    overview: Pixels = 180
+    """side length in pixels of the reduced view that attention-sampling draws patches from"""
+    patches: Count = 10
+    """patches that attention-sampling draws of each image"""
+    replacement: bool = False
+    """draw the patches of attention-sampling with replacement"""
+    entropy_weight: Weight = 1e-4
+    """weight of the entropy of the attention, in nats, in the objective of attention-sampling"""
+    memory: Count = 100
+    """patches that patch-selection keeps of each image"""
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from nogs.config.groups import (
     Model,
     Names,
     Optimisation,
+    PatchOptions,
     Paths,
     PosteriorNetwork,
     RaceOptions,
@@ -214,16 +215,16 @@ class Evaluate(Checked):
 
 @dataclass(frozen=True)
 class Baselines(Checked):
-    """Train whole-image CNNs to compare with: small ones of many costs, and a large one as upper bound."""
+    """Train networks to compare with: whole-image CNNs of many costs, or networks that read patches of large images."""
 
     machine: Machine
     source: Source = field(default_factory=Source)
     architectures: Names = ("shufflenet-v2", "mobilenet-v2")
-    """networks: shufflenet-v2, mobilenet-v2"""
+    """CNNs: shufflenet-v2, mobilenet-v2; networks that read patches: attention-sampling, patch-selection"""
     resolutions: Sizes = (12, 24, 48)
-    """side lengths in pixels that images are reduced to"""
+    """side lengths in pixels that images are reduced to for CNNs"""
     widths: Widths = (0.05, 0.1, 0.15, 0.25, 0.5)
-    """numbers of channels, as a share of the published ones"""
+    """numbers of channels of CNNs, as a share of the published ones"""
     learning_rates: Rates = (1e-3, 4e-3)
     """learning rates to try; the best on validation images is kept"""
     seeds: Seeds = (0,)
@@ -237,22 +238,25 @@ class Baselines(Checked):
     patience: Natural = 1500
     """iterations without a better validation loss after which a training stops; 0: never"""
     upper_bound: bool = True
-    """also train the large network, on images of full size"""
+    """also train a large CNN, on images of full size"""
+    patches: PatchOptions = field(default_factory=PatchOptions)
 
 
 @dataclass(frozen=True)
-class FitCNN(Checked):
-    """Train one whole-image CNN, in a run directory inside that of `nogs baselines`."""
+class FitBaseline(Checked):
+    """Train one network to compare with, in a run directory inside that of `nogs baselines`."""
 
     machine: Machine
     source: Source
     optimisation: Optimisation
     architecture: str
-    """shufflenet-v2, mobilenet-v2 or the upper bound"""
+    """shufflenet-v2, mobilenet-v2, attention-sampling, patch-selection, or small-resnet for the upper bound"""
     resolution: Pixels
-    """side length in pixels that images are reduced to"""
+    """side length in pixels of the images, or that they are reduced to for a CNN"""
     width: Width
-    """number of channels, as a share of the published one"""
+    """number of channels of a CNN, as a share of the published one"""
+    patches: PatchOptions
+    """options of the networks that read patches"""
 
 
 @dataclass(frozen=True)

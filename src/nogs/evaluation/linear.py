@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nogs.cnn import shrink
 from nogs.data import ImageSet
 from nogs.evaluation.schema import WholeImage
 from nogs.evaluation.scores import accuracy, scores
+from nogs.rivals.cnn import shrink
 
 NAME = "logistic regression"
 MAX_RESOLUTION_PX = 24

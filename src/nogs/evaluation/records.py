@@ -141,7 +141,7 @@ def _classes(records: Sequence[NetworkRecord]) -> int:
 
 
 def means_over_seeds(rows: Sequence[WholeImage]) -> tuple[WholeImage, ...]:
-    """Return one row for each CNN, its accuracies averaged over seeds, in the order of ``rows``."""
+    """Return one row for each network, its accuracies averaged over seeds, in the order of ``rows``."""
     by_name: dict[str, list[WholeImage]] = {}
     for row in rows:
         by_name.setdefault(row.name, []).append(row)
@@ -153,6 +153,7 @@ def means_over_seeds(rows: Sequence[WholeImage]) -> tuple[WholeImage, ...]:
             test_accuracy=mean(row.test_accuracy for row in seeds),
             test_balanced_accuracy=mean(row.test_balanced_accuracy for row in seeds),
             test_auroc=mean(row.test_auroc for row in seeds),
+            pixels_read_share=mean(row.pixels_read_share for row in seeds),
         )
         for seeds in by_name.values()
     )

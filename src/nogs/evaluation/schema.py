@@ -141,9 +141,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class WholeImage:
-    """A classifier of whole images: a CNN, or logistic regression.
+    """A network to compare with: a CNN on whole images, a network that reads patches of them, or logistic regression.
 
-    ``on_frontier``: whether no other CNN is as accurate on validation images for no more multiply-adds.
+    ``resolution_px``: side of the images that it is given. ``pixels_read_share``: share of their pixels that it reads,
+    mean over test images; an overview, of ``overview_px`` pixels a side, is not counted. ``on_frontier``: whether no
+    other row is as accurate on validation images for no more multiply-adds.
     """
 
     name: str
@@ -158,6 +160,8 @@ class WholeImage:
     learning_rate: Number | None = None
     seed: int | None = None
     on_frontier: bool = False
+    pixels_read_share: Number = 1.0
+    overview_px: int = 0
 
 
 @dataclass(frozen=True)
