@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 import nogs
 import nogs.training.loop
+from nogs import pipeline
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.extend import LONGER, extend_run
 from staged import Stages, rows_but_time, same_bits
@@ -80,6 +81,36 @@ def test_what_does_not_only_add_is_refused(few: Stages, tmp_path: Path, after: n
     with pytest.raises(nogs.UserError, match="holds another run, which differs in"):
         few.train(out, "ram", machine=few.machine(out, resume=True), optimisation=after)
     assert {file.name: file.read_bytes() for file in run.path.iterdir()} == before
+
+
+@pytest.mark.parametrize(("method", "schedule"), [("ram", "cosine"), ("dime", "constant"), ("gdfs", "constant")])
+def test_iterations_of_a_scheduled_training_do_not_grow(
+    few: Stages, tmp_path: Path, method: str, schedule: Literal["constant", "cosine"]
+) -> None:
+    """Its first steps would have been others; a pipeline trains it again (`nogs.pipeline`)."""
+    out, before = str(tmp_path / "out"), replace(optimised(20), schedule=schedule)
+    few.train(out, method, sequences=None, optimisation=before)
+    with pytest.raises(nogs.UserError, match=r"`iterations` \(had 20, now 40\)"):
+        few.train(
+            out,
+            method,
+            sequences=None,
+            machine=few.machine(out, resume=True),
+            optimisation=replace(before, iterations=40),
+        )
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_pipeline_trains_scheduled_methods_again_when_iterations_grow(
+    schedule: Literal["constant", "cosine"], tmp_path: Path
+) -> None:
+    config = nogs.Run(nogs.Machine(tmp_path), methods=("ram", "ps-ram", "dime"), seeds=(0,), schedule=schedule)
+    outdated = pipeline._outdated(config)
+    again = {place for place in outdated["iterations"] if place.startswith("train/")}
+    assert again == {
+        f"train/{name}-seed0" for name in (("ps-ram", "dime") if schedule == "constant" else config.methods)
+    }
+    assert [place for place in outdated["patience"] if place.startswith("train/")] == ["train/ps-ram-seed0"]
 
 
 def test_iterations_grow_from_a_multiple_of_the_validations_alone(few: Stages, tmp_path: Path) -> None:

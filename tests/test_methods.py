@@ -23,6 +23,8 @@ STOPPING = {"act": ("ACT", "search", "act")}
 """Section 4: the rival of PS-NOGS that is trained to stop."""
 LEARNED = {"gain": ("Learned gain", "none", "gain")}
 """Section 9: gain maps learned from realised gains."""
+SELECTION = {"dime": ("DIME", "none", "dime"), "gdfs": ("GDFS", "none", "gdfs")}
+"""Section 9: rivals from dynamic feature selection."""
 CONTROLS = {"random": "none", "centre": "none", "path": "path"}
 """Controls without a policy, and where their sequences come from."""
 PATH = (5, 2, 7)
@@ -30,8 +32,8 @@ L, NOBODY_KNOWS = 9, torch.zeros(60_000, 9)
 
 
 def test_the_rows_are_the_papers_and_the_controls() -> None:
-    assert METHODS.keys() == PAPER.keys() | STOPPING.keys() | LEARNED.keys() | CONTROLS.keys()
-    for name, row in (PAPER | STOPPING | LEARNED).items():
+    assert METHODS.keys() == PAPER.keys() | STOPPING.keys() | LEARNED.keys() | SELECTION.keys() | CONTROLS.keys()
+    for name, row in (PAPER | STOPPING | LEARNED | SELECTION).items():
         assert tuple(METHODS[name])[:3] == row
         assert METHODS[name].looks == "policy"
     for name, sequences in CONTROLS.items():

@@ -15,7 +15,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
-from nogs.attention.methods import METHODS, REFERENCE, STOPPING, method
+from nogs.attention.methods import METHODS, REFERENCE, STOPPING, method, scheduled
 from nogs.config.groups import Machine, Optimisation
 from nogs.config.pipeline import Run
 from nogs.config.stages import (
@@ -102,12 +102,17 @@ def run(config: Run) -> RunDirectory:
 def _outdated(config: Run) -> dict[str, tuple[str, ...]]:
     """Return the fields that may grow at a resumption, and the directories that are made again if they do."""
     evaluation = (stage_of(Evaluate).directory,)
+    trained = (*evaluation, *(stage_of(stage).directory for stage in (FitStopping, Record, Baselines)))
     imitators = [name for name in config.methods if method(name).sequences == "record"]
-    trained = (
-        *(*evaluation, *(stage_of(stage).directory for stage in (FitStopping, Record, Baselines))),
-        *(f"{stage_of(Train).directory}/{name}-seed{seed}" for name in imitators for seed in config.seeds),
-    )
-    return dict.fromkeys(("methods", "seeds", "cnns"), evaluation) | dict.fromkeys(("iterations", "patience"), trained)
+    restarted = [name for name in config.methods if scheduled(name, config.schedule)]
+    grown = {"iterations": {*imitators, *restarted}, "patience": imitators}
+    return dict.fromkeys(("methods", "seeds", "cnns"), evaluation) | {
+        field: (
+            *trained,
+            *(f"{stage_of(Train).directory}/{name}-seed{seed}" for name in names for seed in config.seeds),
+        )
+        for field, names in grown.items()
+    }
 
 
 def _numbered_stages(config: Run) -> int:

@@ -1,9 +1,10 @@
 """The table of methods: source of glimpse sequences x policy objective x choice of cells.
 
 The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5), Adaptive Computation Time trained with
-the network (Graves 2016), gain maps learned from realised gains, and three controls without a policy: random cells, the
-centre cell, and one designed path for all images. Methods differ only by their rows. A new method is a row here; a new
-way to choose cells or a new objective is a function in a file of its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
+the network (Graves 2016), gain maps learned from realised gains, two policies from mutual information (DIME and GDFS),
+and three controls without a policy: random cells, the centre cell, and one designed path for all images. Methods differ
+only by their rows. A new method is a row here; a new way to choose cells or a new objective is a function in a file of
+its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from torch import Generator
 
 from nogs.attention.act import act
 from nogs.attention.choosers import Chooser, along, anywhere, at, centre_cell, greedy
+from nogs.attention.dime import dime
 from nogs.attention.gain import learned_gain
+from nogs.attention.gdfs import gdfs
 from nogs.attention.train_step import Objective, Training, label_only, reinforce
 from nogs.attention.wake_sleep import wake_sleep
+from nogs.config.groups import Schedule
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 
@@ -46,6 +50,8 @@ METHODS = {
     "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
     "act": Method("ACT", sequences="search", policy="act", looks="policy"),
     "gain": Method("Learned gain", sequences="none", policy="gain", looks="policy"),
+    "dime": Method("DIME", sequences="none", policy="dime", looks="policy"),
+    "gdfs": Method("GDFS", sequences="none", policy="gdfs", looks="policy"),
     "random": Method("Random cells", sequences="none", policy="none", looks="random"),
     "centre": Method("Centre cell", sequences="none", policy="none", looks="centre"),
     "path": Method("One designed path", sequences="path", policy="none", looks="path"),
@@ -64,8 +70,21 @@ OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
     "wake-sleep": wake_sleep,
     "act": act,
     "gain": learned_gain,
+    "dime": dime,
+    "gdfs": gdfs,
     "none": label_only,
 }
+
+
+GAIN_MAPS = frozenset({"gain", "dime"})
+"""Objectives that make the location head a gain map, by which a network can also stop."""
+ANNEALED = frozenset({"dime", "gdfs"})
+"""Objectives that depend on the share of the iterations that is over."""
+
+
+def scheduled(name: str, schedule: Schedule) -> bool:
+    """Return whether a step of the method's training depends on the number of all iterations."""
+    return schedule != "constant" or METHODS[name].policy in ANNEALED
 
 
 def _random(grid: Grid, generator: Generator, path: Sequence[int] | None) -> Chooser:

@@ -19,7 +19,8 @@ class Run(Checked):
     annotate: Count = 600
     """training images that sequences are designed for"""
     methods: Names = ("ram", "ps-nogs")
-    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, and the controls random, centre and path"""
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, dime, gdfs, and the controls random, centre
+    and path"""
     sequences: Path | None = None
     """run directory of sequences import, for ps-hgs"""
     posterior: Path | None = None

@@ -114,7 +114,8 @@ class Train(Checked):
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | gain | ps-nogs | ws-ram | ps-ram | ps-hgs | act, or a control without a policy: random | centre | path"""
+    """ram | gain | ps-nogs | ws-ram | ps-ram | ps-hgs | act | dime | gdfs, or a control without a policy: random |
+    centre | path"""
     sequences: Path | None = None
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
@@ -133,7 +134,10 @@ class Train(Checked):
     gain_candidates: Count = 4
     """locations anywhere in each image whose realised gain `gain` learns from (K)"""
     exploration: Share = 0.1
-    """probability with which `gain` draws a training location instead of taking the one of greatest predicted gain"""
+    """probability with which `gain` and dime draw a training location instead of taking the one of greatest predicted
+    gain; that of dime falls by a factor of 5 after each fifth of the training"""
+    pretraining: Share = 0.2
+    """share of the iterations in which dime and gdfs first train the classifier at random locations"""
     foresight: Share = 0.0
     """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone"""
     hidden: Units = 64
@@ -288,7 +292,7 @@ class Predict(Checked):
     json: bool = False
     """print one JSON object for each image: label, probs, glimpses, steps, macs"""
     stopping: Path | None = None
-    """run directory of fit-stopping, to stop by a threshold; networks of `gain` need none"""
+    """run directory of fit-stopping, to stop by a threshold; networks of `gain` and dime need none"""
     threshold: Nats | None = None
     """stop when the next glimpse is expected to gain less than this, in nats"""
     device: str = "auto"

@@ -21,6 +21,9 @@ from nogs.runs.paths import movable
 LONGER: Mapping[str, tuple[str, ...]] = {"optimisation.iterations": (), "optimisation.patience": ()}
 """The fields that may grow in the configuration of one training."""
 
+PATIENT: Mapping[str, tuple[str, ...]] = {"optimisation.patience": ()}
+"""The fields that may grow in a training whose steps depend on the share of its iterations that is over."""
+
 
 def extend_run(path: Path, stage: str, config: Any, *, outdated: Mapping[str, tuple[str, ...]]) -> None:
     """Replace the configuration of the run at ``path`` by ``config``, if that only adds to it.

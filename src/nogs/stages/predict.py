@@ -16,7 +16,7 @@ from torch import Tensor
 from nogs.attention.choosers import Chooser
 from nogs.attention.classify import classify
 from nogs.attention.gain import stop_by_gain_map
-from nogs.attention.methods import chooser, method
+from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.config.stages import Predict
 from nogs.data.decode import Header, decode, read_headers
@@ -117,7 +117,7 @@ def _load(config: Predict) -> Model:
     macs = macs_by_glimpse(network, channels=spec.channels, glimpses=spec.glimpses, policy=row.policy != "none")
     stop: Stop = never
     if config.stopping is None and config.threshold is not None:
-        if row.policy != "gain":
+        if row.policy not in GAIN_MAPS:
             raise UserError(
                 f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
                 "`nogs fit-stopping` on it"

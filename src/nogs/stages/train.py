@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser, sampling
 from nogs.attention.classify import Looks, look_at_all
-from nogs.attention.methods import OBJECTIVES, chooser, method
+from nogs.attention.methods import OBJECTIVES, chooser, method, scheduled
 from nogs.attention.train_step import Training
 from nogs.config.stages import Train
 from nogs.data import fingerprint, load
 from nogs.errors import UserError
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
-from nogs.runs.extend import LONGER, extend_run
+from nogs.runs.extend import LONGER, PATIENT, extend_run
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
@@ -39,7 +39,8 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     row = method(config.method, argument="method")
     sequences = _sequences(config) if row.sequences != "none" else None
     if config.machine.resume:
-        extend_run(config.machine.out, "train", config, outdated=LONGER)
+        fixed = scheduled(config.method, config.optimisation.schedule)
+        extend_run(config.machine.out, "train", config, outdated=PATIENT if fixed else LONGER)
     if finished := finished_run(config.machine.out, "train", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
