@@ -101,6 +101,8 @@ BEYOND = {
         "sampled_test_accuracy",
         "sampled_test_balanced_accuracy",
         "sampled_test_nll_nats",
+        "test_equal_prior_balanced_accuracy",
+        "test_equal_prior_balanced_accuracy_by_glimpse",
         "test_auroc",
         "best_validation_nll_nats",
         "iterations_to_best_seed",

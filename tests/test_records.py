@@ -55,7 +55,13 @@ TARGETS = Targets(0.61, 0.51)
 
 def scored(target: Targets | None = TARGETS) -> dict[str, MethodScores]:
     return {
-        name: method_scores(records, LABELS, convergence(LOGS[name], target), has_target=target is not None)
+        name: method_scores(
+            records,
+            LABELS,
+            convergence(LOGS[name], target),
+            frequencies=torch.tensor([0.5, 0.5]),
+            has_target=target is not None,
+        )
         for name, records in RECORDS.items()
     }
 
@@ -66,6 +72,8 @@ def test_scores_of_a_method_by_hand() -> None:
     assert ram.test_accuracy == (0.75, 0.25)
     assert ram.test_accuracy_by_glimpse == ((0.5, 0.75), (0.5, 0.25))
     assert ram.test_balanced_accuracy_by_glimpse == ((0.5, 0.75), (0.5, 0.25))
+    # Classes are equally frequent, so the prior changes nothing.
+    assert ram.test_equal_prior_balanced_accuracy_by_glimpse == ram.test_balanced_accuracy_by_glimpse
     assert ram.test_accuracy_by_class == ((1.0, 0.5), (0.0, 0.5))
     assert ram.mean_accuracy_by_class == (0.5, 0.5)
     assert ram.test_confusion == ((2, 2), (2, 2))
@@ -135,7 +143,19 @@ def test_outcomes_across_tasks_count_wins_losses_and_what_is_open() -> None:
 
 def test_cnns_are_means_over_their_seeds() -> None:
     rows = [
-        WholeImage(name, "mobilenet-v2", 8, macs, 0.5, accuracy, accuracy / 2, 0.9, seed=seed, on_frontier=name == "a")
+        WholeImage(
+            name,
+            "mobilenet-v2",
+            resolution_px=8,
+            macs=macs,
+            validation_accuracy=0.5,
+            test_accuracy=accuracy,
+            test_balanced_accuracy=accuracy / 2,
+            test_equal_prior_balanced_accuracy=accuracy / 4,
+            test_auroc=0.9,
+            seed=seed,
+            on_frontier=name == "a",
+        )
         for name, macs, accuracies in (("a", 10, (0.7, 0.72)), ("b", 20, (0.6,)))
         for seed, accuracy in enumerate(accuracies)
     ]
@@ -146,3 +166,4 @@ def test_cnns_are_means_over_their_seeds() -> None:
     ]
     assert [row.test_accuracy for row in means] == [pytest.approx(mean((0.7, 0.72))), 0.6]
     assert means[0].test_balanced_accuracy == pytest.approx(0.355)
+    assert means[0].test_equal_prior_balanced_accuracy == pytest.approx(0.1775)

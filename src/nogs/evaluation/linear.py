@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nogs.data import ImageSet
 from nogs.evaluation.schema import WholeImage
-from nogs.evaluation.scores import accuracy, scores
+from nogs.evaluation.scores import accuracy, class_frequencies, scores
 from nogs.rivals.cnn import shrink
 
 NAME = "logistic regression"
@@ -52,12 +52,15 @@ def logistic_regression(data: ImageSet) -> WholeImage | None:
         if best is None or validated > best[0]:
             best = validated, model
     assert best is not None
-    tested = scores(_log_probs(best[1], _pixels(data, test, resolution_px) - mean, C), data.labels[test])
+    log_probs = _log_probs(best[1], _pixels(data, test, resolution_px) - mean, C)
+    frequencies = class_frequencies(data.labels[data.members("train")], C)
+    tested = scores(log_probs, data.labels[test], frequencies=frequencies)
     return WholeImage(
         name=NAME,
         macs=pixels.shape[1] * len(best[1].coef_),
         test_accuracy=tested.accuracy,
         test_balanced_accuracy=tested.balanced_accuracy,
+        test_equal_prior_balanced_accuracy=tested.equal_prior_balanced_accuracy,
         test_auroc=tested.auroc,
         validation_accuracy=best[0],
         architecture=NAME,

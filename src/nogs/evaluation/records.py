@@ -16,6 +16,7 @@ from nogs.evaluation.schema import ByGlimpse, MethodScores, WholeImage
 from nogs.evaluation.scores import (
     MAX_CONFUSION_CLASSES,
     accuracy_by_class,
+    at_equal_prior,
     balanced_accuracy,
     confusion,
     right_by_glimpse,
@@ -30,6 +31,7 @@ AVERAGED = (
     "best_validation_nll_nats",
     "test_accuracy",
     "test_balanced_accuracy",
+    "test_equal_prior_balanced_accuracy",
     "test_auroc",
     "test_nll_nats",
     "sampled_test_accuracy",
@@ -39,7 +41,12 @@ AVERAGED = (
     "mean_glimpses",
 )
 """Figures of `MethodScores` whose plain means over seeds are kept."""
-AVERAGED_BY_GLIMPSE = ("test_accuracy_by_glimpse", "test_balanced_accuracy_by_glimpse", "adaptivity_nats_by_glimpse")
+AVERAGED_BY_GLIMPSE = (
+    "test_accuracy_by_glimpse",
+    "test_balanced_accuracy_by_glimpse",
+    "test_equal_prior_balanced_accuracy_by_glimpse",
+    "adaptivity_nats_by_glimpse",
+)
 
 
 class NetworkRecord(NamedTuple):
@@ -62,21 +69,33 @@ class NetworkRecord(NamedTuple):
 
 
 def method_scores(
-    records: Sequence[NetworkRecord], labels: Int[Tensor, " n"], timing: Convergence, *, has_target: bool
+    records: Sequence[NetworkRecord],
+    labels: Int[Tensor, " n"],
+    timing: Convergence,
+    *,
+    frequencies: Float[Tensor, " C"],
+    has_target: bool,
 ) -> MethodScores:
-    """Return the scores of one method from the records of its seeds. ``timing`` has the same order of seeds."""
+    """Return the scores of one method from the records of its seeds. ``timing`` has the same order of seeds.
+
+    ``frequencies``: shares of the classes among the training images.
+    """
     right = [right_by_glimpse(record.log_probs, labels) for record in records]
-    last = [scores(record.log_probs[:, -1], labels) for record in records]
-    drawn = [scores(r.sampled_log_probs, labels) for r in records if r.sampled_log_probs is not None]
+    equal = [right_by_glimpse(at_equal_prior(record.log_probs, frequencies), labels) for record in records]
+    last = [scores(record.log_probs[:, -1], labels, frequencies=frequencies) for record in records]
+    answered = [r.sampled_log_probs for r in records if r.sampled_log_probs is not None]
+    drawn = [scores(log_probs, labels, frequencies=frequencies) for log_probs in answered]
     unsummed = MethodScores(
         seeds=tuple(record.seed for record in records),
         **timing._asdict(),
         test_accuracy=tuple(of.accuracy for of in last),
         test_balanced_accuracy=tuple(of.balanced_accuracy for of in last),
+        test_equal_prior_balanced_accuracy=tuple(of.equal_prior_balanced_accuracy for of in last),
         test_auroc=tuple(of.auroc for of in last),
         test_nll_nats=tuple(of.nll_nats for of in last),
         test_accuracy_by_glimpse=_rows(hits.float().mean(0) for hits in right),
         test_balanced_accuracy_by_glimpse=_rows(balanced_accuracy(hits, labels) for hits in right),
+        test_equal_prior_balanced_accuracy_by_glimpse=_rows(balanced_accuracy(hits, labels) for hits in equal),
         adaptivity_nats_by_glimpse=_rows(map(adaptivity_nats, records)),
         test_accuracy_by_class=tuple(accuracy_by_class(hits[:, -1], labels, _classes(records)) for hits in right),
         sampled_test_accuracy=tuple(of.accuracy for of in drawn),
@@ -152,6 +171,7 @@ def means_over_seeds(rows: Sequence[WholeImage]) -> tuple[WholeImage, ...]:
             validation_accuracy=mean(row.validation_accuracy for row in seeds),
             test_accuracy=mean(row.test_accuracy for row in seeds),
             test_balanced_accuracy=mean(row.test_balanced_accuracy for row in seeds),
+            test_equal_prior_balanced_accuracy=mean(row.test_equal_prior_balanced_accuracy for row in seeds),
             test_auroc=mean(row.test_auroc for row in seeds),
             pixels_read_share=mean(row.pixels_read_share for row in seeds),
         )

@@ -12,7 +12,7 @@ from nogs.evaluation.convergence import Row, chance_nll, convergence, targets
 from nogs.evaluation.linear import logistic_regression
 from nogs.evaluation.records import NetworkRecord, last_right, method_scores
 from nogs.evaluation.schema import SCHEMA, PosteriorScores, Results, SequenceScores, TestSet
-from nogs.evaluation.scores import is_uneven
+from nogs.evaluation.scores import class_frequencies, is_uneven
 from nogs.evaluation.seconds import Before, end_to_end
 from nogs.evaluation.stopping import StoppedNetwork, stopping_scores
 from nogs.runs.device import chance
@@ -39,8 +39,15 @@ def results_of(
     labels = data.labels[data.members("test")]
     logs = {name: [one.log for one in seeds] for name, seeds in evaluated.items()}
     to = targets(logs[REFERENCE]) if REFERENCE in logs else None
+    frequencies = class_frequencies(data.labels[data.members("train")], len(data.classes))
     methods = {
-        name: method_scores([one.record for one in seeds], labels, convergence(logs[name], to), has_target=bool(to))
+        name: method_scores(
+            [one.record for one in seeds],
+            labels,
+            convergence(logs[name], to),
+            frequencies=frequencies,
+            has_target=bool(to),
+        )
         for name, seeds in evaluated.items()
     }
     right = {

@@ -84,8 +84,9 @@ class MethodScores:
     ``*_to_converge``: first validation within 0.01 nats of the best of the same run. ``*_to_target``: first at or
     under the reference's mean best loss + 0.01; ``*_to_best_seed``: at or under its best seed's + 0.01; None where
     never. ``*_trained``: until training ended. ``sampled_*``: empty for a method without a policy.
-    ``mean_glimpses``: of a method that is trained to stop. ``test_confusion``: image counts [label][answer], all seeds
-    together, for few classes.
+    ``test_equal_prior_*``: of answers under a prior in which all classes are equally frequent, which suit balanced
+    accuracy where a class is rare. ``mean_glimpses``: of a method that is trained to stop. ``test_confusion``: image
+    counts [label][answer], all seeds together, for few classes.
     """
 
     seeds: tuple[int, ...]
@@ -100,10 +101,12 @@ class MethodScores:
     best_validation_nll_nats: BySeed
     test_accuracy: BySeed
     test_balanced_accuracy: BySeed
+    test_equal_prior_balanced_accuracy: BySeed
     test_auroc: BySeed
     test_nll_nats: BySeed
     test_accuracy_by_glimpse: tuple[ByGlimpse, ...]
     test_balanced_accuracy_by_glimpse: tuple[ByGlimpse, ...]
+    test_equal_prior_balanced_accuracy_by_glimpse: tuple[ByGlimpse, ...]
     test_accuracy_by_class: tuple[tuple[Number | None, ...], ...]
     adaptivity_nats_by_glimpse: tuple[ByGlimpse, ...]
     pixels_read_share: BySeed
@@ -155,6 +158,7 @@ class WholeImage:
     validation_accuracy: float
     test_accuracy: float
     test_balanced_accuracy: float
+    test_equal_prior_balanced_accuracy: float
     test_auroc: float
     width: float = 1.0
     learning_rate: Number | None = None

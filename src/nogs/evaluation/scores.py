@@ -15,25 +15,47 @@ UNEVEN = 1.5
 
 
 class Scores(NamedTuple):
-    """Accuracies are shares in [0, 1]; ``auroc`` is the area under the ROC curve, a mean over classes."""
+    """Accuracies are shares in [0, 1]; ``auroc`` is the area under the ROC curve, a mean over classes.
+
+    ``equal_prior_balanced_accuracy``: of answers under a prior in which all classes are equally frequent.
+    """
 
     accuracy: float
     balanced_accuracy: float
+    equal_prior_balanced_accuracy: float
     auroc: float
     nll_nats: float
 
 
-def scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> Scores:
-    """Return the scores of one answer an image."""
+def scores(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"], *, frequencies: Float[Tensor, " C"]) -> Scores:
+    """Return the scores of one answer an image. ``frequencies``: shares of the classes among the training images."""
     from torchmetrics.functional.classification import multiclass_auroc  # takes seconds to import
 
     right = log_probs.argmax(-1) == labels
     return Scores(
         accuracy=accuracy(log_probs, labels),
         balanced_accuracy=balanced_accuracy(right[:, None], labels).item(),
+        equal_prior_balanced_accuracy=balanced_accuracy(
+            right_by_glimpse(at_equal_prior(log_probs, frequencies)[:, None], labels), labels
+        ).item(),
         auroc=multiclass_auroc(log_probs.exp(), labels, log_probs.shape[-1], average="macro").item(),
         nll_nats=nll_nats(log_probs, labels),
     )
+
+
+def at_equal_prior(log_probs: Float[Tensor, "*batch C"], frequencies: Float[Tensor, " C"]) -> Float[Tensor, "*batch C"]:
+    """Return log q(θ | y) - log p(θ): unnormalised answers under a prior in which classes are equally frequent.
+
+    p(θ) are the class frequencies that the classifier was trained with. If q is calibrated, the class where this is
+    greatest is the answer of highest balanced accuracy (Menon, Narasimhan, Agarwal and Chawla 2013). A class that was
+    not trained with is never the answer.
+    """
+    return torch.where(frequencies > 0, log_probs - frequencies.log(), -torch.inf)
+
+
+def class_frequencies(labels: Int[Tensor, " n"], classes: int) -> Float[Tensor, " C"]:
+    """Return the share of each class among ``labels``."""
+    return labels.bincount(minlength=classes).float() / len(labels)
 
 
 def accuracy(log_probs: Float[Tensor, "n C"], labels: Int[Tensor, " n"]) -> float:

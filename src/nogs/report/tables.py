@@ -37,7 +37,7 @@ def results_table(results: Results) -> Table:
         _compared(results, REFERENCE, "Test accuracy, minus RAM", _difference),
         _compared(results, CONTROL, "Test accuracy, minus one designed path", _difference),
         _scores(results, "Test accuracy, sampled policy", "sampled_test_accuracy", percent),
-        *([_scores(results, "Balanced accuracy", "test_balanced_accuracy", percent)] * results.test.uneven),
+        *(_balanced(results) if results.test.uneven else ()),
         _scores(results, "Test loss (nats)", "test_nll_nats", nats),
         _scores(results, "Iterations to target", "iterations_to_target", count),
         _compared(results, REFERENCE, "Iterations to target, RAM ÷ method", _iterations_ratio),
@@ -55,6 +55,14 @@ def results_table(results: Results) -> Table:
     return Table(columns, tuple(line for line in lines if any(cell != Cell() for cell in line.cells)))
 
 
+def _balanced(results: Results) -> tuple[Line, Line]:
+    """Return balanced accuracies: of the most probable class, and of answers under an equal prior."""
+    return (
+        _scores(results, "Balanced accuracy", "test_balanced_accuracy", percent),
+        _scores(results, "Balanced accuracy, equal prior", "test_equal_prior_balanced_accuracy", percent),
+    )
+
+
 def note_on(results: Results) -> str:
     """Return how to read the results table."""
     if results.target_nll_nats is None:
@@ -64,7 +72,8 @@ def note_on(results: Results) -> str:
         f"a validation loss of {nats(results.target_nll_nats)} nats: RAM’s best, a mean over seeds, plus 0.01. For its "
         f"best seed alone it is {nats(results.best_seed_nll_nats or results.target_nll_nats)}. A seed that never "
         "reached it counts with the iterations that it was trained for, so means and ratios are bounds (≥, ≤). "
-        "Adaptivity is the mutual information between test image and last cell, 0 where all images get the same."
+        "Equal prior: answers as if all classes were equally frequent. Adaptivity is the mutual information between "
+        "test image and last cell, 0 where all images get the same."
     )
 
 

@@ -26,7 +26,7 @@ from nogs.errors import UserError
 from nogs.evaluation.cost import macs_of_image
 from nogs.evaluation.records import means_over_seeds
 from nogs.evaluation.schema import CNNScores, WholeImage, read_results
-from nogs.evaluation.scores import accuracy, scores
+from nogs.evaluation.scores import accuracy, class_frequencies, scores
 from nogs.evaluation.typed_json import to_json
 from nogs.glimpses.grid import Grid
 from nogs.rivals.cnn import ARCHITECTURES, UPPER_BOUND, check_resolution, shrink
@@ -162,7 +162,8 @@ def _fit(config: FitBaseline, data: ImageSet, device: torch.device, inputs: dict
         shares = torch.cat([network.pixels_read(pixels, rows) for rows in test.split(at_once)])
     save_network(run, "model", network, spec)
     run.save_tensors("test", {"log_probs": answers, "images": test, "labels": labels[test]})
-    tested = scores(answers, data.labels[test.cpu()])
+    frequencies = class_frequencies(data.labels[train.cpu()], len(data.classes))
+    tested = scores(answers, data.labels[test.cpu()], frequencies=frequencies)
     row = WholeImage(
         name=config.machine.out.name.removesuffix(f"-seed{o.seed}"),
         architecture=config.architecture,
@@ -171,6 +172,7 @@ def _fit(config: FitBaseline, data: ImageSet, device: torch.device, inputs: dict
         validation_accuracy=figures["accuracy"],
         test_accuracy=tested.accuracy,
         test_balanced_accuracy=tested.balanced_accuracy,
+        test_equal_prior_balanced_accuracy=tested.equal_prior_balanced_accuracy,
         test_auroc=tested.auroc,
         width=config.width,
         learning_rate=o.learning_rate,
