@@ -59,7 +59,7 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
         nn.Conv2d(channels, 16, 3, padding=1),
         nn.ReLU(inplace=True),
         nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.AdaptiveMaxPool2d(pooled) if after_stride % 2 else nn.MaxPool2d(2),
+        nn.MaxPool2d(min(2 + after_stride % 2, after_stride), stride=2),  # an odd side needs windows of 3
         nn.ReLU(inplace=True),
         nn.Flatten(),
         nn.Linear(32 * pooled**2, 2 * width),
