@@ -19,7 +19,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -118,10 +118,16 @@ class HardAttention(nn.Module):
 
     def begin(self, images: Pixels, rows: Int[Tensor, " B"]) -> State:
         """Return the state of the images ``rows`` before glimpse 1: zero, or what the overview shows."""
-        h = torch.zeros(len(rows), self.core.hidden_size, device=images.device)
         if self.overview is None:
-            return State(h)
-        embedded, scene = self.overview(overview(images, rows, self.overview.side_px))
+            return State(torch.zeros(len(rows), self.core.hidden_size, device=images.device))
+        return self.after_overview(overview(images, rows, self.overview.side_px))
+
+    def after_overview(self, pixels: UInt8[Tensor, "B c v v"]) -> State:
+        """Return the state after glimpse 0, the overview ``pixels``, of a network that has one."""
+        if self.overview is None:
+            raise ValueError("this network has no overview")
+        h = torch.zeros(pixels.shape[0], self.core.hidden_size, device=pixels.device)
+        embedded, scene = self.overview(pixels)
         return State(self.core(embedded, h), scene)
 
     def location_logits(self, h: Float[Tensor, "*batch h"], scene: Scene | None = None) -> Float[Tensor, "*batch L"]:

@@ -96,11 +96,12 @@ class LocationMap(nn.Module):
         batch = h.shape[:-1]
         features = scene.features.expand(*batch, *scene.features.shape[-3:]).flatten(0, -4)
         seen = scene.seen.expand(*batch, *scene.seen.shape[-2:]).flatten(0, -3)[:, None]
-        places = self.places.expand(len(seen), -1, -1, -1)
+        # `len` of a tensor would fix the batch size of an exported graph.
+        places = self.places.expand(seen.shape[0], -1, -1, -1)
         mixed = features + self.seen(torch.cat((seen, places), dim=1)) + self.state(h.flatten(0, -2))[..., None, None]
         map = F.pixel_shuffle(self.out(mixed.relu()), self.finer)
         side = self.centres.shape[0]
-        points = self.centres.expand(len(map), side, side, 2)
+        points = self.centres.expand(map.shape[0], side, side, 2)
         logits = F.grid_sample(map, points, padding_mode="border", align_corners=False)
         return logits.view(*batch, side**2)
 

@@ -1,0 +1,1 @@
+"""ONNX graphs of one glimpse step, and the host loop that runs them without torch."""
