@@ -323,6 +323,29 @@ def test_other_methods_have_no_unit(stages: Stages) -> None:
     assert "mean_glimpses" not in run_of(stages, "ram").rows()[0]
 
 
-def test_predict_refuses_a_network_that_stops_by_its_own_unit(stages: Stages) -> None:
-    with pytest.raises(UserError, match="cheap stops by a unit of its own"):
-        nogs.predict(nogs.Predict(stages.folder / "cheap", (stages.folder / "images.npz",), device="cpu"))
+def test_predictions_are_those_of_the_unit(stages: Stages, tmp_path: Path) -> None:
+    """Labels, probabilities, steps and multiply-adds by a plain loop, from a run directory and from a saved model."""
+    data = nogs.load(stages.source)
+    images = [image[0].numpy() for image in data.images[data.members("test")]]
+    steps = set()
+    for name in ("cheap", "dear"):
+        _, network = load_network(run_of(stages, name), "model", kind=HardAttentionSpec, device=torch.device("cpu"))
+        unit = load_halting(run_of(stages, name), "halting", device=torch.device("cpu"))
+        assert unit is not None
+        model = nogs.load_model(stages.folder / name)
+        model.save(tmp_path / name)
+        predictions = model.predict(images)
+        assert nogs.load_model(tmp_path / name).predict(images) == predictions
+        for image, answer in zip(images, predictions, strict=True):
+            rollout = network(torch.from_numpy(image)[None, None], glimpses=T, choose=greedy)
+            mean, stop, _ = plain(unit(rollout.states)[0].tolist(), rollout.class_logits[0].softmax(-1).tolist())
+            assert list(answer.probs.values()) == pytest.approx(mean, abs=1e-5)
+            assert answer.steps == len(answer.glimpses) == stop
+            corners = network.grid.top_left_px(rollout.cells[0, :stop]).tolist()
+            assert [[row, column] for row, column, _ in answer.glimpses] == corners
+            halting, logits = 32 * min(stop, T - 1), 32 * len(CLASS_NAMES) * (stop - 1)
+            assert answer.macs == model.macs_by_glimpse[stop - 1] + halting + logits
+            steps.add(stop)
+        with pytest.raises(UserError, match=r"threshold=0.1: a network of act stops by itself"):
+            model.predict(images[0], threshold=0.1)
+    assert steps == {1, 2}

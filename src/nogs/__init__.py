@@ -1,10 +1,18 @@
 """nogs: hard visual attention, trained fast with near-optimal glimpse sequences.
 
-Every stage of the pipeline is a function of its configuration, in Python as on the command line.
+A trained network classifies images of any kind and size:
 
->>> from pathlib import Path
 >>> import nogs
->>> nogs.run(nogs.Run(machine=nogs.Machine(out=Path("runs/cats")), source=nogs.Source(data="folder:cats")))
+>>> model = nogs.load_model("runs/cats/train/ps-nogs-seed0")
+>>> answer = model.predict("photo.jpg")
+>>> answer.label, answer.probs, answer.glimpses, answer.steps, answer.macs
+>>> answer.plot()
+
+Every stage of the pipeline is a function of its configuration, in Python as on the command line:
+
+>>> nogs.run(nogs.Run(machine=nogs.Machine(out="runs/cats"), source=nogs.Source(data="folder:cats")))
+
+Configurations import no torch. The other names are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -25,7 +33,12 @@ from nogs.config.groups import (
 from nogs.config.pipeline import DEMO
 from nogs.errors import RunError, UserError
 
-if TYPE_CHECKING:  # at run time these come from the table of stages, in __getattr__
+if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stages, in __getattr__
+    from nogs.attention.choosers import greedy, sampling
+    from nogs.attention.methods import METHODS
+    from nogs.attention.network import HardAttention
+    from nogs.completion.bank import Bank
+    from nogs.completion.retrieval import Retrieval
     from nogs.config.pipeline import Run
     from nogs.config.stages import (
         Baselines,
@@ -41,8 +54,17 @@ if TYPE_CHECKING:  # at run time these come from the table of stages, in __getat
         Search,
         Train,
     )
-    from nogs.data import load
+    from nogs.data import ImageSet, load
+    from nogs.design.gain_maps import CompletionGainMap
+    from nogs.glimpses.fovea import Glimpses, look
+    from nogs.glimpses.grid import Grid
     from nogs.pipeline import run
+    from nogs.posterior.lookahead import LookaheadPosterior
+    from nogs.posterior.masked_cnn import AVPCNN
+    from nogs.prediction.answer import Answer
+    from nogs.prediction.load import load_model
+    from nogs.prediction.model import Model
+    from nogs.sequences.table import Sequences
     from nogs.stages.baselines import fit_baselines
     from nogs.stages.build_bank import build_bank
     from nogs.stages.evaluate import evaluate
@@ -58,27 +80,62 @@ if TYPE_CHECKING:  # at run time these come from the table of stages, in __getat
 
 __version__ = "0.1.0"
 
+_PLACES = {
+    "AVPCNN": "nogs.posterior.masked_cnn",
+    "Answer": "nogs.prediction.answer",
+    "Bank": "nogs.completion.bank",
+    "CompletionGainMap": "nogs.design.gain_maps",
+    "Glimpses": "nogs.glimpses.fovea",
+    "Grid": "nogs.glimpses.grid",
+    "HardAttention": "nogs.attention.network",
+    "ImageSet": "nogs.data",
+    "LookaheadPosterior": "nogs.posterior.lookahead",
+    "METHODS": "nogs.attention.methods",
+    "Model": "nogs.prediction.model",
+    "Retrieval": "nogs.completion.retrieval",
+    "Sequences": "nogs.sequences.table",
+    "greedy": "nogs.attention.choosers",
+    "load": "nogs.data",
+    "load_model": "nogs.prediction.load",
+    "look": "nogs.glimpses.fovea",
+    "sampling": "nogs.attention.choosers",
+}
+"""Name → the module that it is imported from when it is first used, beside the names of the table of stages."""
+
 __all__ = [
+    "AVPCNN",
     "DEMO",
+    "METHODS",
+    "Answer",
+    "Bank",
     "Baselines",
     "BuildBank",
+    "CompletionGainMap",
     "Evaluate",
     "ExportSequences",
     "FitPosterior",
     "FitStopping",
     "Geometry",
+    "Glimpses",
+    "Grid",
+    "HardAttention",
+    "ImageSet",
     "ImportSequences",
+    "LookaheadPosterior",
     "Machine",
+    "Model",
     "Optimisation",
     "PatchOptions",
     "PosteriorNetwork",
     "Predict",
     "Record",
     "Report",
+    "Retrieval",
     "RetrievalOptions",
     "Run",
     "RunError",
     "Search",
+    "Sequences",
     "Source",
     "Train",
     "UserError",
@@ -89,30 +146,34 @@ __all__ = [
     "fit_baselines",
     "fit_posterior",
     "fit_stopping",
+    "greedy",
     "import_sequences",
     "load",
+    "load_model",
+    "look",
     "predict",
     "record",
     "run",
+    "sampling",
     "search",
     "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Return a configuration class or a function of the table of stages; torch is imported with the first function."""
-    places = {"load": "nogs.data:load"}
+    """Return a noun, a configuration class or a stage's function; torch is imported with the first that needs it."""
+    if name in _PLACES:
+        return getattr(importlib.import_module(_PLACES[name]), name)
     for stage in _table.STAGES:
         if name == stage.config.__name__:
             return stage.config
-        places[stage.function] = stage.verb
-    if name not in places:
-        raise AttributeError(f"module 'nogs' has no attribute {name!r}")
-    module, _, function = places[name].partition(":")
-    return getattr(importlib.import_module(module), function)
+        if name == stage.function:
+            module, _, function = stage.verb.partition(":")
+            return getattr(importlib.import_module(module), function)
+    raise AttributeError(f"module 'nogs' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    """List what users of the package need: configurations, functions and errors."""
+    """List what users of the package need: nouns, configurations, functions and errors."""
     stages = {name for stage in _table.STAGES for name in (stage.config.__name__, stage.function)}
     return sorted({*__all__, *stages, "__version__"})

@@ -103,9 +103,11 @@ def load_halting(run: RunDirectory, name: str, *, device: torch.device) -> Halti
     return load_network(run, name, kind=HaltingSpec, device=device)[1] if run.has(name) else None
 
 
-def load_stopping(run: RunDirectory, *, trained: RunDirectory, device: torch.device) -> StoppingHeads:
-    """Return the heads of a fit-stopping run. Raises UserError unless they were fitted to the network ``trained``."""
-    spec, heads = load_network(run, "model", kind=StoppingSpec, device=device)
+def load_stopping(
+    run: RunDirectory, *, trained: RunDirectory, device: torch.device, name: str = "model"
+) -> StoppingHeads:
+    """Return the heads ``name`` of a fit-stopping run. Raises UserError unless they were fitted to ``trained``."""
+    spec, heads = load_network(run, name, kind=StoppingSpec, device=device)
     if spec.network != trained.hash_of("model.safetensors"):
         raise UserError(
             f"stopping={run.path} was fitted on another network than {trained.path}: run `nogs fit-stopping` on it"

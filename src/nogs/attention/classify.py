@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser
 from nogs.attention.network import HardAttention, State, stack_states
 from nogs.data.pixels import Pixels
 from nogs.stopping.halting import HaltingUnit, answers
-from nogs.stopping.rules import Stop
+from nogs.stopping.rules import HALTED, Stop
 
 BATCH = 512
 """Images in a batch without gradients."""
@@ -52,6 +53,29 @@ def classify(network: HardAttention, images: Pixels, *, glimpses: int, choose: C
         if not len(remaining):
             break
     return Answers(cells, final_logits, steps)
+
+
+def classify_halting(
+    network: HardAttention, unit: HaltingUnit, images: Pixels, *, glimpses: int, choose: Chooser
+) -> Answers:
+    """Take glimpses until the halting unit has stopped every image, at most ``glimpses``; logits are of its answer.
+
+    Cells of an image after its own stop are -1. They have no weight in its answer.
+    """
+    rows = torch.arange(len(images), device=images.device)
+    cells, halting, logits = [], [], []
+    left = torch.ones(len(images), device=images.device)
+    for step in network.unroll(images, rows, glimpses=glimpses, choose=choose):
+        cells.append(step.cells)
+        halting.append(unit(step.states))
+        logits.append(network.classifier(step.states))
+        left = left - halting[-1]
+        if bool((left <= HALTED).all()):
+            break
+    halted = answers(torch.stack(halting, dim=1), torch.stack(logits, dim=1))
+    taken = F.pad(torch.stack(cells, dim=1), (0, glimpses - len(cells)), value=-1)
+    beyond = torch.arange(glimpses, device=images.device) >= halted.steps[:, None]
+    return Answers(taken.masked_fill(beyond, -1), halted.log_probs[:, -1], halted.steps)
 
 
 def _given(logits: Float[Tensor, "B L"], state: State) -> Float[Tensor, "B L"]:

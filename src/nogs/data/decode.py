@@ -130,20 +130,34 @@ def decode(
         try:
             check_regular(file)
             with Image.open(file) as image:
-                if reason := _too_deep(image, frame.range):
-                    return reason
                 if image.format == "JPEG" and not box:  # decoding at twice the size or more is faster than at full size
                     image.draft(None, (2 * frame.side_px, 2 * frame.side_px))
-                shallow: Image.Image = image
-                if frame.range is not None and _is_deep(image):
-                    shallow = _eight_bits(image, file, frame.range)
-                upright = ImageOps.exif_transpose(shallow)
-                return square(upright, frame, box.within(*upright.size) if box else None)
+                turned = upright(image, frame.range, file=file)
+                if isinstance(turned, str):
+                    return turned
+                return square(turned, frame, box.within(*turned.size) if box else None)
         except Exception as error:  # as above
             return _reason(file, error)
 
     items = [(file, boxes[i] if boxes else None) for i, file in enumerate(files)]
     return _in_threads(pixels, items, "decoding images")
+
+
+def upright(image: Image.Image, range: Range | None, *, file: Path | None = None) -> Image.Image | str:
+    """Return an open image upright and with 8 bits a channel, or the reason why it cannot be.
+
+    ``range``: the values that become 0 and 255 in an image of more bits. ``file``: where the image was opened, from
+    which colours of 16 bits are read again, because Pillow keeps 8 of them.
+    """
+    if reason := _too_deep(image, range):
+        return reason
+    if range is not None and _is_deep(image):
+        if file is None and _is_deep_colour(image):
+            return (
+                f"has 16 bits a channel in colour, of which Pillow keeps 8 ({image.format}): give the path of its file"
+            )
+        image = _eight_bits(image, file, range)
+    return ImageOps.exif_transpose(image)
 
 
 def square(image: Image.Image, frame: Frame, box: Box | None = None) -> UInt8[np.ndarray, "c H H"]:
@@ -215,9 +229,9 @@ def _too_deep(image: Image.Image, range: Range | None) -> str | None:
     return None
 
 
-def _eight_bits(image: Image.Image, file: Path, range: Range) -> Image.Image:
+def _eight_bits(image: Image.Image, file: Path | None, range: Range) -> Image.Image:
     """Return an open image of more than 8 bits a channel with ``range`` mapped to 0..255, and with its EXIF."""
-    if _is_deep_colour(image):
+    if file is not None and _is_deep_colour(image):
         values = _read_png(file)
         colours = values.shape[2] - (1 - values.shape[2] % 2)  # with two or four channels the last is opacity
         opacity = to_eight_bits(values[..., colours:], (0, 65535))

@@ -1,0 +1,1 @@
+"""A trained network with its preprocessing: from images of any kind and size to answers."""

@@ -1,0 +1,248 @@
+"""A trained hard attention network with its preprocessing, its way to choose cells, and its stopping rules."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Generator, Tensor, nn
+
+from nogs.attention.classify import Answers, classify, classify_halting
+from nogs.attention.gain import stop_by_gain_map
+from nogs.attention.methods import GAIN_MAPS, chooser, method
+from nogs.attention.network import HardAttention
+from nogs.data.frame import Box, Frame, shown
+from nogs.errors import UserError
+from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
+from nogs.prediction.answer import Answer, Square
+from nogs.prediction.images import ImageLike, Picture, read_pictures
+from nogs.runs.device import chance
+from nogs.runs.directory import RunDirectory
+from nogs.runs.marker import MARKER, write_marker
+from nogs.specs import HaltingSpec, HardAttentionSpec, StoppingSpec
+from nogs.stopping.curves import macs_by_rule
+from nogs.stopping.halting import HaltingUnit
+from nogs.stopping.heads import StoppingHeads, stop_by_predicted_gain
+from nogs.stopping.rules import Stop, never
+from nogs.weights import save_network
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+IMAGES_AT_ONCE = 64
+"""Images that `Model.predict` decodes and classifies together."""
+KEYS = 2**20
+"""Number of keys that `chance` distinguishes."""
+
+
+class Rule(NamedTuple):
+    """When images stop, and the multiply-adds of an image that stops after t = 1..T glimpses."""
+
+    stop: Stop
+    macs: Sequence[int]
+
+
+class Halting(NamedTuple):
+    """The halting unit that was trained with a network, and its spec."""
+
+    spec: HaltingSpec
+    unit: HaltingUnit
+
+
+class Heads(NamedTuple):
+    """Stopping heads that were fitted to a network, and their spec."""
+
+    spec: StoppingSpec
+    heads: StoppingHeads
+
+
+class Model(nn.Module):
+    """A network, ready to classify images of any kind and size.
+
+    ``spec``: classes, grid, method and preprocessing of ``network``. ``halting``: the unit of method `act`, which
+    stops images by itself. ``stopping``: heads that stop them by a threshold.
+    """
+
+    def __init__(
+        self,
+        spec: HardAttentionSpec,
+        network: HardAttention,
+        *,
+        halting: Halting | None = None,
+        stopping: Heads | None = None,
+    ) -> None:
+        super().__init__()
+        self.spec = spec
+        self.network = network
+        self.halting_spec = halting.spec if halting else None
+        self.halting = halting.unit if halting else None
+        self.stopping_spec = stopping.spec if stopping else None
+        self.heads = stopping.heads if stopping else None
+        self.eval()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.spec.classes
+
+    @property
+    def device(self) -> torch.device:
+        return self.network.baseline.weight.device
+
+    @property
+    def frame(self) -> Frame:
+        """The form of the images that the network gets."""
+        return Frame(self.spec.channels, self.spec.grid.image_px, self.spec.fit, self.spec.range)
+
+    @cached_property
+    def macs_by_glimpse(self) -> list[int]:
+        """Multiply-adds of an image after t = 1..T glimpses, without a stopping rule."""
+        spec = self.spec
+        has_policy = method(spec.method).policy != "none"
+        return macs_by_glimpse(self.network, channels=spec.channels, glimpses=spec.glimpses, policy=has_policy)
+
+    @torch.inference_mode()
+    def forward(self, images: UInt8[Tensor, "B c H H"], *, threshold: float | None = None) -> Answers:
+        """Classify images in the form of `frame`. ``threshold`` as in `predict`."""
+        if method(self.spec.method).looks != "random":
+            return self._classify(images, self.rule(threshold).stop, generator=chance(0, device=self.device))
+        # Each image has random cells of its own, drawn from its pixels: they do not depend on its batch.
+        keys = [zlib.crc32(image.cpu().numpy().tobytes()) % KEYS for image in images]
+        stop = self.rule(threshold).stop
+        one_by_one = [
+            self._classify(image[None], stop, generator=chance(0, key, device=self.device))
+            for image, key in zip(images, keys, strict=True)
+        ]
+        return Answers(*(torch.cat(column) for column in zip(*one_by_one, strict=True)))
+
+    @overload
+    def predict(self, images: list[Any] | tuple[Any, ...], *, threshold: float | None = None) -> list[Answer]: ...
+    @overload
+    def predict(self, images: ImageLike, *, threshold: float | None = None) -> Answer: ...
+    def predict(
+        self, images: ImageLike | list[Any] | tuple[Any, ...], *, threshold: float | None = None
+    ) -> Answer | list[Answer]:
+        """Classify an image, or each image of a list.
+
+        Parameters
+        ----------
+        images
+            A path, a PIL image, a uint8 array [H, W] or [H, W, c], a uint8 tensor [H, W] or [c, H, W], of any size, or
+            a list of them. An array or tensor with four axes is a list of images. Images are fitted and resized as in
+            training. The orientation in EXIF is applied first.
+        threshold
+            Stop an image as soon as the predicted gain of further glimpses is below this, in nats each. This needs
+            stopping heads (``load_model(path, stopping=...)``) or a network whose location head predicts gains. Without
+            it every image gets as many glimpses as in training; networks of method `act` stop by themselves.
+
+        Returns
+        -------
+        An answer, or a list of answers for a list. The answer for an image does not depend on the images beside it,
+        except for rounding errors. Raises UserError for an image that cannot be used.
+        """
+        if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
+            images = list(images)
+        single = not isinstance(images, list | tuple)
+        answers: list[Answer] = []
+        for number, answer in enumerate(self.answers([images] if single else images, threshold=threshold)):  # type: ignore[list-item, arg-type] # narrowed by `single`
+            if isinstance(answer, str):
+                image = images if single else images[number]  # type: ignore[index] # as above
+                place = str(image) if isinstance(image, str | Path) else "images" if single else f"images[{number}]"
+                raise UserError(f"{place}: {answer}")
+            answers.append(answer)
+        return answers[0] if single else answers
+
+    def answers(self, images: Sequence[ImageLike], *, threshold: float | None = None) -> Iterator[Answer | str]:
+        """Yield the answer for each image in order, or the reason why the image cannot be used."""
+        rule = self.rule(threshold)
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            batch = images[start : start + IMAGES_AT_ONCE]
+            pictures = list(read_pictures(batch, self.frame))
+            usable = [picture for picture in pictures if isinstance(picture, Picture)]
+            if usable:
+                pixels = torch.from_numpy(np.stack([picture.pixels for picture in usable])).to(self.device)
+                classified = iter(zip(*(column.cpu() for column in self(pixels, threshold=threshold)), strict=True))
+            for image, picture in zip(batch, pictures, strict=True):
+                if isinstance(picture, Picture):
+                    yield self._answer(Answers(*next(classified)), image, picture, rule.macs)
+                else:
+                    yield picture
+
+    def plot(self, image: ImageLike, *, threshold: float | None = None, ax: Axes | None = None) -> Axes:
+        """Classify an image and draw it with its glimpses (`Answer.plot`)."""
+        return self.predict(image, threshold=threshold).plot(ax)
+
+    def rule(self, threshold: float | None) -> Rule:
+        """Return when images stop. Raises UserError for a threshold that this network has no use for."""
+        T, spec = self.spec.glimpses, self.spec
+        answer_macs = self.network.classifier.weight.numel()
+        if threshold is None and self.halting is None:
+            return Rule(never, self.macs_by_glimpse)
+        if self.halting is not None:
+            if threshold is not None:
+                raise UserError(f"threshold={threshold}: a network of {spec.method} stops by itself; leave it out")
+            head_macs = self.network.core.hidden_size
+            return Rule(never, macs_by_rule(self.macs_by_glimpse, answer_macs=answer_macs, head_macs=head_macs)["act"])
+        assert threshold is not None
+        if math.isnan(threshold):
+            raise UserError("threshold=nan: must be a number")
+        if self.heads is not None:
+            macs = macs_by_rule(self.macs_by_glimpse, answer_macs=answer_macs, head_macs=self.heads.macs)["eig"]
+            return Rule(stop_by_predicted_gain(self.heads, threshold), macs)
+        if method(spec.method).policy not in GAIN_MAPS:
+            raise UserError(
+                f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
+                "`nogs fit-stopping` on it"
+            )
+        locate = parts_of_glimpse(self.network, channels=spec.channels)["locator"]
+        macs = [stopped + locate if t < T else stopped for t, stopped in enumerate(self.macs_by_glimpse, start=1)]
+        return Rule(stop_by_gain_map(threshold), macs)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model to a folder that `nogs.load_model` reads: safetensors with their specs, and checksums."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / MARKER).unlink(missing_ok=True)
+        target = RunDirectory(place)
+        save_network(target, "model", self.network, self.spec)
+        if self.halting is not None and self.halting_spec is not None:
+            save_network(target, "halting", self.halting, self.halting_spec)
+        if self.heads is not None and self.stopping_spec is not None:
+            save_network(target, "stopping", self.heads, self.stopping_spec)
+        write_marker(place)
+
+    def _classify(self, images: UInt8[Tensor, "B c H H"], stop: Stop, *, generator: Generator) -> Answers:
+        network, T = self.network, self.spec.glimpses
+        choose = chooser(method(self.spec.method), network.grid, generator=generator, path=self.spec.path)
+        if self.halting is not None:
+            return classify_halting(network, self.halting, images, glimpses=T, choose=choose)
+        return classify(network, images, glimpses=T, choose=choose, stop=stop)
+
+    def _answer(self, one: Answers, image: ImageLike, picture: Picture, macs: Sequence[int]) -> Answer:
+        """Return the answer for one image, with the glimpses in its own pixels."""
+        probs = dict(zip(self.classes, one.class_logits.softmax(-1).tolist(), strict=True))
+        steps, grid = int(one.steps), self.spec.grid
+        box = shown(picture.width, picture.height, self.spec.fit)
+        down, across = (box.bottom - box.top) / grid.image_px, (box.right - box.left) / grid.image_px
+        height, width = max(1, round(grid.glimpse_px * down)), max(1, round(grid.glimpse_px * across))
+        corners = [
+            (round(box.top + row * down), round(box.left + column * across))
+            for row, column in grid.top_left_px(one.cells[:steps]).tolist()
+        ]
+        return Answer(
+            max(probs, key=probs.__getitem__),
+            probs,
+            tuple(Square(row, column, height) for row, column in corners),
+            steps,
+            macs[steps - 1],
+            tuple(Box(column, row, column + width, row + height) for row, column in corners),
+            (picture.width, picture.height),
+            image,
+            self.spec.range,
+        )
