@@ -200,3 +200,29 @@ def test_a_grid_that_exceeds_memory_is_refused(tmp_path: Path, flags: tuple[obje
     ended = driver().run("fit-posterior", *good(tmp_path), *geometry, *flags, "--out", tmp_path / "out")
     refused(ended, says)
     assert not (tmp_path / "out").exists()
+
+
+TEXTS = """
+from pathlib import Path
+
+import nogs
+
+assert nogs.Machine(out="~/x") == nogs.Machine(Path.home() / "x")
+given = nogs.Predict("m", ["a.png", Path("b.png")], stopping="s")
+assert given == nogs.Predict(Path("m"), (Path("a.png"), Path("b.png")), stopping=Path("s"))
+run = nogs.Run(nogs.Machine("x"), methods=["ram"], seeds=[0, 1])
+assert (run.methods, run.seeds) == (("ram",), (0, 1))
+assert nogs.Source(data="digits", task="a").data == "digits"
+assert nogs.Source(range=[0, 1]).range == (0.0, 1.0)
+try:
+    nogs.Run(nogs.Machine("x"), seeds=[0, -1])
+except nogs.UserError as error:
+    assert str(error) == "seeds=-1: must be at least 0"
+"""
+
+
+def test_texts_are_paths_and_lists_are_tuples_where_those_are_meant(tmp_path: Path) -> None:
+    """In a process of its own, without the type checker of the tests."""
+    script = tmp_path / "script.py"
+    script.write_text(TEXTS)
+    assert driver().run(script) == (0, "", "")

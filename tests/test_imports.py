@@ -37,13 +37,15 @@ except AssertionError:
     staged.silent = lambda done, note: None
 stages.train("model", "ps-nogs", iterations=60, machine=stages.machine("model", resume=True))
 Image.fromarray(pictures(np.zeros(1, int), seed=0)[0]).save(folder / "a.png")
-assert nogs.cli.main(["predict", "--json", str(folder / "model"), str(folder / "a.png")]) == 0
+stages.train("gain", "gain", iterations=20, sequences=None, geometry=nogs.Geometry(6, 5, 2, overview=4))
+for name in ("model", "gain"):
+    assert nogs.cli.main(["predict", "--json", str(folder / name), str(folder / "a.png")]) == 0
 print("imported:", *(name for name in sys.argv[2:] if name in sys.modules), file=sys.stderr)
 """
 
 
 def test_stages_and_prediction_import_no_compiler(tmp_path: Path) -> None:
-    """A posterior, a bank, a search, a training that is resumed, and a prediction."""
+    """A posterior, a bank, a search, a training that is resumed, one with an overview, and predictions."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, tmp_path, *HEAVY], capture_output=True, text=True, cwd=HERE, check=False
     )

@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from nogs.config.documented import with_fields
 from nogs.errors import UserError
@@ -62,7 +63,10 @@ Nats = Annotated[float, Bound(-(10**6), 10**6)]
 
 
 class Checked:
-    """A dataclass that checks its numbers, names and paths when it is created, and expands ``~`` in its paths."""
+    """A dataclass that checks its numbers, names and paths when it is created, and expands ``~`` in its paths.
+
+    A text is accepted for a path, and a list for a tuple.
+    """
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -70,6 +74,10 @@ class Checked:
 
     def __post_init__(self) -> None:
         """Raise UserError, naming the argument, for a number out of bounds or a text that cannot be a name or path."""
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type] # mypy takes no class for Hashable
+            given = getattr(self, name)
+            if (converted := _converted(hint, given)) is not given:
+                object.__setattr__(self, name, converted)
         for name, kind, bound in _bounded(type(self)):  # type: ignore[arg-type] # mypy takes no class for Hashable
             for value in _each(getattr(self, name)):
                 if not isinstance(value, (int, float) if kind is float else int) or isinstance(value, bool):
@@ -86,6 +94,24 @@ class Checked:
                 object.__setattr__(self, field.name, _expanded(field.name, given))
             elif isinstance(given, tuple) and any(isinstance(value, Path) for value in given):
                 object.__setattr__(self, field.name, tuple(_expanded(field.name, path) for path in given))
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Return the type of each field of a dataclass."""
+    return get_type_hints(kind)
+
+
+def _converted(hint: Any, value: Any) -> Any:
+    """Return a text as a path and a list as a tuple, where ``hint`` allows the one and not the other."""
+    allowed = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if isinstance(value, str) and Path in allowed and str not in allowed:
+        return Path(value)
+    of = next((part for part in allowed if get_origin(part) is tuple), None)
+    if of is None or not isinstance(value, list | tuple):
+        return value
+    items = tuple(_converted(get_args(of)[0], item) for item in value)
+    return value if items == value and isinstance(value, tuple) else items
 
 
 def _each(value: Any) -> Iterator[Any]:

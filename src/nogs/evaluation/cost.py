@@ -147,7 +147,7 @@ def _counted(network: nn.Module, run: Callable[[], object]) -> Counter[str]:
     network.requires_grad_(False)
     counter = _CounterMode()
     try:
-        with torch.inference_mode(), counter.modules, counter:
+        with torch.no_grad(), counter.modules, counter:
             run()
     finally:
         for parameter in trainable:
