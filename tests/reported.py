@@ -109,6 +109,7 @@ def scores_of(method: str, seeds: tuple[int, ...], *, has_target: bool) -> Metho
         test_accuracy_by_class=((0.5, 0.75, None),) * n,
         adaptivity_nats_by_glimpse=tuple(tuple(0.3 * t for t in range(T)) for _ in seeds),
         pixels_read_share=(0.1,) * n,
+        pixels_read_share_by_glimpse=(tuple(0.1 * (t + 1) / T for t in range(T)),) * n,
         macs_by_glimpse=tuple(61_234 * (t + 1) for t in range(T)),
         macs_by_part={"fovea": 0, "locator": 20_000, "embedding": 41_000, "classifier": 234},
         sampled_test_accuracy=(0.8,) * n,

@@ -114,6 +114,7 @@ BEYOND = {
         "test_confusion",
         "mean_accuracy_by_class",
         "macs_by_part",
+        "pixels_read_share_by_glimpse",
         "means",
         "means_by_glimpse",
     },

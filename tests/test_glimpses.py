@@ -302,21 +302,24 @@ def test_shapes_are_checked_in_tests() -> None:
         Grid(image_px="12", glimpse_px=4, stride_px=4)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("overview_px", [0, 2])
 @pytest.mark.parametrize("grid", [*GRIDS, *SCALED])
-def test_the_share_of_pixels_read_counts_each_pixel_once(grid: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a set of (row, column), in batches of two images."""
+def test_the_share_of_pixels_read_counts_each_pixel_once(
+    grid: Grid, overview_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against a set of (row, column) after each glimpse, in batches of two images; an overview adds its own pixels."""
     monkeypatch.setattr(nogs.glimpses.fovea, "SHARE_BATCH", 2)
     cells = cells_of(grid, batch=5)
-    found = pixels_read_share(cells, grid)
+    found = pixels_read_share(cells, grid, overview_px=overview_px)
     wide = 2 ** (grid.scales - 1)
-    for row, share in zip(cells.tolist(), found.tolist(), strict=True):
+    for row, shares in zip(cells.tolist(), found.tolist(), strict=True):
         read = set[tuple[int, int]]()
-        for cell in row:
+        for cell, share in zip(row, shares, strict=True):
             top, left = (grid.offsets_px[k] - grid.glimpse_px * (wide - 1) // 2 for k in divmod(cell, grid.side))
             side = range(grid.glimpse_px * wide)
             read |= {(top + i, left + j) for i, j in itertools.product(side, side)}
-        inside = [pixel for pixel in read if all(0 <= k < grid.image_px for k in pixel)]
-        assert share == pytest.approx(len(inside) / grid.image_px**2)
+            inside = [pixel for pixel in read if all(0 <= k < grid.image_px for k in pixel)]
+            assert share == pytest.approx(min(1, (len(inside) + overview_px**2) / grid.image_px**2))
 
 
 def test_a_grid_of_too_many_locations_is_refused_with_the_stride_that_fits() -> None:

@@ -32,7 +32,7 @@ def record(seed: int, *answers: list[int], sampled: list[int] | None = None, ada
         torch.tensor([[3, 1], [3, 1], [3, 2], [3, 2]]),
         log_probs(*answers),
         log_probs(sampled)[:, 0] if sampled else None,
-        pixels_read_share=0.25,
+        pixels_read_share=(0.1, 0.25),
         adaptive=adaptive,
         macs_by_glimpse=(10, 20),
         macs_by_part={"core": 8, "classifier": 2},
@@ -79,6 +79,7 @@ def test_scores_of_a_method_by_hand() -> None:
     assert ram.test_confusion == ((2, 2), (2, 2))
     assert ram.means["test_accuracy"] == Bounded(0.5)
     assert ram.means_by_glimpse["test_accuracy_by_glimpse"] == (0.5, 0.5)
+    assert (ram.pixels_read_share, ram.pixels_read_share_by_glimpse) == ((0.25, 0.25), ((0.1, 0.25), (0.1, 0.25)))
     assert ram.iterations_to_target == (200, None)
     assert ram.means["iterations_to_target"] == Bounded(200, "at least")
     assert ram.means["seconds_to_target"] == Bounded(2, "at least")

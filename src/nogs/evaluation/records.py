@@ -46,6 +46,7 @@ AVERAGED_BY_GLIMPSE = (
     "test_balanced_accuracy_by_glimpse",
     "test_equal_prior_balanced_accuracy_by_glimpse",
     "adaptivity_nats_by_glimpse",
+    "pixels_read_share_by_glimpse",
 )
 
 
@@ -54,14 +55,14 @@ class NetworkRecord(NamedTuple):
 
     ``sampled_log_probs``: after T glimpses of the sampled policy; None for a method without a policy. ``adaptive``:
     whether cells are a function of the image; else they are drawn at random. ``mean_glimpses``: of a method that stops
-    on its own.
+    on its own. ``pixels_read_share``: of the mean image, after t = 1..T glimpses, its overview counted.
     """
 
     seed: int
     cells: Int[Tensor, "n T"]
     log_probs: Float[Tensor, "n T C"]
     sampled_log_probs: Float[Tensor, "n C"] | None
-    pixels_read_share: float
+    pixels_read_share: ByGlimpse
     adaptive: bool
     macs_by_glimpse: tuple[int, ...]
     macs_by_part: Mapping[str, int]
@@ -101,7 +102,8 @@ def method_scores(
         sampled_test_accuracy=tuple(of.accuracy for of in drawn),
         sampled_test_balanced_accuracy=tuple(of.balanced_accuracy for of in drawn),
         sampled_test_nll_nats=tuple(of.nll_nats for of in drawn),
-        pixels_read_share=tuple(record.pixels_read_share for record in records),
+        pixels_read_share=tuple(record.pixels_read_share[-1] for record in records),
+        pixels_read_share_by_glimpse=tuple(record.pixels_read_share for record in records),
         mean_glimpses=tuple(record.mean_glimpses for record in records if record.mean_glimpses is not None),
         macs_by_glimpse=records[0].macs_by_glimpse,
         macs_by_part=records[0].macs_by_part,

@@ -86,7 +86,8 @@ class MethodScores:
     never. ``*_trained``: until training ended. ``sampled_*``: empty for a method without a policy.
     ``test_equal_prior_*``: of answers under a prior in which all classes are equally frequent, which suit balanced
     accuracy where a class is rare. ``mean_glimpses``: of a method that is trained to stop. ``test_confusion``: image
-    counts [label][answer], all seeds together, for few classes.
+    counts [label][answer], all seeds together, for few classes.  ``pixels_read_share``: of an image, after all glimpses, its
+    overview counted (`nogs.glimpses.fovea`).
     """
 
     seeds: tuple[int, ...]
@@ -110,6 +111,7 @@ class MethodScores:
     test_accuracy_by_class: tuple[tuple[Number | None, ...], ...]
     adaptivity_nats_by_glimpse: tuple[ByGlimpse, ...]
     pixels_read_share: BySeed
+    pixels_read_share_by_glimpse: tuple[ByGlimpse, ...]
     macs_by_glimpse: tuple[int, ...]
     macs_by_part: Mapping[str, int]
     sampled_test_accuracy: BySeed = ()
@@ -209,6 +211,11 @@ class Results:
     """rule of expected gain → rival → band"""
     held_out_accuracy_by_glimpse: tuple[ByGlimpse, ...] = ()
     """of the validation images that stopping heads were not fitted to"""
+
+    @property
+    def has_race(self) -> bool:
+        """Whether iterations and seconds to the target mean anything: there is one, and a constant answer misses it."""
+        return self.target_nll_nats is not None and not self.target_is_chance
 
     def with_cnns(self, cnns: CNNScores) -> Results:
         """Return the same results with those of `nogs baselines`."""

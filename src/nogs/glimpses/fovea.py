@@ -131,25 +131,32 @@ def nothing_seen(images: UInt8[Tensor, "B c H H"], grid: Grid) -> Glimpses:
     return look(images, grid, cells)
 
 
-def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid) -> Float[Tensor, " B"]:
-    """Return the share of each image's pixels that lie in at least one of its T glimpses.
+def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid, *, overview_px: int = 0) -> Float[Tensor, "B T"]:
+    """Return the share of each image's pixels that were read after t = 1..T glimpses, at most 1.
 
-    With several scales the widest square counts, because its mean reads every pixel in it.
+    A pixel in several glimpses counts once. With several scales the widest square counts, because its mean reads every
+    pixel in it. ``overview_px``: side length of the overview, whose pixels count as read before the first glimpse: it
+    is a reduced image, as a pyramid stores one, and not the pixels that it was computed from. 0: none.
     """
     widen, g = 2 ** (grid.scales - 1), grid.glimpse_px
     first_px = grid.top_left_px(cells) - g * (widen - 1) // 2
-    return share_of_squares(first_px, side_px=g * widen, image_px=grid.image_px)
+    shares = share_of_squares(first_px, side_px=g * widen, image_px=grid.image_px)
+    return (shares + (overview_px / grid.image_px) ** 2).clamp(max=1)
 
 
-def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_px: int) -> Float[Tensor, " B"]:
-    """Return the share of each image's pixels that lie in at least one of T squares of ``side_px`` pixels."""
+def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_px: int) -> Float[Tensor, "B T"]:
+    """Return the share of each image's pixels that lie in at least one of its first t = 1..T squares.
+
+    ``side_px``: side length of the squares, in pixels.
+    """
     H, span = image_px, torch.arange(side_px, device=top_left_px.device)
     shares = []
     for first in top_left_px.split(SHARE_BATCH):
         inside = within_image(first, span, H, H)
-        index = torch.where(inside, pixel_index(first, span, H, H), H * H).flatten(1)
-        read = torch.zeros(len(first), H * H + 1, dtype=torch.bool, device=first.device).scatter(1, index, True)
-        shares.append(read[:, : H * H].float().mean(1))
+        index = torch.where(inside, pixel_index(first, span, H, H), H * H).flatten(2)
+        read = torch.zeros(len(first), H * H + 1, dtype=torch.bool, device=first.device)
+        after = [read.scatter_(1, of_square, True)[:, : H * H].float().mean(1) for of_square in index.unbind(1)]
+        shares.append(torch.stack(after, dim=1))
     return torch.cat(shares)
 
 

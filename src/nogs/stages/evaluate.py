@@ -146,7 +146,7 @@ def _evaluate(
         cells,
         log_probs,
         sampled_log_probs,
-        pixels_read_share=pixels_read_share(cells, network.grid).mean().item(),
+        pixels_read_share=tuple(pixels_read_share(cells, network.grid, overview_px=spec.overview_px).mean(0).tolist()),
         adaptive=row.looks != "random",
         macs_by_glimpse=tuple(macs_by_glimpse(network, channels=channels, glimpses=T, policy=has_policy)),
         macs_by_part=parts_of_glimpse(network, channels=channels, policy=has_policy),
