@@ -17,9 +17,9 @@ from nogs.config.stages import Report
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 from nogs.report.figures import looks, maps
-from nogs.report.lead import lead_of_run
+from nogs.report.lead import lead_of_poster, lead_of_run
 from nogs.report.read import gather
-from nogs.report.run_page import sections_of
+from nogs.report.run_page import build, sections_of
 from nogs.report.section import Cell, Table
 from nogs.report.style import BASIC, DARK_OF, OF_METHOD, OF_RULE, OUTLINE, styled
 from nogs.report.tables import exact_tests, print_results, results_table
@@ -180,6 +180,26 @@ def test_a_target_that_a_constant_answer_reaches_is_no_race() -> None:
     assert "RAM learned no more than the class frequencies, so the target loss is reached at once." in lead
     assert "iterations to the target" not in lead
     assert "from nothing" not in lead
+
+
+def test_a_race_to_a_target_at_chance_is_in_no_table_and_no_figure(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", seeds=(0, 1))
+    change_results(path, target_is_chance=True)
+    page = build(gather(path)).html
+    text = Reading(page).text
+    assert "no better than the class frequencies, which any network reaches at once, so iterations" in text
+    for left_out in ("Iterations to target", "Seconds to target", "RAM’s best seed", "dashed line", "from nothing"):
+        assert left_out not in text
+    assert "end-to-end" not in Reading(page).ids
+    results = gather(path).results
+    poster = " ".join(lead_of_poster({"a": results, "b": results}))
+    assert "more accurate on 2" in poster
+    assert "fewer" not in poster
+    tests = exact_tests(results)
+    assert tests is not None
+    assert tests.table is not None
+    assert [column.title for column in tests.table.columns] == ["", "accuracy", "images, seed 0", "images, seed 1"]
+    assert all(len(line.cells) == 3 for line in tests.table.lines)
 
 
 def test_exact_tests_stand_at_the_end(run: Path) -> None:

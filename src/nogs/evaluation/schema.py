@@ -86,8 +86,8 @@ class MethodScores:
     never. ``*_trained``: until training ended. ``sampled_*``: empty for a method without a policy.
     ``test_equal_prior_*``: of answers under a prior in which all classes are equally frequent, which suit balanced
     accuracy where a class is rare. ``mean_glimpses``: of a method that is trained to stop. ``test_confusion``: image
-    counts [label][answer], all seeds together, for few classes.  ``pixels_read_share``: of an image, after all glimpses, its
-    overview counted (`nogs.glimpses.fovea`).
+    counts [label][answer], all seeds together, for few classes. ``pixels_read_share``: of an image, after all glimpses,
+    its overview counted (`nogs.glimpses.fovea`).
     """
 
     seeds: tuple[int, ...]

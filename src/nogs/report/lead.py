@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from nogs.attention.methods import CONTROL, REFERENCE, STOPPING
 from nogs.evaluation.comparisons import Outcomes, across_tasks
@@ -85,8 +86,13 @@ def lead_of_poster(labels: Mapping[str, Results]) -> list[str]:
 
 
 def _compared(labels: Mapping[str, Results], name: str, reference: str) -> list[Comparison]:
-    found = [of.comparisons.get(reference, {}).get(name) for of in labels.values()]
-    return [comparison for comparison in found if comparison]
+    """Return the comparison on each label, without iterations and seconds where there is no race."""
+    found = [(of.comparisons.get(reference, {}).get(name), of.has_race) for of in labels.values()]
+    return [
+        comparison if has_race else replace(comparison, iterations_ratio=None, seconds_ratio=None)
+        for comparison, has_race in found
+        if comparison
+    ]
 
 
 def _across(labels: Mapping[str, Results], name: str, reference: str) -> str:
@@ -114,10 +120,10 @@ def _against(results: Results, name: str, reference: str, of: Comparison) -> str
         f"{title} classifies {percent(_accuracy(results, name))} correctly and {other} "
         f"{percent(_accuracy(results, reference))} ({points(of.mean_test_accuracy_difference)})"
     ]
-    if of.iterations_ratio and not results.target_is_chance:
+    if of.iterations_ratio and results.has_race:
         needed = [_needed(results, which) for which in (name, reference)]
         parts.append(f"needs {needed[0]} iterations to the target loss and {other} {needed[1]}")
-    if of.seconds_ratio and not results.target_is_chance:
+    if of.seconds_ratio and results.has_race:
         spent = [bounded(results.end_to_end[which].needed, seconds, words=True) for which in (name, reference)]
         parts.append(f"takes {spent[0]} from nothing, all its preparations counted, and {other} {spent[1]}")
     return listed(parts) if len(parts) < 3 else f"{parts[0]}; it {parts[1]}, and {parts[2]}"

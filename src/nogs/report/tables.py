@@ -39,11 +39,7 @@ def results_table(results: Results) -> Table:
         _scores(results, "Test accuracy, sampled policy", "sampled_test_accuracy", percent),
         *(_balanced(results) if results.test.uneven else ()),
         _scores(results, "Test loss (nats)", "test_nll_nats", nats),
-        _scores(results, "Iterations to target", "iterations_to_target", count),
-        _compared(results, REFERENCE, "Iterations to target, RAM ÷ method", _iterations_ratio),
-        _compared(results, CONTROL, "Iterations to target, path ÷ method", _iterations_ratio),
-        _scores(results, "Iterations to RAM’s best seed", "iterations_to_best_seed", count),
-        Line("Seconds to target, from nothing", tuple(_seconds(results, name) for name in results.methods)),
+        *(_race(results) if results.has_race else ()),
         _scores(results, "Mean glimpses", "mean_glimpses", brief),
         _last_glimpse(results),
         Line(
@@ -63,10 +59,23 @@ def _balanced(results: Results) -> tuple[Line, Line]:
     )
 
 
+def _race(results: Results) -> tuple[Line, ...]:
+    """Return the lines on iterations and seconds to the target."""
+    return (
+        _scores(results, "Iterations to target", "iterations_to_target", count),
+        _compared(results, REFERENCE, "Iterations to target, RAM ÷ method", _iterations_ratio),
+        _compared(results, CONTROL, "Iterations to target, path ÷ method", _iterations_ratio),
+        _scores(results, "Iterations to RAM’s best seed", "iterations_to_best_seed", count),
+        Line("Seconds to target, from nothing", tuple(_seconds(results, name) for name in results.methods)),
+    )
+
+
 def note_on(results: Results) -> str:
     """Return how to read the results table."""
     if results.target_nll_nats is None:
         return "Mean over seeds, each seed beneath. There is no target, because RAM, which sets it, was not trained."
+    if results.target_is_chance:
+        return f"Mean over seeds, each seed beneath. {no_race(results)}"
     return (
         "Mean over seeds, each seed beneath. Greedy policy and all glimpses, unless a line has another. The target is "
         f"a validation loss of {nats(results.target_nll_nats)} nats: RAM’s best, a mean over seeds, plus 0.01. For its "
@@ -77,12 +86,21 @@ def note_on(results: Results) -> str:
     )
 
 
+def no_race(results: Results) -> str:
+    """Return why iterations and seconds to the target are left out, where a constant answer reaches it."""
+    return (
+        f"RAM’s best loss plus 0.01, {nats(results.target_nll_nats or 0)} nats, is no better than the class "
+        "frequencies, which any network reaches at once, so iterations and seconds to it are left out."
+    )
+
+
 def exact_tests(results: Results) -> Section | None:
     """Return the exact tests of each method against each reference."""
     compared = {(name, other): of for other, methods in results.comparisons.items() for name, of in methods.items()}
     if not compared:
         return None
     seeds = sorted({seed for of in compared.values() for seed in of.seeds})
+    titles = ("", "accuracy", *(["iterations"] * results.has_race), *(f"images, seed {seed}" for seed in seeds))
     lines = []
     for (name, reference), of in compared.items():
         by_seed = {
@@ -91,20 +109,17 @@ def exact_tests(results: Results) -> Section | None:
         }
         cells = (
             Cell(points(of.mean_test_accuracy_difference), (p_value(of.test_accuracy_p_value),)),
-            Cell(bounded(of.iterations_ratio, times), (p_value(of.iterations_p_value),)),
+            *([Cell(bounded(of.iterations_ratio, times), (p_value(of.iterations_p_value),))] * results.has_race),
             *(by_seed.get(seed, Cell()) for seed in seeds),
         )
         lines.append(Line(f"{title_of(name)} against {title_of(reference)}", cells))
     return Section(
         "tests",
         "Exact tests",
-        "Over paired seeds, the sign-flip test of accuracy and of iterations to the target; with n seeds its p is at "
-        "least 2 / 2ⁿ. Over test images, each seed on its own: how many only the method : only the reference "
-        "classifies correctly, and McNemar’s test.",
-        table=Table(
-            tuple(map(Column, ("", "accuracy", "iterations", *(f"images, seed {seed}" for seed in seeds)))),
-            tuple(lines),
-        ),
+        f"Over paired seeds, the sign-flip test of accuracy{' and of iterations to the target' * results.has_race}; "
+        "with n seeds its p is at least 2 / 2ⁿ. Over test images, each seed on its own: how many only the method : "
+        "only the reference classifies correctly, and McNemar’s test.",
+        table=Table(tuple(map(Column, titles)), tuple(lines)),
     )
 
 

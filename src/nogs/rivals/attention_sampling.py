@@ -110,7 +110,7 @@ class AttentionSampling(nn.Module):
         """Return the share of the pixels of each image that its patches cover; the overview is not counted."""
         cells = self.sample(images, rows, self.noise).cells
         first = self.grid.around(cells, overview_px=self.overview_px)
-        return share_of_squares(first, side_px=self.grid.glimpse_px, image_px=self.grid.image_px)
+        return share_of_squares(first, side_px=self.grid.glimpse_px, image_px=self.grid.image_px)[:, -1]
 
     def sample(self, images: Pixels, rows: Int[Tensor, " B"], noise: Float[Tensor, "_ n"]) -> Sampled:
         """Draw patches of the images ``rows`` and classify them. ``noise``: random numbers, of each image or shared."""

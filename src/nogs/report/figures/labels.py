@@ -50,12 +50,13 @@ def races(labels: Labels) -> Figure:
     figure, axes = _rows(labels, len(RACES))
     for ax, (title, key) in zip(axes, RACES, strict=True):
         for y, name, results in _places(labels):
+            if key != "iterations_to_converge" and not results.has_race:
+                continue
             scores = results.methods[name]
             values: Sequence[Number | None] = getattr(scores, key)
             known = [value for value in values if value is not None]
             ended = [end for value, end in zip(values, scores.iterations_trained, strict=True) if value is None]
-            if results.target_nll_nats is not None:
-                ax.plot(ended, [y] * len(ended), ">", color=PAPER, markeredgecolor=colour_of(name))
+            ax.plot(ended, [y] * len(ended), ">", color=PAPER, markeredgecolor=colour_of(name))
             _spread(ax, y, known, colour_of(name), whole=not ended)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -16,6 +16,7 @@ from nogs.report.notation import listed, nats
 from nogs.report.read import Material
 from nogs.report.section import Drawing, Section
 from nogs.report.style import INK, WIDTH, colour_of, count_ticks, title_of
+from nogs.report.tables import no_race
 
 LOG_RATIO = 8.0
 """A loss that falls by more than this factor is drawn on a logarithmic axis."""
@@ -24,9 +25,12 @@ LOG_RATIO = 8.0
 def section(material: Material) -> Section | None:
     if not material.logs:
         return None
-    target = material.results.target_nll_nats
+    results = material.results
+    target = results.target_nll_nats if results.has_race else None
     text = "Validation loss under the greedy policy, each seed thin and their mean bold. "
-    if target is None:
+    if results.target_is_chance:
+        text += no_race(results)
+    elif target is None:
         text += "There is no target, because RAM, which sets it, was not trained."
     else:
         reached = [

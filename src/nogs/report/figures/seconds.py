@@ -30,7 +30,7 @@ PARTS = {
 
 def section(material: Material) -> Section | None:
     rows, target = material.results.end_to_end, material.results.target_nll_nats
-    if not rows or target is None:
+    if not rows or target is None or not material.results.has_race:
         return None
     text = (
         f"Wall time to a validation loss of {nats(target)} nats, as if all stages ran one after the other on this "
