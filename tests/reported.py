@@ -48,6 +48,7 @@ AVERAGED = (
     "test_auroc",
     "test_nll_nats",
     "sampled_test_accuracy",
+    "pixels_read_share",
 )
 SPEED = {"ram": 1800.0, "ps-nogs": 500.0}
 

@@ -142,6 +142,15 @@ def test_the_pipelines_cnns_see_as_many_images_as_its_attention_networks(
         assert theirs * batch_size <= ours * cnns.batch_size < theirs * batch_size + cnns.batch_size
 
 
+def test_the_pipeline_trains_one_cnn_of_each_size_that_is_given() -> None:
+    config = nogs.Run(nogs.Machine(Path("run")), cnn_sizes=(12, 48))
+    cnns = baselines_of(config)
+    assert cnns.resolutions == (12, 48)
+    assert not cnns.upper_bound
+    assert len(cnns.architectures) == len(cnns.widths) == len(cnns.learning_rates) == len(cnns.seeds) == 1
+    assert baselines_of(replace(config, cnns=True)) == baselines_of(replace(config, cnns=True, cnn_sizes=()))
+
+
 def silent(done: int, note: str) -> None:
     pass
 

@@ -100,6 +100,7 @@ def test_every_stage_of_a_run_is_numbered(pipeline: Pipeline) -> None:
         5: replace(config, pooling=1.0),
         4: replace(config, posterior=Path("posterior"), bank=Path("bank")),
         7: replace(config, cnns=True),
+        3: replace(config, methods=("ram", "gain"), cnn_sizes=(12,)),
     }
     assert {_numbered_stages(run) for run in counts.values()} == counts.keys()
     assert all(_numbered_stages(run) == count for count, run in counts.items())

@@ -22,15 +22,15 @@ from nogs.report.read import gather
 from nogs.report.run_page import build, sections_of
 from nogs.report.section import Cell, Table
 from nogs.report.style import BASIC, DARK_OF, OF_METHOD, OF_RULE, OUTLINE, styled
-from nogs.report.tables import exact_tests, print_results, results_table
+from nogs.report.tables import exact_tests, methods_table, print_results, results_table
 from nogs.runs.directory import RunDirectory
 from nogs.runs.marker import write_marker
 from nogs.stages.report import draw_report
-from reported import NAMES, chance, change_results, make_run, results_of, save_examples
+from reported import NAMES, chance, change_results, cnns_of, make_run, results_of, save_examples
 
-ALWAYS = ("answers", "results", "classes", "where-they-look", "design-of-a-glimpse")
+ALWAYS = ("answers", "adaptivity", "results", "classes", "where-they-look", "design-of-a-glimpse")
 ALWAYS += ("information-gain", "posterior")
-SECTIONS = ("title", "answers", "results", "validation-loss", "end-to-end", *ALWAYS[2:])
+SECTIONS = ("title", *ALWAYS[:3], "validation-loss", "end-to-end", *ALWAYS[3:])
 SECTIONS += ("cost", "stopping", "tests", "about")
 TABLES_ALONE = {"title", "results", "classes", "tests", "about"}
 FIGURES = {*SECTIONS} - TABLES_ALONE - {"information-gain"} | {f"information-gain-{number}" for number in (1, 2, 3)}
@@ -145,13 +145,38 @@ def cells(table: Table, title: str) -> list[tuple[str, tuple[str, ...]]]:
 
 def test_a_seed_that_never_arrived_makes_the_ratio_a_bound() -> None:
     results = results_of(("ram", "ps-nogs"), (0, 1, 2))
-    table = results_table(results)
+    table = methods_table(results)
     # RAM: 4,000 and 4,400, and one that was trained for 6,000 without arriving; PS-NOGS: 1,200 on average.
     assert cells(table, "Iterations to target")[0] == ("≥ 4,800", ("4,000", "never", "4,400"))
     assert cells(table, "Iterations to target, RAM ÷ method") == [("–", ()), ("≥ 4.0 ×", ())]
     assert cells(table, "Test accuracy, minus RAM")[1] == ("+3.6 points", ("+3.6", "+3.6", "+3.6"))
     assert cells(table, "Seconds to target, from nothing") == [("≥ 21.0", ()), ("204", ())]
     assert not [line for line in table.lines if "path" in line.title]
+
+
+def test_networks_on_whole_images_stand_beside_the_methods() -> None:
+    """Logistic regression and every CNN of a few; of many the most accurate on validation images."""
+    results = results_of(("ram", "ps-nogs"), (0,)).with_cnns(cnns_of())
+    table = results_table(results)
+    titles = ["", "RAM", "PS-NOGS", "Logistic regression, whole image at 24 px"]
+    cnns = ["ShuffleNetV2, whole image at 24 px", "MobileNetV2, whole image at 24 px"]
+    assert [column.title for column in table.columns] == titles + cnns
+    assert [cell for cell, _ in cells(table, "Test accuracy")][2:] == ["81.1 %", "71.0 %", "69.0 %"]
+    assert [cell for cell, _ in cells(table, "Multiply-adds of an image")][2:] == ["1.73 k", "30 k", "2 M"]
+    assert [cell for cell, _ in cells(table, "Iterations to target")][2:] == ["–"] * 3
+    many = replace(results, cnn_means=results.cnn_means * 2)
+    assert [column.title for column in results_table(many).columns] == titles + cnns[:1]
+
+
+def test_adaptivity_is_shown_at_each_glimpse(run: Path) -> None:
+    """In the lead, in a figure on the first screen, and in a table of every seed."""
+    page = Reading((run / "report.html").read_text())
+    assert "0.00, 0.30, 0.60, 0.90 (PS-NOGS) and 0.00, 0.30, 0.60, 0.90 (RAM)" in page.text
+    assert page.ids[2] == "adaptivity"
+    (section,) = [section for section in sections_of(gather(run)) if section.id == "adaptivity"]
+    assert section.table is not None
+    assert [line.title for line in section.table.lines] == ["RAM", "PS-NOGS"]
+    assert section.table.lines[0].cells[3] == Cell("0.90", ("0.90", "0.90", "0.90"))
 
 
 def test_the_lead_has_losses_as_well_as_wins_and_the_test_images() -> None:

@@ -27,6 +27,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         methods=("ram", "gain"),
         seeds=(0,),
         iterations=20,
+        reference_iterations=40,
         batch_size=16,
         validate_every=10,
         schedule="cosine",
@@ -50,6 +51,11 @@ def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
     assert "Learned gain" in page
     assert "The posterior, and what its designs are worth" not in page
     assert 'id="where-they-look"' in page
+
+
+def test_the_reference_is_trained_for_as_long_as_it_is_given(finished: Path) -> None:
+    methods = read(finished, "results.json")["methods"]
+    assert {name: scores["iterations_trained"] for name, scores in methods.items()} == {"ram": [40], "gain": [20]}
 
 
 def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finished: Path) -> None:

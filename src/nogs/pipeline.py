@@ -89,7 +89,7 @@ def run(config: Run) -> RunDirectory:
     with numbering.next():
         evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences, stopping=stopping))
     results = read_results(evaluation, Results)
-    if config.cnns:
+    if config.cnns or config.cnn_sizes:
         with numbering.next():
             cnns = fit_baselines(baselines_of(config))
         results = results.with_cnns(read_results(cnns, CNNScores))
@@ -118,7 +118,7 @@ def _outdated(config: Run) -> dict[str, tuple[str, ...]]:
 def _numbered_stages(config: Run) -> int:
     """Return the number of stages that show progress: trainings and evaluation, and those that are needed."""
     design = 1 + (not config.posterior) + (not config.bank) + _needs_path(config) if _needs_search(config) else 0
-    return 2 + design + config.cnns
+    return 2 + design + bool(config.cnns or config.cnn_sizes)
 
 
 def _needs_search(config: Run) -> bool:
@@ -231,10 +231,23 @@ def _check_sequences(config: Run) -> None:
 
 
 def baselines_of(config: Run) -> Baselines:
-    """Return the grid of CNNs, each trained on as many images as an attention network, with the same patience."""
+    """Return the CNNs, each trained on as many images as an attention network, with the same patience.
+
+    They are the whole grid with ``cnns``, else one for each of ``cnn_sizes``.
+    """
     ratio = config.batch_size / Baselines.batch_size
     iterations, patience = (ceil(count * ratio) for count in (config.iterations, config.patience))
-    return Baselines(_within(config, Baselines), config.source, iterations=iterations, patience=patience)
+    whole = Baselines(_within(config, Baselines), config.source, iterations=iterations, patience=patience)
+    if config.cnns:
+        return whole
+    return replace(
+        whole,
+        architectures=("mobilenet-v2",),
+        resolutions=config.cnn_sizes,
+        widths=(0.25,),
+        learning_rates=(4e-3,),
+        upper_bound=False,
+    )
 
 
 def _within(config: Run, place: type | str, *parts: str) -> Machine:
@@ -270,7 +283,7 @@ def _trained(config: Run, name: str, seed: int, searched: Path | None, path: Pat
         config.source,
         config.geometry,
         Optimisation(
-            config.iterations,
+            (config.reference_iterations or config.iterations) if name == REFERENCE else config.iterations,
             config.batch_size,
             config.learning_rate,
             config.validate_every,

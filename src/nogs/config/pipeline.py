@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nogs.config.bounds import Batch, Checked, Count, Natural, Processes, Rate, Share
-from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Source, Strategy, Supervision
+from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Sizes, Source, Strategy, Supervision
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ class Run(Checked):
     """seeds of the trainings, each with every method"""
     iterations: Count = 8000
     """most iterations of each training"""
+    reference_iterations: Count | None = None
+    """most iterations of each training of ram, to give it more than the others; by default as many"""
     batch_size: Batch = 64
     """images in each iteration of a training"""
     learning_rate: Rate = 1e-3
@@ -54,6 +56,8 @@ class Run(Checked):
     """location: sequences train the location head alone; published: the classifier too"""
     cnns: bool = False
     """also train small whole-image CNNs of many costs"""
+    cnn_sizes: Sizes = ()
+    """also train one small CNN on whole images reduced to each of these side lengths in pixels; `cnns` trains many"""
     stopping: bool = True
     """also fit stopping heads to the networks of ps-nogs"""
     jobs: Processes = 0

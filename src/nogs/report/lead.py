@@ -11,7 +11,7 @@ from nogs.evaluation.schema import Comparison, Results
 from nogs.evaluation.typed_json import Number
 from nogs.evaluation.uncertainty import Bounded
 from nogs.report.figures.labels import methods_of
-from nogs.report.notation import bounded, count, listed, percent, points, seconds, times
+from nogs.report.notation import bounded, brief_nats, count, listed, percent, points, seconds, times
 from nogs.report.style import title_of
 
 
@@ -35,6 +35,7 @@ def lead_of_run(results: Results) -> list[str]:
     else:
         ends = [f"{title_of(other)} {percent(_accuracy(results, other))}" for other in results.methods]
         sentences.append(f"Accuracy on {images}: {listed(ends)}.")
+    sentences.append(_adaptivity(results, name or next(iter(results.methods))))
     if name and (against_path := results.comparisons.get(CONTROL, {}).get(name)):
         sentences.append(f"Beside one path for all images, {_against(results, name, CONTROL, against_path)}.")
     if rest := [other for other in results.comparisons.get(REFERENCE, {}) if other not in (name, CONTROL)]:
@@ -45,6 +46,17 @@ def lead_of_run(results: Results) -> list[str]:
         ]
         sentences.append(f"The others and their difference from RAM: {listed(ends)}.")
     return [text for text in (*sentences, " ".join(remarks(results))) if text]
+
+
+def _adaptivity(results: Results, name: str) -> str:
+    """Return how much the place of each glimpse depends on the image, under a method and under the reference."""
+    names = dict.fromkeys((name, REFERENCE) if REFERENCE in results.methods else (name,))
+    each = [
+        f"{', '.join(map(brief_nats, results.methods[of].means_by_glimpse['adaptivity_nats_by_glimpse']))} "
+        f"({title_of(of)})"
+        for of in names
+    ]
+    return f"Nats of mutual information between image and place, glimpse by glimpse: {listed(each)}."
 
 
 def remarks(results: Results) -> list[str]:

@@ -39,6 +39,11 @@ def nats(value: Number) -> str:
     return f"{value:.3f}"
 
 
+def brief_nats(value: Number) -> str:
+    """3.14159 → 3.14: nats of which the third digit does not matter."""
+    return f"{value:.2f}"
+
+
 def times(value: Number) -> str:
     """2.84 → 2.8 ×, 0.124 → 0.12 ×."""
     return f"{value:.2g} ×" if value < 1 else f"{value:.1f} ×"

@@ -12,7 +12,7 @@ from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material, gather
 from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
 from nogs.report.style import title_of
-from nogs.report.tables import results_table
+from nogs.report.tables import methods_table
 
 TABLES = (
     "Test accuracy",
@@ -108,7 +108,7 @@ def _titled(runs: Sequence[Path], titles: Sequence[str]) -> dict[str, Material]:
 
 def _tables(materials: Mapping[str, Material]) -> list[Section]:
     """Return a table for each of `TABLES` that a run has, with a line for each label."""
-    tables = {title: results_table(material.results) for title, material in materials.items()}
+    tables = {title: methods_table(material.results) for title, material in materials.items()}
     methods = poster.methods_of({title: material.results for title, material in materials.items()})
     sections = []
     for number, wanted in enumerate(TABLES, 1):

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from nogs.config.stages import Train
 from nogs.config.table import stage_of
-from nogs.report.figures import answers, costs, design_step, gain_maps, learning, looks, posterior, seconds, stopping
+from nogs.report.figures import (
+    adaptivity,
+    answers,
+    costs,
+    design_step,
+    gain_maps,
+    learning,
+    looks,
+    posterior,
+    seconds,
+    stopping,
+)
 from nogs.report.lead import headline, lead_of_run
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material
@@ -30,6 +41,7 @@ def sections_of(material: Material) -> list[Section]:
     results = material.results
     sections = (
         answers.section(material),
+        adaptivity.section(material),
         Section("results", "Results", note_on(results), table=results_table(results)),
         learning.section(material),
         seconds.section(material),

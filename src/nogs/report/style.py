@@ -34,6 +34,8 @@ RULES = {
     "fixed_per_task": "Fixed number for each task",
 }
 """Titles of stopping rules, in the order of figures; the last one is of several tasks."""
+ARCHITECTURE_TITLES = {"shufflenet-v2": "ShuffleNetV2", "mobilenet-v2": "MobileNetV2"}
+"""Titles of CNNs on whole images; others have the name of their architecture."""
 Pair = tuple[str, str]
 """A colour on light paper, and on dark."""
 BASIC: dict[str, Pair] = {

@@ -9,11 +9,12 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 
 from nogs.attention.methods import CONTROL, REFERENCE
-from nogs.evaluation.schema import Comparison, MethodScores, Results, read_results
+from nogs.evaluation.schema import Comparison, MethodScores, Results, WholeImage, read_results
 from nogs.report.notation import (
     Write,
     bounded,
     brief,
+    brief_nats,
     count,
     nats,
     p_value,
@@ -24,16 +25,50 @@ from nogs.report.notation import (
 )
 from nogs.report.read import evaluation_of
 from nogs.report.section import Cell, Column, Line, Section, Table
-from nogs.report.style import title_of
+from nogs.report.style import ARCHITECTURE_TITLES, title_of
 
+ACCURACY, BALANCED_ACCURACY, COST = "Test accuracy", "Balanced accuracy", "Multiply-adds of an image"
+"""Lines of the results table that networks on whole images have values for too."""
+MOST_CNNS = 3
+"""Of more CNNs than these the results table has the best alone."""
 LEAST_ACCURATE = 20
 """Classes that are listed, of more than a confusion matrix is kept for."""
 
 
 def results_table(results: Results) -> Table:
+    """Return the lines of `methods_table`, with columns for networks on whole images beside the methods."""
+    table, networks = methods_table(results), whole_images(results)
+    figures = [
+        {
+            ACCURACY: Cell(percent(network.test_accuracy)),
+            BALANCED_ACCURACY: Cell(percent(network.test_balanced_accuracy)),
+            COST: Cell(short_count(network.macs)),
+        }
+        for network in networks
+    ]
+    columns = (*table.columns, *(Column(whole_image_title(network)) for network in networks))
+    lines = (Line(line.title, (*line.cells, *(of.get(line.title, Cell()) for of in figures))) for line in table.lines)
+    return Table(columns, tuple(lines))
+
+
+def whole_images(results: Results) -> list[WholeImage]:
+    """Return logistic regression and the CNNs; of many CNNs the most accurate on validation images alone."""
+    cnns = results.cnn_means
+    if len(cnns) > MOST_CNNS:
+        cnns = (max(cnns, key=lambda network: network.validation_accuracy),)
+    return [*([results.linear] if results.linear else []), *cnns]
+
+
+def whole_image_title(network: WholeImage) -> str:
+    """Return "MobileNetV2, whole image at 48 px"."""
+    title = ARCHITECTURE_TITLES.get(network.architecture, network.architecture.capitalize())
+    return f"{title}, whole image at {network.resolution_px} px"
+
+
+def methods_table(results: Results) -> Table:
     """Return a line for each figure and a column for each method. Lines that no method has a value for are left out."""
     lines = [
-        _scores(results, "Test accuracy", "test_accuracy", percent),
+        _scores(results, ACCURACY, "test_accuracy", percent),
         _compared(results, REFERENCE, "Test accuracy, minus RAM", _difference),
         _compared(results, CONTROL, "Test accuracy, minus one designed path", _difference),
         _scores(results, "Test accuracy, sampled policy", "sampled_test_accuracy", percent),
@@ -41,9 +76,10 @@ def results_table(results: Results) -> Table:
         _scores(results, "Test loss (nats)", "test_nll_nats", nats),
         *(_race(results) if results.has_race else ()),
         _scores(results, "Mean glimpses", "mean_glimpses", brief),
-        _last_glimpse(results),
+        _adaptivity(results),
+        _scores(results, "Pixels read", "pixels_read_share", percent),
         Line(
-            "Multiply-adds of an image",
+            COST,
             tuple(Cell(short_count(scores.macs_by_glimpse[-1])) for scores in results.methods.values()),
         ),
     ]
@@ -54,7 +90,7 @@ def results_table(results: Results) -> Table:
 def _balanced(results: Results) -> tuple[Line, Line]:
     """Return balanced accuracies: of the most probable class, and of answers under an equal prior."""
     return (
-        _scores(results, "Balanced accuracy", "test_balanced_accuracy", percent),
+        _scores(results, BALANCED_ACCURACY, "test_balanced_accuracy", percent),
         _scores(results, "Balanced accuracy, equal prior", "test_equal_prior_balanced_accuracy", percent),
     )
 
@@ -81,8 +117,9 @@ def note_on(results: Results) -> str:
         f"a validation loss of {nats(results.target_nll_nats)} nats: RAM’s best, a mean over seeds, plus 0.01. For its "
         f"best seed alone it is {nats(results.best_seed_nll_nats or results.target_nll_nats)}. A seed that never "
         "reached it counts with the iterations that it was trained for, so means and ratios are bounds (≥, ≤). "
-        "Equal prior: answers as if all classes were equally frequent. Adaptivity is the mutual information between "
-        "test image and last cell, 0 where all images get the same."
+        "Equal prior: answers as if all classes were equally frequent. "
+        "Adaptivity is the mutual information between test image and cell. Pixels read are a share of the image’s; an "
+        "overview counts with as many as the reduced image has."
     )
 
 
@@ -182,10 +219,9 @@ def _seconds(results: Results, name: str) -> Cell:
     return Cell(bounded(results.end_to_end[name].needed, brief)) if name in results.end_to_end else Cell()
 
 
-def _last_glimpse(results: Results) -> Line:
+def _adaptivity(results: Results) -> Line:
     def cell(scores: MethodScores) -> Cell:
-        each = tuple(nats(seed[-1]) for seed in scores.adaptivity_nats_by_glimpse)
-        last = scores.means_by_glimpse["adaptivity_nats_by_glimpse"][-1]
-        return Cell(nats(last), each if len(each) > 1 else ())
+        means = scores.means_by_glimpse["adaptivity_nats_by_glimpse"]
+        return Cell(", ".join(brief_nats(means[t]) for t in sorted({0, len(means) - 1})))
 
-    return Line("Adaptivity (nats)", tuple(map(cell, results.methods.values())))
+    return Line("Adaptivity, first and last glimpse (nats)", tuple(map(cell, results.methods.values())))

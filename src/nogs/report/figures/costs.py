@@ -17,9 +17,19 @@ from nogs.evaluation.typed_json import Number
 from nogs.report.notation import percent, short_count
 from nogs.report.read import Material
 from nogs.report.section import Drawing, Section
-from nogs.report.style import FAINT, INK, PAPER, RULE_COLOURS, WIDTH, colour_of, share_ticks, title_of
+from nogs.report.style import (
+    ARCHITECTURE_TITLES,
+    FAINT,
+    INK,
+    PAPER,
+    RULE_COLOURS,
+    WIDTH,
+    colour_of,
+    share_ticks,
+    title_of,
+)
 
-MARKERS = {"shufflenet-v2": ("^", "ShuffleNetV2"), "mobilenet-v2": ("s", "MobileNetV2")}
+MARKERS = {"shufflenet-v2": "^", "mobilenet-v2": "s"}
 COST_LABEL = "multiply-adds of an image (1 multiply-add = 2 FLOPs)"
 
 
@@ -90,7 +100,7 @@ def _whole_images(ax: Axes, results: Results) -> None:
     """Draw CNNs, their frontier, logistic regression and the upper bound."""
     networks = (*results.cnn_means, *((results.linear,) if results.linear else ()))
     for architecture in dict.fromkeys(network.architecture for network in networks):
-        marker, title = MARKERS.get(architecture, ("D", architecture))
+        marker, title = MARKERS.get(architecture, "D"), ARCHITECTURE_TITLES.get(architecture, architecture)
         of_kind = [(n.macs, accuracy_of(n, results)) for n in networks if n.architecture == architecture]
         ax.plot(*zip(*of_kind, strict=True), marker, color=PAPER, markeredgecolor=FAINT, markersize=6, label=title)
     if frontier := [(n.macs, accuracy_of(n, results)) for n in results.cnn_means if n.on_frontier]:
