@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from nogs.runs.directory import RunDirectory
 from nogs.stages.predict import predict
 from staged import GEOMETRY, Stages, silent
 from tiny import pictures
-from typed import save
+from typed import NOGS, save
 
 pytestmark = pytest.mark.usefixtures("cached")
 
@@ -163,6 +166,70 @@ def test_glimpses_are_in_pixels_of_a_padded_or_squashed_file(
     down, above = (3, 16) if fit == "pad" else (1, 0)
     assert in_wide["glimpses"] == [[down * row - above, 3 * column] for row, column in alone["glimpses"]]
     assert "removes" not in capsys.readouterr().err
+
+
+def test_files_come_from_patterns_and_from_standard_input(
+    stages: Stages,
+    tmp_path: Path,
+    photographs: np.ndarray[Any, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a file whose name has the characters of a pattern, which is itself."""
+    names = ["a.png", "b.png", "in/c.png", "[d].png"]
+    files = [save(image, tmp_path / name) for image, name in zip(photographs, names, strict=False)]
+    (tmp_path / "folder.png").mkdir()
+
+    def named(*arguments: Path) -> list[str]:
+        predict(nogs.Predict(stages.folder / "ram-0", arguments, json=True, device="cpu"))
+        return [json.loads(line)["file"] for line in capsys.readouterr().out.splitlines()]
+
+    assert named(tmp_path / "?.png") == [str(file) for file in files[:2]]
+    assert named(tmp_path / "**" / "*.png") == sorted(map(str, files))
+    assert named(files[3], tmp_path / "in") == [str(files[3]), str(files[2])]
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{files[1]}\n\n{files[0]}\r\n"))
+    assert named(Path("-")) == [str(files[1]), str(files[0])]
+    assert "no file has a name of this pattern" in refusal(stages.folder / "ram-0", tmp_path / "*.jpg")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert refusal(stages.folder / "ram-0", Path("-")) == "standard input names no file; give one path a line"
+
+
+def test_overlays_show_each_image_with_its_glimpses(
+    stages: Stages, tmp_path: Path, photographs: np.ndarray[Any, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two files of one name: 16 pixels become 480, and the border of every glimpse is red."""
+    files = [save(photographs[0], tmp_path / "a.png"), save(photographs[1], tmp_path / "b" / "a.png")]
+    save(photographs[0], tmp_path / "bad.png").write_bytes(b"no image")
+    out = tmp_path / "out" / "overlays"
+    ask = nogs.Predict(stages.folder / "ram-0", (*files, tmp_path / "bad.png"), json=True, save_overlays=out)
+    with pytest.raises(nogs.RunError, match="1 of 3 images cannot be read"):
+        predict(ask)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(file.name for file in out.iterdir()) == ["a-2.png", "a.png"]
+    for name, answer, image in zip(("a.png", "a-2.png"), told, photographs, strict=False):
+        drawn = np.asarray(Image.open(out / name)).astype(int)
+        assert drawn.shape == (480, 480, 3)
+        red = (drawn == (255, 0, 0)).all(-1)
+        inside = np.zeros((480, 480), dtype=bool)
+        for (row, column), side in zip(answer["glimpses"], answer["sides"], strict=True):
+            edge = red[30 * row : 30 * (row + side), 30 * column : 30 * (column + side)]
+            assert edge[-1].all()
+            assert edge[:, -1].all()
+            inside[30 * row : 30 * (row + side), 30 * column : 30 * (column + side)] = True
+        enlarged = np.kron(image, np.ones((30, 30), dtype=int))
+        assert (drawn[~inside] == enlarged[~inside][:, None]).all()
+
+
+def test_a_closed_pipe_ends_prediction_quietly(
+    stages: Stages, tmp_path: Path, photographs: np.ndarray[Any, Any]
+) -> None:
+    """As in `nogs predict ... --json | head -n 1`, with more images than a pipe holds answers."""
+    file = save(photographs[0], tmp_path / "a.png")
+    names = "\n".join([str(file)] * 1500)
+    command = f"{NOGS} predict {stages.folder / 'ram-0'} - --json | head -n 1"
+    done = subprocess.run(command, shell=True, input=names, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
 
 
 def test_an_image_is_upright_in_prediction(

@@ -286,11 +286,14 @@ class Predict(Checked):
     """Classify images with a trained model."""
 
     model: Model
-    """run directory of train"""
+    """run directory of train, folder with model.safetensors, or owner/name on the Hugging Face hub"""
     images: Images
-    """image files or folders; each image is resized as those that the model was trained on"""
+    """image files, folders, patterns such as '*.jpg', or - for a list of files on standard input, one a line; each
+    image is resized as those that the model was trained on"""
     json: bool = False
-    """print one JSON object for each image: label, probs, glimpses, steps, macs"""
+    """print one JSON object for each image: file, label, probs, glimpses, sides, steps, macs"""
+    save_overlays: Path | None = None
+    """folder to write each image to, as PNG with its glimpses drawn on it"""
     stopping: Path | None = None
     """run directory of fit-stopping, to stop by a threshold; networks of `gain` and dime need none"""
     threshold: Nats | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nogs.config.groups import Range
 from nogs.data.frame import Box
+from nogs.prediction.drawing import draw_boxes
 from nogs.prediction.images import ImageLike, whole
 
 if TYPE_CHECKING:  # matplotlib takes a second to import, and only `Answer.plot` needs it
@@ -47,6 +48,10 @@ class Answer:
     def picture(self) -> Image:
         """Return the image upright, in its own size and in RGB. An image file is read again."""
         return whole(self.image, self.range)
+
+    def overlay(self) -> Image:
+        """Return the image with its glimpses drawn on it, numbered; a small image is enlarged."""
+        return draw_boxes(self.picture(), self.boxes)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the image with its glimpses, numbered in their order, on ``ax`` (default: axes of a new figure)."""

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 IMAGES_AT_ONCE = 64
-"""Images that `Model.predict` decodes and classifies together."""
+"""Most images that `Model.answers` decodes and classifies together."""
 KEYS = 2**20
 """Number of keys that `chance` distinguishes."""
 
@@ -161,8 +161,10 @@ class Model(nn.Module):
     def answers(self, images: Sequence[ImageLike], *, threshold: float | None = None) -> Iterator[Answer | str]:
         """Yield the answer for each image in order, or the reason why the image cannot be used."""
         rule = self.rule(threshold)
-        for start in range(0, len(images), IMAGES_AT_ONCE):
-            batch = images[start : start + IMAGES_AT_ONCE]
+        start, size = 0, 1  # a first answer soon, then larger batches
+        while start < len(images):
+            batch = images[start : start + size]
+            start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
             pictures = list(read_pictures(batch, self.frame))
             usable = [picture for picture in pictures if isinstance(picture, Picture)]
             if usable:
