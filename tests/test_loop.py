@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +149,72 @@ def test_it_overfits_eight_images(tmp_path: Path) -> None:
 OPTIMISATION = Optimisation(iterations=33, batch_size=3, learning_rate=1e-2, validate_every=5, seed=4)
 
 
+AVERAGED = replace(OPTIMISATION, average=0.8)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, HardAttention]:
     run, network = new_run(tmp_path_factory.mktemp("whole") / "run"), small_network()
     train(run, network, OPTIMISATION)
     return run, network
+
+
+@pytest.mark.parametrize("die_at", [2, 17, 32])
+def test_resumed_equals_uninterrupted_with_averaged_weights(
+    die_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0)
+    whole, network = new_run(tmp_path / "whole"), small_network()
+    train(whole, network, AVERAGED)
+    run = new_run(tmp_path / "run")
+    with pytest.raises(Killed):
+        train(run, small_network(), AVERAGED, die_at=die_at)
+    resumed = small_network(seed=9 if run.has("checkpoint") else 0)
+    train(run, resumed, AVERAGED)
+    assert without_seconds(run) == without_seconds(whole)
+    assert_same(resumed, network)
+
+
+def test_averaged_weights_are_validated_and_kept(tmp_path: Path) -> None:
+    """After iteration i: d^(i-1) w_1 + (1 - d) Σ_j≥2 d^(i-j) w_j, and the trained weights learn on undisturbed."""
+    network, trained, validated, d, iterations = nn.Linear(3, 1), [], [], 0.8, 9
+
+    def loss(batch: Tensor, generator: Generator) -> Tensor:
+        trained.append(network.weight.detach().clone())
+        return F.mse_loss(network(batch[:, None].float().expand(-1, 3)), batch[:, None].float())
+
+    def validate() -> dict[str, float]:
+        validated.append(network.weight.detach().clone())
+        return {"nll_nats": -float(len(validated))}
+
+    def fitted(name: str, average: float) -> RunDirectory:
+        torch.manual_seed(0)
+        network.reset_parameters()
+        trained.clear()
+        validated.clear()
+        run = new_run(tmp_path / name)
+        optimisation = Optimisation(iterations, 4, 0.1, validate_every=1, average=average)
+        fit(
+            network,
+            run,
+            loss=loss,
+            validate=validate,
+            examples=4,
+            optimisation=optimisation,
+            device=CPU,
+            tick=quietly,
+        )
+        return run
+
+    fitted("raw", 0.0)
+    weights = [*trained[1:], validated[-1]]
+    run = fitted("averaged", d)
+    assert all(torch.equal(now, then) for now, then in zip(trained[1:], weights, strict=False))
+    for i in range(1, iterations + 1):
+        expected = d ** (i - 1) * weights[0] + (1 - d) * sum(d ** (i - j) * weights[j - 1] for j in range(2, i + 1))
+        torch.testing.assert_close(validated[i - 1], expected)
+    assert torch.equal(run.load_tensors("best")["weight"], validated[-1])
+    assert torch.equal(network.weight, validated[-1])
 
 
 @pytest.mark.parametrize("killed", [("tick", 5), ("tick", 15), ("tick", 33), ("loss", 2), ("loss", 17), ("loss", 32)])

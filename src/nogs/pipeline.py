@@ -290,6 +290,7 @@ def _trained(config: Run, name: str, seed: int, searched: Path | None, path: Pat
             config.patience,
             seed,
             config.schedule,
+            config.average,
         ),
         method=name,
         sequences=sequences[method(name).sequences],

@@ -54,6 +54,8 @@ Units = Annotated[int, Bound(1, 2**14)]
 """Hidden units of a recurrent layer, which takes 4 GB at the upper bound."""
 Processes = Annotated[int, Bound(0, 1024)]
 Share = Annotated[float, Bound(0, 1)]
+Decay = Annotated[float, Bound(0, 0.99999)]
+"""Decay of a moving average, in each iteration."""
 Rate = Annotated[float, RATE]
 Weight = Annotated[float, Bound(0, 10**6)]
 Width = Annotated[float, WIDTH]

@@ -21,6 +21,7 @@ from nogs.config.bounds import (
     Batch,
     Checked,
     Count,
+    Decay,
     Natural,
     Pixels,
     Rate,
@@ -216,3 +217,5 @@ class Optimisation(Checked):
     """seed of the weights, the batches and the glimpses that are drawn"""
     schedule: Schedule = "constant"
     """course of the step size: constant, or along a cosine to zero at the last iteration"""
+    average: Decay = 0.0
+    """decay of a moving average of the weights, which is validated and saved in place of them; 0: no average"""

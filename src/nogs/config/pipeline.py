@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nogs.config.bounds import Batch, Checked, Count, Natural, Processes, Rate, Share
+from nogs.config.bounds import Batch, Checked, Count, Decay, Natural, Processes, Rate, Share
 from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Sizes, Source, Strategy, Supervision
 
 
@@ -39,6 +39,9 @@ class Run(Checked):
     """step size of Adam in each training"""
     schedule: Schedule = "constant"
     """course of the step size in each training: constant, or along a cosine to zero at the last iteration"""
+    average: Decay = 0.0
+    """decay of a moving average of the weights in each training, used in place of them; 0: no average.
+    The posterior and the CNNs are trained without one"""
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 3000

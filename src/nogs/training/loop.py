@@ -10,7 +10,7 @@ import ctypes
 import math
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -23,6 +23,7 @@ from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory
 from nogs.runs.progress import Tick
 from nogs.training.adam import Adam
+from nogs.training.average import Average
 
 Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
 """(positions in the training set, chance) → the scalar to descend."""
@@ -52,7 +53,8 @@ def fit(
     """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
 
     ``keep``: file name → the validation figure whose least value it holds the weights of; ``best`` is among them.
-    ``begin`` is called before the first iteration, on the clock, and not again at a resumption.
+    ``begin`` is called before the first iteration, on the clock, and not again at a resumption. With
+    ``optimisation.average`` the averaged weights are validated and kept in place of the trained ones.
 
     A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
     checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
@@ -62,11 +64,12 @@ def fit(
     if device.type == "cpu":
         keep_freed_memory()
     adam = Adam(network.parameters(), learning_rate=o.learning_rate)
+    average = Average(network, decay=o.average) if o.average else None
     batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
     iteration, seconds, began = 0, 0.0, time.perf_counter()
     rows: list[dict[str, Any]] = []
     if run.has("checkpoint"):
-        iteration, seconds, wall_seconds = _restore(run, network, adam)
+        iteration, seconds, wall_seconds = _restore(run, network, adam, average)
         began -= wall_seconds
         rows = run.rewind_log(iteration)
     else:
@@ -84,34 +87,39 @@ def fit(
         value.backward()
         adam.learning_rate = learning_rate_at(iteration, o)
         adam.step()
+        if average:
+            average.update()
         iteration += 1
         total, since = total + value.detach(), since + 1
         seconds += time.perf_counter() - started
         due = iteration % o.validate_every == 0 or iteration == o.iterations
         if due:
             network.eval()
-            with torch.inference_mode():
-                figures = validate()
-            if not all(math.isfinite(figures[figure]) for figure in keep.values()):
-                raise UserError(f"the validation loss is not finite at iteration {iteration}: lower the learning rate")
-            row = {
-                "iteration": iteration,
-                "seconds": round(seconds, 3),
-                "wall_seconds": round(time.perf_counter() - began, 3),
-                "train_loss": (total / since).item(),
-                **figures,
-            }
-            total, since = torch.zeros_like(total), 0
-            for name, figure in keep.items():
-                if name not in best or row[figure] < best[name][figure]:
-                    best[name] = row
-                    run.save_tensors(name, network.state_dict(), iteration=iteration)
+            with average.applied() if average else nullcontext():
+                with torch.inference_mode():
+                    figures = validate()
+                if not all(math.isfinite(figures[figure]) for figure in keep.values()):
+                    raise UserError(
+                        f"the validation loss is not finite at iteration {iteration}: lower the learning rate"
+                    )
+                row = {
+                    "iteration": iteration,
+                    "seconds": round(seconds, 3),
+                    "wall_seconds": round(time.perf_counter() - began, 3),
+                    "train_loss": (total / since).item(),
+                    **figures,
+                }
+                total, since = torch.zeros_like(total), 0
+                for name, figure in keep.items():
+                    if name not in best or row[figure] < best[name][figure]:
+                        best[name] = row
+                        run.save_tensors(name, network.state_dict(), iteration=iteration)
             run.log(**row)
             least = best["best"]
             tick(iteration, f"val {row['nll_nats']:.3f} (best {least['nll_nats']:.3f} at {least['iteration']})")
         # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
         if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
-            _save(run, network, adam, Progress(iteration, seconds, time.perf_counter() - began))
+            _save(run, network, adam, average, Progress(iteration, seconds, time.perf_counter() - began))
             saved = time.monotonic()
     if run.has("best"):
         network.load_state_dict(run.load_tensors("best"))
@@ -171,18 +179,20 @@ class Batches:
         return self._order[step * self._size : (step + 1) * self._size]
 
 
-def _save(run: RunDirectory, network: nn.Module, adam: Adam, progress: Progress) -> None:
-    parts = {"network": network.state_dict(), "adam": adam.state()}
+def _save(run: RunDirectory, network: nn.Module, adam: Adam, average: Average | None, progress: Progress) -> None:
+    parts = {"network": network.state_dict(), "adam": adam.state(), "average": average.state() if average else {}}
     tensors = {f"{part}/{key}": value for part, state in parts.items() for key, value in state.items()}
     run.save_tensors("checkpoint", tensors, **progress._asdict())
 
 
-def _restore(run: RunDirectory, network: nn.Module, adam: Adam) -> Progress:
+def _restore(run: RunDirectory, network: nn.Module, adam: Adam, average: Average | None) -> Progress:
     tensors, meta = run.load_tensors("checkpoint"), run.load_metadata("checkpoint")
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "adam": {}}
+    parts: dict[str, dict[str, Tensor]] = {"network": {}, "adam": {}, "average": {}}
     for path, value in tensors.items():
         part, _, key = path.partition("/")
         parts[part][key] = value
     network.load_state_dict(parts["network"])
     adam.load_state(parts["adam"])
+    if average:
+        average.load_state(parts["average"])
     return Progress(**meta)
