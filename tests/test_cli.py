@@ -24,7 +24,7 @@ from tiny import CLASSES, Ended, driver, wait_for
 from typed import NOGS, QUICK, good, refused, save, typed
 
 COMMANDS = (
-    *("demo", "run", "fit-posterior", "build-bank", "search", "record", "train", "fit-stopping", "baselines"),
+    *("demo", "run", "bench", "fit-posterior", "build-bank", "search", "record", "train", "fit-stopping", "baselines"),
     *("sequences import", "sequences export", "evaluate", "report", "predict"),
 )
 

@@ -37,8 +37,10 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
     from nogs.attention.choosers import greedy, sampling
     from nogs.attention.methods import METHODS
     from nogs.attention.network import HardAttention
+    from nogs.benchmark import bench
     from nogs.completion.bank import Bank
     from nogs.completion.retrieval import Retrieval
+    from nogs.config.bench import Bench
     from nogs.config.pipeline import Run
     from nogs.config.stages import (
         Baselines,
@@ -109,6 +111,7 @@ __all__ = [
     "Answer",
     "Bank",
     "Baselines",
+    "Bench",
     "BuildBank",
     "CompletionGainMap",
     "Evaluate",
@@ -139,6 +142,7 @@ __all__ = [
     "Source",
     "Train",
     "UserError",
+    "bench",
     "build_bank",
     "draw_report",
     "evaluate",

@@ -25,6 +25,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 import nogs
+from nogs.config.bench import Bench
 from nogs.config.pipeline import DEMO, Run
 from nogs.config.table import STAGES, stage_of
 from nogs.errors import RunError, UserError
@@ -141,6 +142,10 @@ def _run(name: str, args: list[str]) -> None:
         from nogs.report.tables import print_results
 
         print_results(config.machine.out)
+    elif isinstance(config, Bench):
+        from nogs.report.bench_page import print_bench
+
+        print_bench(config.machine.out)
 
 
 def _parse(name: str, args: list[str]) -> Any:

@@ -74,7 +74,7 @@ def run(config: Run) -> RunDirectory:
         extend_run(config.machine.out, "run", config, outdated=_outdated(config))
     if finished := finished_run(config.machine.out, "run", config, resume=config.machine.resume):
         return finished
-    _check(config)
+    check(config)
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
     numbering = Numbering(_numbered_stages(config))
     sequences = path = None
@@ -182,7 +182,7 @@ def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -
         return search(searching).path
 
 
-def _check(config: Run) -> None:
+def check(config: Run) -> None:
     """Check the whole configuration before anything is written or computed. Raises UserError."""
     for name in config.methods:
         method(name)

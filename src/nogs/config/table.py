@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from nogs.config.bench import Bench
 from nogs.config.pipeline import Run
 from nogs.config.stages import (
     Baselines,
@@ -57,6 +58,7 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage("run", Run, "nogs.pipeline:run"),
+    Stage("bench", Bench, "nogs.benchmark:bench"),
     Stage("fit-posterior", FitPosterior, "nogs.stages.fit_posterior:fit_posterior", "posterior"),
     Stage("build-bank", BuildBank, "nogs.stages.build_bank:build_bank", "bank"),
     Stage("search", Search, "nogs.stages.search:search", "sequences"),

@@ -181,14 +181,19 @@ def by_class(results: Results, method: str) -> Section | None:
 def print_results(path: Path) -> None:
     """Print the means of the results table of a run on the terminal, and the path of its report."""
     results = read_results(evaluation_of(path), Results)
-    shown = results_table(results)
-    table = TerminalTable(title=f"{results.data}, {results.task or 'all classes'}, {count(results.test.images)} images")
-    for column in shown.columns:
-        table.add_column(column.title, justify="right" if column.method else "left")
+    title = f"{results.data}, {results.task or 'all classes'}, {count(results.test.images)} images"
+    print_table(results_table(results), title=title)
+    print(f"report: {path / 'report.html'}")
+
+
+def print_table(shown: Table, *, title: str) -> None:
+    """Print a table of a page on the terminal, without the figures of single seeds."""
+    table = TerminalTable(title=title)
+    for place, column in enumerate(shown.columns):
+        table.add_column(column.title, justify="right" if place else "left")
     for line in shown.lines:
         table.add_row(line.title, *(cell.summary for cell in line.cells))
     Console(markup=False, emoji=False).print(table)  # names are the user's
-    print(f"report: {path / 'report.html'}")
 
 
 def _scores(results: Results, title: str, key: str, write: Write) -> Line:

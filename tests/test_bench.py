@@ -1,0 +1,190 @@
+"""`nogs bench`: tasks of a TOML file, a run directory each, one page, one table; what is missing is computed later."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import nogs
+from nogs.attention.methods import METHODS, OBJECTIVES, Method
+from nogs.benchmark import BUILT_IN, bench, read_tasks
+from nogs.errors import UserError
+from nogs.evaluation.bench import BenchResults
+from nogs.evaluation.typed_json import from_json
+from nogs.report.bench_page import bench_table, print_bench
+from nogs.runs.directory import RunDirectory
+from tiny import GLIMPSE_PX, STRIDE_PX, T, driver, write_npz
+
+COMMON = f"""
+glimpse-size = {GLIMPSE_PX}
+stride = {STRIDE_PX}
+glimpses = {T}
+iterations = 20
+batch_size = 16
+validate_every = 10
+"""
+PLAIN = """
+[plain]
+data = "npz:images.npz"
+"""
+WIDE = """
+[wide]
+data = "npz:images.npz"
+overview = 4
+iterations = 30
+"""
+
+
+def tasks_in(folder: Path, text: str) -> Path:
+    write_npz(folder / "images.npz")
+    (folder / "tasks.toml").write_text(COMMON + text)
+    return folder / "tasks.toml"
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> nogs.Bench:
+    """One task and one method, then a further task, method and seed."""
+    folder = tmp_path_factory.mktemp("bench")
+    tasks = tasks_in(folder, PLAIN)
+    config = nogs.Bench(nogs.Machine(folder / "out"), tasks, methods=("gain",), seeds=(0,), jobs=1)
+    bench(config)
+    trained = folder / "out" / "plain" / "train" / "gain-seed0" / "model.safetensors"
+    before = trained.stat().st_mtime_ns
+    tasks_in(folder, PLAIN + WIDE)
+    more = replace(
+        config, machine=replace(config.machine, resume=True), methods=("random", "ram", "gain"), seeds=(0, 1)
+    )
+    bench(more)
+    assert trained.stat().st_mtime_ns == before
+    return more
+
+
+def test_every_method_is_trained_on_every_task_with_every_seed(done: nogs.Bench) -> None:
+    out = done.machine.out
+    assert RunDirectory(out).complete
+    assert read(out / "config.json")["methods"] == ["random", "ram", "gain"]
+    for task, overview_px, iterations in (("plain", 0, 20), ("wide", 4, 30)):
+        names = {path.name for path in (out / task / "train").iterdir()}
+        assert names == {f"{method}-seed{seed}" for method in done.methods for seed in done.seeds}
+        config = read(out / task / "config.json")
+        assert (config["geometry"]["overview"], config["iterations"]) == (overview_px, iterations)
+
+
+def test_the_figures_are_those_of_the_runs(done: nogs.Bench) -> None:
+    tasks = read(done.machine.out / "bench.json")["tasks"]
+    assert list(tasks) == ["plain", "wide"]
+    for task, found in tasks.items():
+        results = read(done.machine.out / task / "results.json")
+        assert list(found["methods"]) == list(done.methods)
+        for method, scores in found["methods"].items():
+            of_run = results["methods"][method]
+            for key in scores.keys() - {"mean_test_accuracy", "learning"}:
+                assert scores[key] == of_run[key], key
+            assert scores["mean_test_accuracy"] == pytest.approx(sum(scores["test_accuracy"]) / 2)
+            for seed, learning in zip(scores["seeds"], scores["learning"], strict=True):
+                log = (done.machine.out / task / "train" / f"{method}-seed{seed}" / "log.jsonl").read_text()
+                rows = [json.loads(line) for line in log.splitlines()]
+                assert learning == [[row["wall_seconds"], row["accuracy"]] for row in rows]
+        assert found["whole_images"] == [results["linear"]]
+
+
+def test_the_page_and_the_table_have_every_task_and_method(
+    done: nogs.Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (done.machine.out / "bench.html").read_text()
+    assert page.count("<img") == 1
+    assert page.count("<table>") == 1
+    print_bench(done.machine.out)
+    printed = capsys.readouterr().out
+    assert all(title in page for title in ("plain: test accuracy", "wide: pixels read", "RAM", "Learned gain"))
+    assert all(title in printed for title in ("plain: test", "wide: pixels", "RAM", "Learned"))
+    assert printed.splitlines()[-1] == f"report: {done.machine.out / 'bench.html'}"
+    results = from_json(BenchResults, read(done.machine.out / "bench.json"))
+    (read_line,) = [line for line in bench_table(results).lines if line.title == "wide: pixels read"]
+    shares = [seed[-1] for seed in results.tasks["wide"].methods["gain"].pixels_read_share_by_glimpse]
+    assert read_line.cells[2].summary == f"{50 * sum(shares):.1f} %"
+    assert read_line.cells[3].summary == "100.0 %"  # 16 pixels are few enough for logistic regression
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (PLAIN + "glimpse = 8\n", r"^task plain: glimpse is no option of `nogs run`; did you mean glimpses\?$"),
+        (PLAIN + "overview = 'wide'\n", r"^task plain: overview='wide': expected int$"),
+        (PLAIN + "batch_size = 0\n", r"^task plain: batch_size=0: must be at least 1$"),
+        (
+            PLAIN + "methods = ['ram']\n",
+            r"^task plain: methods is the same for all tasks: give `methods` to `nogs bench`",
+        ),
+        (PLAIN + "fit = 'bent'\n", r"^task plain: fit='bent'"),
+        (PLAIN + "task = 'Smiling'\n", r"^task plain: .*Smiling"),
+        ("[plain]\ndata = 'npz:other.npz'\n", r"^task plain: .*other\.npz"),
+        ("['a/b']\ndata = 'digits'\n", r"tasks\.toml: task 'a/b' names a directory"),
+        ("", r"tasks\.toml has no task: give each a table"),
+        ("[plain", r"tasks\.toml is not TOML: "),
+    ],
+)
+def test_an_invalid_task_is_refused_before_anything_is_written(tmp_path: Path, text: str, complaint: str) -> None:
+    config = nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, text), methods=("ram",))
+    with pytest.raises(UserError, match=complaint):
+        bench(config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_that_a_task_cannot_have_names_the_task(tmp_path: Path) -> None:
+    config = nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, PLAIN), methods=("ps-hgs",))
+    with pytest.raises(UserError, match=r"^task plain: ps-hgs learns from sequences that you give"):
+        bench(config)
+
+
+def test_iterations_of_the_command_replace_those_of_the_tasks(tmp_path: Path) -> None:
+    """On the command line, which ends with the table."""
+    tasks = tasks_in(tmp_path, PLAIN)
+    how = ("--methods", "random", "--seeds", 0, "--iterations", 10, "--jobs", 1, "--out", tmp_path / "out")
+    ended = driver().run("bench", tasks, *how)
+    assert ended.code == 0, ended.err
+    assert "task 1 of 1: plain" in ended.err
+    assert ended.out.splitlines()[-1] == f"report: {tmp_path / 'out' / 'bench.html'}"
+    assert read(tmp_path / "out" / "plain" / "config.json")["iterations"] == 10
+    refused = driver().run("bench", tasks, *how)
+    assert refused.code == 2
+    assert "holds another run: add --resume" in refused.err
+
+
+def test_the_built_in_tasks_are_options_of_a_run() -> None:
+    tasks = read_tasks(None)
+    assert len(tasks) > 1, BUILT_IN
+    assert all(options["data"].partition(":")[0] in ("digits", "needles", "pointers") for options in tasks.values())
+
+
+def test_the_policy_of_the_page_is_one_small_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of docs/bench.md, as it stands there."""
+    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
+    policy, rows = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    methods: dict[str, Any] = {"METHODS": dict(METHODS), "OBJECTIVES": dict(OBJECTIVES), "Method": Method}
+    exec(policy, methods)
+    exec(rows, methods)
+    for table, of_page in ((METHODS, methods["METHODS"]), (OBJECTIVES, methods["OBJECTIVES"])):
+        monkeypatch.setitem(table, "greedy-gain", of_page["greedy-gain"])
+    how = {"methods": ("greedy-gain",), "seeds": (0,), "iterations": 10, "jobs": 1}
+    bench(nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, PLAIN), **how))
+    assert list(read(tmp_path / "out" / "bench.json")["tasks"]["plain"]["methods"]) == ["greedy-gain"]
+
+
+def test_the_tasks_of_the_page_are_valid(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
+    (tasks,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    (tmp_path / "tasks.toml").write_text(tasks)
+    options = read_tasks(tmp_path / "tasks.toml")
+    assert options["smiling"]["data"] == f"celeba:{tmp_path}/celeba"
+    with pytest.raises(UserError, match=r"^task needles: .*mnist\.npz"):
+        bench(nogs.Bench(nogs.Machine(tmp_path / "out"), tmp_path / "tasks.toml"))
