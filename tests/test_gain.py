@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from nogs.attention.classify import classify
 from nogs.attention.gain import (
     after_candidates,
     best_gain,
+    candidate_cells,
     exploring,
     gain_step,
     predicted_gain,
@@ -133,6 +135,40 @@ def test_with_foresight_gains_include_what_a_glimpse_leads_to() -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0.06)
     one_step = torch.tensor([world.mutual_information((), cell) for cell in world.cells])
     assert (expected - one_step).min() > 0.06  # or the test would not tell foresight from none
+
+
+def pointer_world() -> World:
+    """Four tiles: the first shows which of the next two holds the label, and the last is the same in all images."""
+    bits = list(product((0, 1), repeat=3))
+    images = tuple(
+        tuple(tuple(255 * (pointer, *places, 0)[row // 2 * 2 + column // 2] for column in range(4)) for row in range(4))
+        for pointer, *places in bits
+    )
+    labels = tuple(places[pointer] for pointer, *places in bits)
+    return World(images, labels, (1 / 8,) * 8, glimpse_px=2, stride_px=2, offsets_px=(0, 2))
+
+
+def test_with_foresight_the_pointer_is_looked_at_first_and_then_the_place_that_it_names() -> None:
+    """Alone, the pointer has no gain. Two glimpses are enough, and all eight images are classified."""
+    world = pointer_world()
+    gains = [world.mutual_information((), cell) for cell in world.cells]
+    assert gains[0] == gains[3] == 0 < gains[1]  # one step of gain does not see the pointer
+    known = training(world, foresight=0.9)
+    fit(known)
+    network = known.network
+    with torch.inference_mode():
+        rollout = network(world.image_tensor(), glimpses=T, choose=greedy)
+    named = [1 + int(image[0][0] == 255) for image in world.images]
+    assert rollout.cells.tolist() == [[0, cell] for cell in named]
+    assert rollout.class_logits[:, -1].argmax(-1).tolist() == list(world.labels)
+
+
+def test_candidates_are_drawn_anywhere_and_all_locations_once_where_they_suffice() -> None:
+    assert torch.equal(candidate_cells(2, 5, 5, Generator()), torch.arange(5).expand(2, 5))
+    drawn = candidate_cells(1000, 4, 5, Generator().manual_seed(0))
+    assert drawn.shape == (1000, 4)
+    shares = torch.bincount(drawn.flatten(), minlength=5) / drawn.numel()
+    torch.testing.assert_close(shares, torch.full((5,), 0.2), rtol=0, atol=5 * (0.16 / 4000) ** 0.5)
 
 
 @pytest.mark.parametrize("overview_px", [0, 3])

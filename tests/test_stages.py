@@ -111,6 +111,16 @@ def test_learning_is_learning(stages: Stages, tmp_path: Path) -> None:
     assert results["methods"]["ps-nogs"]["iterations_to_target"] == [None]
 
 
+def test_a_training_starts_from_the_weights_of_another(stages: Stages) -> None:
+    """One step with a tiny step size leaves them where they are, whatever the seed."""
+    start = run_of(stages, "ram-0")
+    optimisation = nogs.Optimisation(iterations=1, batch_size=32, learning_rate=1e-9, validate_every=1, seed=3)
+    run = stages.train("started", "ram", start=start.path, optimisation=optimisation)
+    for name, value in start.load_tensors("model").items():
+        torch.testing.assert_close(run.load_tensors("model")[name], value, rtol=0, atol=1e-8)
+    assert run.provenance["inputs"][str(start.path)] == start.hash_of("model.safetensors")
+
+
 def test_the_same_command_gives_the_same_bits(stages: Stages, tmp_path: Path) -> None:
     for name, once_more, file in (
         ("posterior", stages.posterior(str(tmp_path / "p")), "model.safetensors"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,14 @@ from nogs.specs import (
     PosteriorSpec,
     StoppingSpec,
 )
-from nogs.weights import load_network, read_spec, save_network
+from nogs.weights import load_network, read_spec, save_network, start_from
 
 GRID = Grid(image_px=16, glimpse_px=6, stride_px=5)
 CLASSES = ("cat", "dog", "newt")
 CPU = torch.device("cpu")
+ATTENTION = HardAttentionSpec(GRID, 1, CLASSES, hidden=8, glimpses=2, method="ram")
 SPECS: dict[str, NetworkSpec[Any]] = {
-    "attention": HardAttentionSpec(GRID, 1, CLASSES, hidden=8, glimpses=2, method="ram"),
+    "attention": ATTENTION,
     "path": HardAttentionSpec(GRID, 3, CLASSES, hidden=8, glimpses=2, method="path", path=(1, 8)),
     "lookahead": PosteriorSpec(GRID, 1, CLASSES, False, PosteriorNetwork(hidden=8)),
     "avp-cnn": PosteriorSpec(GRID, 1, CLASSES, True, PosteriorNetwork(posterior="avp-cnn")),
@@ -207,3 +209,16 @@ def test_a_file_that_is_no_safetensors_is_refused(tmp_path: Path, content: bytes
     run = save(tmp_path / "run", SPECS["attention"])
     (run.path / "model.safetensors").write_bytes(content)
     refused(run, HardAttentionSpec, "")
+
+
+def test_a_network_starts_from_the_weights_that_have_its_shapes(tmp_path: Path) -> None:
+    """Over another grid the last layer of the location head is left as it is, and all else is copied."""
+    run = save(tmp_path / "run", replace(ATTENTION, grid=Grid(image_px=40, glimpse_px=6, stride_px=5)))
+    _, other = load_network(run, "model", kind=HardAttentionSpec, device=CPU)
+    torch.manual_seed(1)
+    network = ATTENTION.build()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    start_from(run, network)
+    left = {"locator.2.weight", "locator.2.bias"}
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name] if name in left else other.state_dict()[name]), name

@@ -98,6 +98,19 @@ def load_network(
     return spec, network.to(device).eval()
 
 
+def start_from(run: RunDirectory, network: HardAttention) -> None:
+    """Copy the weights of a train run into ``network`` where name and shape agree; the others are left as they are.
+
+    Over another grid, or for other classes, that leaves the last layers of the heads.
+    """
+    own, device = network.state_dict(), next(network.parameters()).device
+    _, other = load_network(run, "model", kind=HardAttentionSpec, device=device)
+    fitting = {
+        name: value for name, value in other.state_dict().items() if name in own and own[name].shape == value.shape
+    }
+    network.load_state_dict(own | fitting)
+
+
 def load_halting(run: RunDirectory, name: str, *, device: torch.device) -> HaltingUnit | None:
     """Return the halting unit ``name`` of a train run; None if the method trains none."""
     return load_network(run, name, kind=HaltingSpec, device=device)[1] if run.has(name) else None

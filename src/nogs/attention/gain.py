@@ -9,16 +9,17 @@ and the regression V(h)[l] = E[Δ_l | h] is the conditional mutual information I
 argmax V is where to look next, and max V below a threshold is when to stop. As there, V = σ(logits) H[q], because no
 glimpse can gain more than the entropy that is left.
 
-One step of gain cannot see a glimpse that only says where to look next. With ``foresight`` γ > 0 the target is
-Δ_l + γ max_l' V(h ⊕ l)[l'], the gain and the discounted best gain after it (Q-learning, Watkins 1989, with gains as
-rewards). V is still at most H[q].
+One step of gain cannot see a glimpse that only shows where to look next. With ``foresight`` γ > 0 the target is
+Δ_l + γ max_l' V(h ⊕ l)[l'], the gain and the discounted best gain after it, and Δ_l alone for the last of T glimpses
+(Q-learning, Watkins 1989, with gains as rewards). V is still at most H[q].
 
 Where we differ, and why:
 
-- The candidates of an image are K locations anywhere, embedded once for all T states, and the locations that the policy
-  takes, whose gains cost nothing more.
+- The candidates of an image are K locations anywhere (all locations if there are no more), embedded once for all T
+  states, and the locations that the policy takes, whose gains cost nothing more.
 - As a first glimpse, the K locations also train the classifier. A classifier that never saw a place gains nothing
-  there, so a policy that follows realised gains would never look there.
+  there, so a policy that follows realised gains would never look there. With foresight they train it at every glimpse:
+  what a glimpse leads to shows only if the classifier has practised the two together.
 
 No gradient of the regression reaches embedding, core and classifier.
 """
@@ -52,34 +53,43 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     ± 2 log C, or the few answers that are overconfident and wrong would outweigh all others.
     """
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
-    T, K, L = config.geometry.glimpses, config.gain_candidates, len(network.grid)
+    T, L = config.geometry.glimpses, len(network.grid)
+    K = min(config.gain_candidates, L)
     most = 2 * math.log(network.classifier.out_features)
-    anywhere = torch.randint(L, (len(images), K), generator=generator, device=pixels.device)
+    anywhere = candidate_cells(len(images), K, L, generator)
     embedded = network.embedding(look(pixels, network.grid, anywhere, images).patches, anywhere)
     choose = exploring(config.exploration, generator)
+    weights = [1] * T if config.foresight else [T] + [0] * (T - 1)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)
     before = log_likelihood(class_logits, labels)
     label, regression = -before.mean(), torch.zeros((), device=pixels.device)
     for t in range(T):
-        # The classifier learns from candidates as a first glimpse alone: of later ones it sees the policy's.
-        with torch.set_grad_enabled(t == 0):
+        # Without foresight the classifier learns from candidates as a first glimpse alone.
+        with torch.set_grad_enabled(weights[t] > 0):
             looked = after_candidates(network, state, embedded, anywhere, scene=config.foresight > 0)
             of_candidates = log_likelihood(network.classifier(looked.h), labels.repeat_interleave(K)).view(-1, K)
         step = network.step(pixels, images, state=state, t=t, choose=choose)
         next_logits = network.classifier(step.states)
         after = log_likelihood(next_logits, labels)
         realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
-        if config.foresight:
+        if config.foresight and t + 1 < T:
             next_gains = torch.cat((best_gain(network, looked).view(-1, K), best_gain(network, step.state)[:, None]), 1)
             realised = realised + config.foresight * next_gains
         predicted = predicted_gain(step.location_logits, class_logits.detach())
         at_cells = predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1))
         errors = (at_cells - realised.clamp(-most, most)).square()
         regression = regression + errors[:, :K].mean() + errors[:, K].mean()
-        label = label - after.mean() - (T * of_candidates.mean() if t == 0 else 0)
+        label = label - after.mean() - weights[t] * of_candidates.mean()
         state, class_logits, before = step.state, next_logits, after
     return (label + regression) / T
+
+
+def candidate_cells(images: int, count: int, locations: int, generator: Generator) -> Int[Tensor, "b K"]:
+    """Return the K = ``count`` candidates of each image: drawn uniformly, or all ``locations`` if there are as many."""
+    if count == locations:
+        return torch.arange(locations, device=generator.device).expand(images, -1)
+    return torch.randint(locations, (images, count), generator=generator, device=generator.device)
 
 
 def predicted_gain(

@@ -142,6 +142,8 @@ class Train(Checked):
     """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
+    start: Path | None = None
+    """run directory of train whose weights the network starts from, those that have the same shape"""
 
 
 @dataclass(frozen=True)

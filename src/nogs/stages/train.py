@@ -18,14 +18,14 @@ from nogs.config.stages import Train
 from nogs.data import fingerprint, load
 from nogs.errors import UserError
 from nogs.runs.device import chance, choose_device
-from nogs.runs.directory import RunDirectory, finished_run, open_run
+from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.extend import LONGER, PATIENT, extend_run
 from nogs.runs.identity import as_json
 from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
 from nogs.specs import HaltingSpec, HardAttentionSpec, grid_of
 from nogs.training.loop import fit
-from nogs.weights import save_network
+from nogs.weights import save_network, start_from
 
 
 def train(config: Train, tick: Tick | None = None) -> RunDirectory:
@@ -38,6 +38,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     """
     row = method(config.method, argument="method")
     sequences = _sequences(config) if row.sequences != "none" else None
+    start = read_run(config.start, "train") if config.start else None
     if config.machine.resume:
         fixed = scheduled(config.method, config.optimisation.schedule)
         extend_run(config.machine.out, "train", config, outdated=PATIENT if fixed else LONGER)
@@ -66,6 +67,8 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)
     network = spec.build().to(device)
+    if start:
+        start_from(start, network)
     pixels, labels = data.images.to(device), data.labels.to(device)
     members, val = data.members("train").to(device), data.members("val").to(device)
     has_policy = row.looks == "policy"
@@ -107,6 +110,8 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = RunDirectory(config.sequences).hash_of("sequences.safetensors")
+    if start:
+        inputs[str(start.path)] = start.hash_of("model.safetensors")
     run.finish(device=str(device), inputs=inputs)
     return run
 

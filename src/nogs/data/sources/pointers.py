@@ -21,7 +21,7 @@ from nogs.errors import UserError
 CANVAS_PX = 128
 PLACE_PX = 32
 """Distance of neighbouring places; a digit lies in the middle of its place."""
-PLACES = ((256, 50), (128, 10))
+PLACES = ((256, 50), (128, 10), (64, 3))
 """Side length of the canvas from which there are so many places (d)."""
 BITS, BIT_PX = 6, 7
 PER_DIGIT = 5, 1, 1
