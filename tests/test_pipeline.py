@@ -200,7 +200,7 @@ def test_predictions_are_those_of_the_evaluation(pipeline: Pipeline, tmp_path: P
 def imported(out: Path, source: nogs.Source) -> Path:
     """Sequences as `nogs sequences import` leaves them."""
     images = nogs.load(source).annotated(30, 0)
-    run = open_run(out, "import", source, resume=False)
+    run = open_run(out, "sequences import", source, resume=False)
     save_sequences(
         run,
         "sequences",
@@ -208,7 +208,7 @@ def imported(out: Path, source: nogs.Source) -> Path:
         source=as_json(source),
         geometry=as_json(nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)),
         task=None,
-        origin="import",
+        origin="sequences import",
     )
     run.finish()
     return out

@@ -57,7 +57,7 @@ class Rivals:
         config = nogs.Record(self.machine(name), self.folder / model, annotate=ANNOTATED)
         return nogs.record(replace(config, **how), silent)
 
-    def imported(self, name: str, stage: str = "import") -> RunDirectory:
+    def imported(self, name: str, stage: str = "sequences import") -> RunDirectory:
         """Sequences as another stage would leave them: always the second cell, then the third."""
         images = nogs.load(self.source).annotated(ANNOTATED, 0)
         run = open_run(self.folder / name, stage, self.source, resume=False)
@@ -239,7 +239,7 @@ def test_a_path_is_one_sequence_of_cells_of_the_grid(
 
 def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_path: Path) -> None:
     """Given sequences that always look at the same two cells, the policy does so too."""
-    for stage in ("import", "search", "record"):
+    for stage in ("sequences import", "search", "record"):
         given = rivals.imported(str(tmp_path / stage), stage)
         quick = nogs.Optimisation(iterations=100, batch_size=32, validate_every=50, learning_rate=4e-3)
         run = rivals.train(str(tmp_path / f"from-{stage}"), "ps-hgs", optimisation=quick, sequences=given.path)

@@ -87,7 +87,7 @@ def test_the_parts_before_a_training_are_counted(tmp_path: Path) -> None:
         "provenance.json", {"started": "2020-01-01T00:00:00+00:00", "finished": "2020-01-01T00:01:00+00:00"}
     )
     write_marker(recorded.path)
-    run_that_took(nogs.ImportSequences(at("given")), "import")
+    run_that_took(nogs.ImportSequences(at("given")), "sequences import")
     assert seconds_before(ram) == {}
     assert seconds_before(trained("ps-nogs", "sequences")) == {"posterior": 20.0, "bank": 7.0, "search": 3.5}
     assert seconds_before(taught := trained("ps-ram", "recorded")) == {"teacher": 4.0, "recording": 60.0}

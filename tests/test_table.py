@@ -12,7 +12,7 @@ import pytest
 
 import nogs
 import nogs.cli
-from nogs.config.table import STAGES, Stage, command_of, stage_of
+from nogs.config.table import STAGES, Stage, stage_of
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -23,9 +23,8 @@ def test_a_row_is_reached_from_everywhere(stage: Stage) -> None:
     assert getattr(nogs, function) is verb
     assert getattr(nogs, stage.config.__name__) is stage.config
     assert {function, stage.config.__name__} <= set(dir(nogs)) & set(nogs.__all__)
-    assert nogs.cli.COMMANDS[stage.command].config is stage.config
+    assert nogs.cli.COMMANDS[stage.name].config is stage.config
     assert stage_of(stage.config) is stage
-    assert command_of(stage.name) == stage.command
     assert stage.description
     assert not stage.description.endswith(".")
 
@@ -36,10 +35,6 @@ def test_rows_share_nothing() -> None:
         assert len(set(values)) == len(values)
     directories = [stage.directory for stage in STAGES if stage.directory]
     assert len(set(directories)) == len(directories)
-
-
-def test_a_name_without_a_row_is_its_own_command() -> None:
-    assert command_of("fit-cnn") == "fit-cnn"
 
 
 def test_the_package_has_only_what_it_lists() -> None:

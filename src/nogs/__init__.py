@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
         Baselines,
         BuildBank,
         Evaluate,
+        Export,
         ExportSequences,
         FitPosterior,
         FitStopping,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
     from nogs.stages.baselines import fit_baselines
     from nogs.stages.build_bank import build_bank
     from nogs.stages.evaluate import evaluate
+    from nogs.stages.export import export_onnx
     from nogs.stages.export_sequences import export_sequences
     from nogs.stages.fit_posterior import fit_posterior
     from nogs.stages.fit_stopping import fit_stopping
@@ -115,6 +117,7 @@ __all__ = [
     "BuildBank",
     "CompletionGainMap",
     "Evaluate",
+    "Export",
     "ExportSequences",
     "FitPosterior",
     "FitStopping",
@@ -146,6 +149,7 @@ __all__ = [
     "build_bank",
     "draw_report",
     "evaluate",
+    "export_onnx",
     "export_sequences",
     "fit_baselines",
     "fit_posterior",

@@ -48,7 +48,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "demo": Command(Run, "nogs.pipeline:run", "Run the whole pipeline on built-in digits: five minutes", DEMO),
-    **{stage.command: Command(stage.config, stage.verb, stage.description) for stage in STAGES},
+    **{stage.name: Command(stage.config, stage.verb, stage.description) for stage in STAGES},
 }
 ALIASES = {"image_px": "image_size", "glimpse_px": "glimpse_size", "stride_px": "stride"}
 """Arguments of functions whose names differ from the option that sets them."""

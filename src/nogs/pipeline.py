@@ -227,7 +227,7 @@ def _check_sequences(config: Run) -> None:
         raise UserError(
             f"{wants['given']} learns from sequences that you give: add `sequences`, a run of `nogs sequences import`"
         )
-    check_sequences(read_run(config.sequences, "import"), as_json(config.source), as_json(config.geometry))
+    check_sequences(read_run(config.sequences, "sequences import"), as_json(config.source), as_json(config.geometry))
 
 
 def baselines_of(config: Run) -> Baselines:

@@ -284,6 +284,22 @@ class Report(Checked):
 
 
 @dataclass(frozen=True)
+class Export(Checked):
+    """Export a trained model to ONNX, with a program that runs it without torch."""
+
+    model: Model
+    """run directory of train, folder with model.safetensors, or owner/name on the Hugging Face hub"""
+    out: Path
+    """new folder to write: step.onnx, begin.onnx if the network sees an overview, model.json and nogs_onnx.py"""
+    stopping: Path | None = None
+    """run directory of fit-stopping, to stop by a threshold; networks of `gain` and dime need none"""
+    threshold: Nats | None = None
+    """stop when the next glimpse is expected to gain less than this, in nats; the user may choose another"""
+    int8: bool = False
+    """also write graphs of 8-bit integers, and measure both on the test images of the run directory"""
+
+
+@dataclass(frozen=True)
 class Predict(Checked):
     """Classify images with a trained model."""
 

@@ -13,6 +13,7 @@ from nogs.config.stages import (
     Baselines,
     BuildBank,
     Evaluate,
+    Export,
     ExportSequences,
     FitPosterior,
     FitStopping,
@@ -28,7 +29,7 @@ from nogs.config.stages import (
 class Stage(NamedTuple):
     """A row of the table.
 
-    ``name``: the stage in config.json and, after its ``group``, on the command line.
+    ``name``: the command after ``nogs``, and the stage in config.json.
     ``config``: its configuration; the first line of the docstring describes the stage.
     ``verb``: its function, as "module:function", imported when the stage runs.
     ``directory``: directory of its runs within that of the pipeline; empty if the pipeline has none.
@@ -38,12 +39,6 @@ class Stage(NamedTuple):
     config: type
     verb: str
     directory: str = ""
-    group: str = ""
-
-    @property
-    def command(self) -> str:
-        """The command after ``nogs``, as in "train" or "sequences import"."""
-        return f"{self.group} {self.name}".lstrip()
 
     @property
     def function(self) -> str:
@@ -65,20 +60,16 @@ STAGES = (
     Stage("train", Train, "nogs.stages.train:train", "train"),
     Stage("record", Record, "nogs.stages.record:record", "recorded"),
     Stage("fit-stopping", FitStopping, "nogs.stages.fit_stopping:fit_stopping", "stopping"),
-    Stage("import", ImportSequences, "nogs.stages.import_sequences:import_sequences", group="sequences"),
-    Stage("export", ExportSequences, "nogs.stages.export_sequences:export_sequences", group="sequences"),
+    Stage("sequences import", ImportSequences, "nogs.stages.import_sequences:import_sequences"),
+    Stage("sequences export", ExportSequences, "nogs.stages.export_sequences:export_sequences"),
     Stage("evaluate", Evaluate, "nogs.stages.evaluate:evaluate", "evaluation"),
     Stage("baselines", Baselines, "nogs.stages.baselines:fit_baselines", "baselines"),
     Stage("report", Report, "nogs.stages.report:draw_report"),
     Stage("predict", Predict, "nogs.stages.predict:predict"),
+    Stage("export", Export, "nogs.stages.export:export_onnx"),
 )
 
 
 def stage_of(config: type) -> Stage:
     """Return the stage that a configuration class belongs to."""
     return next(stage for stage in STAGES if stage.config is config)
-
-
-def command_of(name: str) -> str:
-    """Return the command of the stage ``name`` in a config.json, or ``name`` itself if it has no command."""
-    return next((stage.command for stage in STAGES if stage.name == name), name)

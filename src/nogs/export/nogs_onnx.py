@@ -84,18 +84,17 @@ class Model:
         return Answers(probs, taken, steps)
 
     def predict(self, file: str | Path) -> dict[str, Any]:
-        """Return label, probs, glimpses (row and column of top-left pixels in the file), steps and macs."""
+        """Return label, probs, glimpses (row and column of top-left pixels in the file), sides, steps and macs."""
         pixels, (left, top, right, bottom) = self.read(file)
         probs, cells, steps = (of[0] for of in self.classify(pixels[None]))
         by_class = dict(zip(self.about["classes"], probs.tolist(), strict=True))
-        side, first_px = self.about["image_px"], self.top_left_px(cells[:steps])
+        down, across = (bottom - top) / self.about["image_px"], (right - left) / self.about["image_px"]
+        first_px = zip(*(of.tolist() for of in self.top_left_px(cells[:steps])), strict=True)
         return {
             "label": max(by_class, key=lambda name: by_class[name]),
             "probs": by_class,
-            "glimpses": [
-                [round(top + row * ((bottom - top) / side)), round(left + column * ((right - left) / side))]
-                for row, column in zip(*(of.tolist() for of in first_px), strict=True)
-            ],
+            "glimpses": [[round(top + row * down), round(left + column * across)] for row, column in first_px],
+            "sides": [max(1, round(self.about["glimpse_px"] * down))] * int(steps),
             "steps": int(steps),
             "macs": self.about["macs"][steps - 1],
         }
@@ -162,13 +161,11 @@ class Model:
 def reduced(images: Array, px: int) -> Array:
     """Return images reduced to ``px`` pixels a side, each the rounded mean of the pixels that it covers."""
     side = images.shape[-1]
-    first, end = np.arange(px) * side // px, -(-np.arange(1, px + 1) * side // px)
-    sums = images.astype(np.int64)
-    for axis in (2, 3):
-        sums = np.insert(sums.cumsum(axis), 0, 0, axis)
-        sums = sums.take(end, axis) - sums.take(first, axis)
-    count = (end - first).astype(np.float32)
-    return np.rint(sums.astype(np.float32) / count[:, None] / count).astype(np.uint8)
+    pixel, part = np.arange(side), np.arange(px)[:, None]
+    covers = ((pixel >= part * side // px) & (pixel < -(-(part + 1) * side // px))).astype(float)
+    count = covers.sum(1).astype(np.float32)
+    sums = (covers @ images @ covers.T).astype(np.float32)  # of whole numbers, exact
+    return np.rint(sums / count[:, None] / count).astype(np.uint8)
 
 
 def _run(session: onnxruntime.InferenceSession, values: dict[str, Array]) -> dict[str, Array]:

@@ -17,7 +17,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from nogs.config.table import command_of
 from nogs.errors import UserError
 from nogs.runs.files import check_regular, damaged, file_hash, parse_object, read_object, read_rows, write_whole
 from nogs.runs.identity import as_json, first_difference, from_json
@@ -220,7 +219,7 @@ def read_run(path: Path, stage: str) -> RunDirectory:
 
 def _command(stage: str) -> str:
     """Return the command of a stage, for error texts."""
-    return f"`nogs {command_of(stage)}`"
+    return f"`nogs {stage}`"
 
 
 def _refuse_others(run: RunDirectory, wanted: dict[str, Any], *, resume: bool) -> None:

@@ -17,7 +17,7 @@ from nogs.errors import UserError
 from nogs.runs.directory import RunDirectory, read_run
 from nogs.runs.identity import first_difference
 
-ORIGINS = ("search", "record", "import")
+ORIGINS = ("search", "record", "sequences import")
 """Names of the stages whose run directories hold sequences."""
 
 

@@ -47,7 +47,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
     argument, path = given[0]
     if not path.exists():
         raise UserError(f"{argument}={path} does not exist: see `nogs sequences import --help` for formats")
-    if finished := finished_run(config.machine.out, "import", config, resume=config.machine.resume):
+    if finished := finished_run(config.machine.out, "sequences import", config, resume=config.machine.resume):
         return finished
     whole = load_all(config.source)
     data = of_task(whole, config.source)
@@ -66,7 +66,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
     if not len(images):
         raise UserError(f"{argument}={path}: none of its {len(imported)} images is in the train split of `data`")
     cells = torch.stack(list(imported.values()))[rows]
-    run = open_run(config.machine.out, "import", config, resume=config.machine.resume)
+    run = open_run(config.machine.out, "sequences import", config, resume=config.machine.resume)
     run.save_json("left_out.json", left_out)
     save_sequences(
         run,
@@ -75,7 +75,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
         source=as_json(config.source),
         geometry=as_json(config.geometry),
         task=config.source.task,
-        origin="import",
+        origin="sequences import",
     )
     hashes = {str(path): file_hash(path)} if path.is_file() else {}
     run.finish(inputs={config.source.data: fingerprint(data), **hashes})
