@@ -1,6 +1,7 @@
 """The digits that are built in: whole, anywhere, among fragments, and never in two splits."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from sklearn.datasets import load_digits
 
 from nogs.config.groups import Source
 from nogs.data import fingerprint, load
+from nogs.data.listing import Faults
 from nogs.data.load import assemble
-from nogs.data.sources.digits import draw
+from nogs.data.sources.digits import digits, draw
 
 
 def test_digits_are_there_and_their_groups_never_cross_splits():
@@ -62,3 +64,15 @@ def test_digits_are_determined_by_the_seed_and_quick():
     assert fingerprint(one) == fingerprint(load(Source()))
     assert fingerprint(one) != fingerprint(load(Source(split_seed=1)))
     assert load(Source(image_size=60)).images.shape[2:] == (60, 60)
+
+
+@pytest.mark.parametrize(("canvas_px", "enlarge", "fragments"), [(95, 6, 4), (96, 3, 6), (136, 3, 12)])
+def test_digits_on_wide_canvases_are_half_as_large_and_fragments_as_frequent(
+    canvas_px: int, enlarge: int, fragments: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = (8, 4, 4)
+    monkeypatch.setattr("nogs.data.sources.digits.draw", lambda *args, **how: draw(*args, **{"canvases": few} | how))
+    found = digits(Path(), Source(image_size=canvas_px), Faults(skip=False))
+    side = {"fragment_px": 8 if enlarge == 3 else 6}
+    expected = draw(canvas_px, 0, enlarge=enlarge, fragments=fragments, canvases=few, **side)
+    assert np.array_equal(found.images, expected.images)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from nogs.data import ImageSet
-from nogs.evaluation.pictures import look_shares, single_images
+from nogs.evaluation.pictures import headline, look_shares, single_images
 from nogs.evaluation.records import NetworkRecord
 
 
@@ -37,3 +38,16 @@ def test_half_of_the_single_images_are_mistakes_if_there_are_as_many() -> None:
     assert shown([0, 1, 2, 3, 4, 5, 6, 7, 8], 4) == [9, 0, 1, 2]
     assert shown([], 4) == [0, 1, 2, 3]
     assert shown([3], 20) == [0, 1, 2, 4, 5, 6, 7, 8, 9, 3]
+
+
+@pytest.mark.parametrize(
+    ("names", "about"),
+    [
+        (("ram", "gain", "ps-nogs"), "ps-nogs"),
+        (("random", "ram", "gain", "act"), "gain"),
+        (("ram", "path", "centre"), "centre"),
+        (("ram", "path"), None),
+    ],
+)
+def test_a_page_is_about_a_method_that_is_no_reference(names: tuple[str, ...], about: str | None) -> None:
+    assert headline(names) == about

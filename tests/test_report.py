@@ -171,7 +171,7 @@ def test_networks_on_whole_images_stand_beside_the_methods() -> None:
 def test_adaptivity_is_shown_at_each_glimpse(run: Path) -> None:
     """In the lead, in a figure on the first screen, and in a table of every seed."""
     page = Reading((run / "report.html").read_text())
-    assert "0.00, 0.30, 0.60, 0.90 (PS-NOGS) and 0.00, 0.30, 0.60, 0.90 (RAM)" in page.text
+    assert "in nats at each glimpse: PS-NOGS 0.00, 0.30, 0.60, 0.90; RAM 0.00, 0.30, 0.60, 0.90." in page.text
     assert page.ids[2] == "adaptivity"
     (section,) = [section for section in sections_of(gather(run)) if section.id == "adaptivity"]
     assert section.table is not None

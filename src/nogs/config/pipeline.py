@@ -69,14 +69,19 @@ class Run(Checked):
 
 DEMO = Run(
     machine=Machine(out=Path("nogs-demo")),
-    source=Source(data="digits"),
-    geometry=Geometry(glimpse_size=4, stride=2, glimpses=12),
-    annotate=120,
+    source=Source(data="digits", image_size=96),
+    geometry=Geometry(glimpse_size=28, stride=4, glimpses=3, overview=12),
+    methods=("ram", "gain"),
     seeds=(0, 1),
-    iterations=2000,
+    iterations=500,
+    reference_iterations=2000,
     learning_rate=2e-3,
-    posterior_iterations=2500,
-    mirror=False,
-    pooling=1.0,
+    schedule="cosine",
+    patience=0,
+    cnn_sizes=(12, 48),
 )
-"""The defaults of `nogs demo`."""
+"""The defaults of `nogs demo`: a digit anywhere among fragments, found on an overview.
+
+RAM has the same network and four times the iterations. One CNN reads the overview alone, one an image four times as
+fine.
+"""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nogs.attention.methods import CONTROL, METHODS, REFERENCE, STOPPING
 from nogs.data import ImageSet
 from nogs.evaluation.records import NetworkRecord, last_right
 
@@ -37,3 +38,13 @@ def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[
         "log_probs": record.log_probs[rows],
         "mean_image": data.images[test].float().mean(0),
     }
+
+
+def headline(names: Iterable[str]) -> str | None:
+    """Return the method that a page is about: PS-NOGS, or the first with a policy, or the first, that is no reference.
+
+    None if there are only references.
+    """
+    others = [name for name in names if name not in (REFERENCE, CONTROL)]
+    policies = [name for name in others if name not in METHODS or METHODS[name].policy != "none"]
+    return STOPPING if STOPPING in others else next(iter(policies or others), None)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
-from nogs.attention.methods import CONTROL, REFERENCE, STOPPING
+from nogs.attention.methods import CONTROL, REFERENCE
 from nogs.evaluation.comparisons import Outcomes, across_tasks
+from nogs.evaluation.pictures import headline
 from nogs.evaluation.schema import Comparison, Results
 from nogs.evaluation.typed_json import Number
 from nogs.evaluation.uncertainty import Bounded
@@ -15,19 +16,9 @@ from nogs.report.notation import bounded, brief_nats, count, listed, percent, po
 from nogs.report.style import title_of
 
 
-def headline(results: Results) -> str | None:
-    """Return the method that the page is about: PS-NOGS, or else the first that is no reference; None without any."""
-    return _headline(list(results.methods))
-
-
-def _headline(names: Sequence[str]) -> str | None:
-    others = [name for name in names if name not in (REFERENCE, CONTROL)]
-    return STOPPING if STOPPING in others else next(iter(others), None)
-
-
 def lead_of_run(results: Results) -> list[str]:
     """Return sentences on the outcome of one run, the most important first."""
-    name = headline(results)
+    name = headline(results.methods)
     images = f"{count(results.test.images)} test image{'s' if results.test.images != 1 else ''}"
     sentences = []
     if name and (against_ram := results.comparisons.get(REFERENCE, {}).get(name)):
@@ -51,12 +42,9 @@ def lead_of_run(results: Results) -> list[str]:
 def _adaptivity(results: Results, name: str) -> str:
     """Return how much the place of each glimpse depends on the image, under a method and under the reference."""
     names = dict.fromkeys((name, REFERENCE) if REFERENCE in results.methods else (name,))
-    each = [
-        f"{', '.join(map(brief_nats, results.methods[of].means_by_glimpse['adaptivity_nats_by_glimpse']))} "
-        f"({title_of(of)})"
-        for of in names
-    ]
-    return f"Nats of mutual information between image and place, glimpse by glimpse: {listed(each)}."
+    nats = {of: results.methods[of].means_by_glimpse["adaptivity_nats_by_glimpse"] for of in names}
+    each = [f"{title_of(of)} {', '.join(map(brief_nats, by_glimpse))}" for of, by_glimpse in nats.items()]
+    return f"Mutual information between image and place, in nats at each glimpse: {'; '.join(each)}."
 
 
 def remarks(results: Results) -> list[str]:
@@ -83,7 +71,7 @@ def remarks(results: Results) -> list[str]:
 def lead_of_poster(labels: Mapping[str, Results]) -> list[str]:
     """Return on how many labels the method of the page is ahead and behind, and the others' accuracy beside RAM's."""
     names = methods_of(labels)
-    name = _headline(names)
+    name = headline(names)
     pairs = [(name, REFERENCE), (name, CONTROL), (CONTROL, REFERENCE)] if name else []
     sentences = [_across(labels, *pair) for pair in pairs if _compared(labels, *pair)]
     rest = [other for other in names if other not in (name, CONTROL) and _compared(labels, other, REFERENCE)]

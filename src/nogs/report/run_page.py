@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from nogs.config.stages import Train
 from nogs.config.table import stage_of
+from nogs.evaluation.pictures import headline
 from nogs.report.figures import (
     adaptivity,
     answers,
@@ -16,7 +17,7 @@ from nogs.report.figures import (
     seconds,
     stopping,
 )
-from nogs.report.lead import headline, lead_of_run
+from nogs.report.lead import lead_of_run
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.read import Material
 from nogs.report.section import Section
@@ -64,7 +65,7 @@ def facts_on(material: Material) -> list[Fact]:
     machine = [str(provenance[key]) for key in ("hardware", "device", "platform") if provenance.get(key)]
     named = [f"{name} {versions[name]}" for name in ("nogs", "torch", "python") if name in versions]
     T = len(next(iter(material.methods.values())).macs_by_glimpse)
-    method = headline(results) or next(iter(material.methods))
+    method = headline(results.methods) or next(iter(material.methods))
     return [
         Fact("Data", results.data),
         Fact("Task", results.task or f"{len(results.classes)} classes"),

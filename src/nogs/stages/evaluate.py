@@ -19,7 +19,7 @@ from torch import Generator, Tensor
 
 from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import STOPPING, chooser, method
+from nogs.attention.methods import chooser, method
 from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
@@ -29,7 +29,7 @@ from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs
 from nogs.evaluation.inputs import check_alike, halting_runs, seconds_before, stopping_runs
 from nogs.evaluation.joint_act import JointNetwork, joint_act
-from nogs.evaluation.pictures import look_shares, single_images
+from nogs.evaluation.pictures import headline, look_shares, single_images
 from nogs.evaluation.records import NetworkRecord
 from nogs.evaluation.results import Evaluated, results_of
 from nogs.evaluation.schema import PosteriorScores, SequenceScores
@@ -265,7 +265,7 @@ def _save_pictures(
     if designed:
         cells["designed"] = list(designed)
     run.save_tensors("looks", {name: look_shares(of_seeds, len(grid)) for name, of_seeds in cells.items()})
-    shown = STOPPING if STOPPING in evaluated else next(iter(evaluated))
+    shown = headline(evaluated) or next(iter(evaluated))
     first = evaluated[shown][0].record
     pictures = single_images(first, data, count=ANSWERS)
     run.save_tensors("answers", pictures, method=shown, seed=first.seed, grid=dataclasses.asdict(grid))

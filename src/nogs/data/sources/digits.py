@@ -3,6 +3,9 @@
 The 1,797 digits (8×8 pixels, by 13 people; Alpaydin and Kaynak, 1998) are split first, about 1,200 / 300 / 297, with
 equal shares of each class. The digit and the fragments of a canvas come from one split, so train and test digits never
 mix. The task is the cluttered translated MNIST of Mnih et al. (2014), with other digits.
+
+On canvases of 96 pixels or more the digit is half as large, and fragments are as frequent: where to look then differs
+from image to image.
 """
 
 from __future__ import annotations
@@ -24,13 +27,26 @@ ENLARGE = 6
 """An 8×8 digit is drawn 48 pixels wide, so that a small glimpse shows less than one of its original pixels."""
 FRAGMENTS = 4
 FRAGMENT_PX = 6
+WIDE_PX, WIDE_ENLARGE, WIDE_FRAGMENTS, WIDE_FRAGMENT_PX = 96, 3, 6, 8
+"""On canvases of ``WIDE_PX`` or more: how much digits are enlarged, the number of fragments at ``WIDE_PX``, which grows
+with the area, and their side length in pixels."""
 CANVASES = (12_000, 1_500, 1_500)
 """Number of train canvases (ten per digit), val and test canvases."""
 
 
 def digits(path: Path, source: Source, faults: Faults) -> Arrays:
     """Return the canvases of ``source.split_seed``, with the side length ``source.image_size``."""
-    return draw(source.image_size or CANVAS_PX, source.split_seed)
+    canvas_px = source.image_size or CANVAS_PX
+    if canvas_px < WIDE_PX:
+        return draw(canvas_px, source.split_seed)
+    fragments = round(WIDE_FRAGMENTS * (canvas_px / WIDE_PX) ** 2)
+    return draw(
+        canvas_px,
+        source.split_seed,
+        enlarge=WIDE_ENLARGE,
+        fragments=fragments,
+        fragment_px=WIDE_FRAGMENT_PX,
+    )
 
 
 def draw(
