@@ -365,7 +365,7 @@ def test_workers_do_not_import_a_script_without_a_guard(tmp_path: Path) -> None:
         """
 from functools import partial
 from nogs.jobs import Job, run_jobs
-from nogs.pipeline import _no_progress
+from nogs.trainings import _no_progress
 print("imported")
 works = {name: partial(_no_progress, 1) for name in ("one", "other")}
 run_jobs([Job(name, work, lambda: (0, ""), total=1) for name, work in works.items()], at_once=2)

@@ -8,15 +8,12 @@ sequences waits for the training that is recorded.
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
-from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
 
-from nogs.attention.methods import METHODS, REFERENCE, STOPPING, method, scheduled
-from nogs.config.groups import Machine, Optimisation
+from nogs.attention.methods import METHODS, REFERENCE, method, scheduled
+from nogs.config.groups import Optimisation
 from nogs.config.pipeline import Run
 from nogs.config.stages import (
     Baselines,
@@ -34,35 +31,25 @@ from nogs.data import load
 from nogs.errors import UserError
 from nogs.evaluation.schema import CNNScores, Results, read_results
 from nogs.evaluation.typed_json import to_json
-from nogs.jobs import Job, run_jobs
+from nogs.jobs import run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.extend import extend_run
 from nogs.runs.identity import as_json, first_difference
-from nogs.runs.progress import Numbering, Tick
+from nogs.runs.progress import Numbering
 from nogs.sequences.table import check_sequences
 from nogs.specs import PosteriorSpec, grid_of
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
 from nogs.stages.evaluate import evaluate
 from nogs.stages.fit_posterior import fit_posterior
-from nogs.stages.fit_stopping import fit_stopping
-from nogs.stages.record import record
 from nogs.stages.report import draw_report
 from nogs.stages.search import search
-from nogs.stages.train import train
+from nogs.trainings import at_once, job_of, trained_by, within
 from nogs.weights import read_spec
 
 POSTERIOR_BATCH = 128
 POSTERIOR_LEARNING_RATE = 2e-3
-
-
-class Trained(NamedTuple):
-    """A training, the recording of another training that it needs, and the stopping heads that follow it."""
-
-    training: Train
-    record: Record | None
-    stopping: FitStopping | None
 
 
 def run(config: Run) -> RunDirectory:
@@ -81,13 +68,13 @@ def run(config: Run) -> RunDirectory:
     if _needs_search(config):
         searched = _searched(config, numbering)
         sequences, path = searched.path, _searched_path(config, searched, numbering)
-    trained = [_trained(config, name, seed, sequences, path) for seed in config.seeds for name in config.methods]
+    trained = [trained_by(config, name, seed, sequences, path) for seed in config.seeds for name in config.methods]
     with numbering.next():
-        run_jobs([_job(one) for one in trained], at_once=_at_once(config))
+        run_jobs([job_of(one) for one in trained], at_once=at_once(config))
     models = tuple(one.training.machine.out for one in trained)
     stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
     with numbering.next():
-        evaluation = evaluate(Evaluate(_within(config, Evaluate), models, sequences, stopping=stopping))
+        evaluation = evaluate(Evaluate(within(config, Evaluate), models, sequences, stopping=stopping))
     results = read_results(evaluation, Results)
     if config.cnns or config.cnn_sizes:
         with numbering.next():
@@ -132,7 +119,7 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
         posterior = read_run(config.posterior, "fit-posterior")
     else:
         fitting = FitPosterior(
-            _within(config, FitPosterior),
+            within(config, FitPosterior),
             config.source,
             config.geometry,
             optimisation=Optimisation(config.posterior_iterations, POSTERIOR_BATCH, POSTERIOR_LEARNING_RATE, 250),
@@ -144,9 +131,9 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
         bank = read_run(config.bank, "build-bank")
     else:
         with numbering.next():
-            bank = build_bank(BuildBank(_within(config, BuildBank), config.source, mirror=config.mirror))
+            bank = build_bank(BuildBank(within(config, BuildBank), config.source, mirror=config.mirror))
     searching = Search(
-        _within(config, Search),
+        within(config, Search),
         posterior.path,
         bank.path,
         task=config.source.task if read_spec(posterior, "model", kind=PosteriorSpec).multilabel else None,
@@ -171,7 +158,7 @@ def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -
         return sequences.path
     how = sequences.config
     searching = Search(
-        _within(config, "path"),
+        within(config, "path"),
         Path(how["posterior"]),
         Path(how["bank"]),
         task=how["task"],
@@ -237,7 +224,7 @@ def baselines_of(config: Run) -> Baselines:
     """
     ratio = config.batch_size / Baselines.batch_size
     iterations, patience = (ceil(count * ratio) for count in (config.iterations, config.patience))
-    whole = Baselines(_within(config, Baselines), config.source, iterations=iterations, patience=patience)
+    whole = Baselines(within(config, Baselines), config.source, iterations=iterations, patience=patience)
     if config.cnns:
         return whole
     return replace(
@@ -248,80 +235,3 @@ def baselines_of(config: Run) -> Baselines:
         learning_rates=(4e-3,),
         upper_bound=False,
     )
-
-
-def _within(config: Run, place: type | str, *parts: str) -> Machine:
-    """Return the machine of a stage: in the directory of its configuration class, or in one of another name."""
-    directory = place if isinstance(place, str) else stage_of(place).directory
-    return replace(config.machine, out=config.machine.out.joinpath(directory, *parts), resume=True)
-
-
-def _at_once(config: Run) -> int:
-    if config.jobs:
-        return config.jobs
-    return (os.cpu_count() or 1) if choose_device(config.machine.device).type == "cpu" else 1
-
-
-def _job(trained: Trained) -> Job:
-    training = trained.training
-    return Job(
-        training.machine.out.name,
-        partial(_train, trained),
-        partial(_progress_of, training.machine.out),
-        total=training.optimisation.iterations,
-        needs=trained.record.model.name if trained.record else None,
-    )
-
-
-def _trained(config: Run, name: str, seed: int, searched: Path | None, path: Path | None) -> Trained:
-    """Return the training of a method with one seed, with the sequences that the method's row names."""
-    recorded = _within(config, Record, f"{REFERENCE}-seed{seed}")
-    teacher = _within(config, Train, f"{REFERENCE}-seed{seed}").out
-    sequences = {"none": None, "search": searched, "path": path, "record": recorded.out, "given": config.sequences}
-    training = Train(
-        _within(config, Train, f"{name}-seed{seed}"),
-        config.source,
-        config.geometry,
-        Optimisation(
-            (config.reference_iterations or config.iterations) if name == REFERENCE else config.iterations,
-            config.batch_size,
-            config.learning_rate,
-            config.validate_every,
-            config.patience,
-            seed,
-            config.schedule,
-            config.average,
-        ),
-        method=name,
-        sequences=sequences[method(name).sequences],
-        supervision=config.supervision,
-    )
-    records = method(name).sequences == "record"
-    stops = FitStopping(_within(config, FitStopping, f"{name}-seed{seed}"), training.machine.out)
-    return Trained(
-        training,
-        Record(recorded, teacher, annotate=config.annotate) if records else None,
-        stops if config.stopping and name == STOPPING and config.geometry.glimpses > 1 else None,
-    )
-
-
-def _train(trained: Trained, tick: Tick) -> None:
-    """Do a training, what has to be recorded before it, and its stopping heads. ``tick``: progress of the training."""
-    if trained.record:
-        record(trained.record, tick=_no_progress)
-    train(trained.training, tick=tick)
-    if trained.stopping:
-        fit_stopping(trained.stopping, tick=_no_progress)
-
-
-def _no_progress(done: int, note: str) -> None:
-    """Ignore the progress of a part that has no bar of its own."""
-
-
-def _progress_of(out: Path) -> tuple[int, str]:
-    """Return the iterations of a training so far and a note on its loss, from its log."""
-    rows = RunDirectory(out).rows()
-    if not rows:
-        return 0, ""
-    best = min(rows, key=lambda row: row["nll_nats"])
-    return rows[-1]["iteration"], f"val {rows[-1]['nll_nats']:.3f} (best {best['nll_nats']:.3f})"
