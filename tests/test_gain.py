@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nogs.attention.gain import (
     candidate_cells,
     exploring,
     gain_step,
+    learned_gain,
     predicted_gain,
     stop_by_gain_map,
 )
@@ -25,7 +27,9 @@ from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Training
 from nogs.config.groups import Geometry, Machine
 from nogs.config.stages import Train
+from nogs.errors import UserError
 from nogs.glimpses.fovea import look
+from nogs.glimpses.grid import Grid
 from nogs.training.adam import Adam
 from world import TILES, Seen, World, random_world
 
@@ -227,3 +231,29 @@ def test_an_image_stops_where_no_location_promises_enough() -> None:
     below = torch.cat((greatest < threshold, torch.ones(len(images), 1, dtype=torch.bool)), dim=1)
     assert torch.equal(answers.steps, below.int().argmax(1) + 1)
     assert len(answers.steps.unique()) > 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_share_of_the_candidates_is_drawn_where_the_overview_has_detail(share: float) -> None:
+    """One bright square on black: candidates of detail show it, all others are those of ``detail=0``."""
+    torch.manual_seed(0)
+    network = HardAttention(Grid(60, 10, 1), channels=1, classes=2, hidden=4, overview_px=12)
+    images = torch.zeros(3, 1, 60, 60, dtype=torch.uint8)
+    images[:, :, 20:25, 40:45] = 255
+    config = Train(Machine(Path("nowhere")), gain_candidates=8, detail=share)
+    known = Training(config, network, lambda generator: greedy, None, images, torch.tensor([0, 1, 0]))
+    cells = gain.candidates(known, torch.arange(3), Generator().manual_seed(0))
+    assert cells.shape == (3, 8)
+    of_detail = round(8 * share)
+    shown = look(images, network.grid, cells).patches.flatten(2).amax(-1) == 255
+    # 143 black pixels with a deviation of 255 / 144 each against one of 255: one draw in 140 falls elsewhere.
+    assert shown[:, :of_detail].float().mean() > 0.8 or not of_detail
+    anywhere = torch.randint(len(network.grid), (3, 8), generator=Generator().manual_seed(0))
+    assert torch.equal(cells[:, of_detail:], anywhere[:, of_detail:])
+
+
+def test_detail_needs_an_overview() -> None:
+    known = training(TILES)
+    config = replace(known.config, detail=0.5)
+    with pytest.raises(UserError, match=r"detail=0.5 needs an overview: give `overview`, or detail=0"):
+        learned_gain(known._replace(config=config))

@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from nogs.attention.choosers import greedy, sampling
 from nogs.attention.classify import classify, look_at_all
 from nogs.attention.network import HardAttention, stack_states
-from nogs.attention.overview import LocationMap, Overview, Scene
+from nogs.attention.overview import FLAT_PX, LocationMap, Overview, Scene, cells_of_detail
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
@@ -123,3 +123,33 @@ def test_a_spec_checks_the_overview() -> None:
     assert spec.build().overview is not None
     with pytest.raises(UserError, match="overview=25 exceeds image_px=24"):
         HardAttentionSpec(Grid(24, 8, 4), 1, ("a", "b"), 8, 2, "ram", overview_px=25)
+
+
+def test_cells_of_detail_are_drawn_by_the_square_of_the_deviation_from_the_mean() -> None:
+    """Two pixels of 100 and 50 among 14 of 0: counts of 20,000 draws within five standard deviations."""
+    grid, overview = Grid(16, 4, 1), torch.zeros(1, 1, 4, 4, dtype=torch.uint8)
+    overview[0, 0, 0, 3], overview[0, 0, 2, 1] = 100, 50
+    deviations = [(value - 150 / 16) ** 2 for value in (100, 50, *(0,) * 14)]
+    cells = cells_of_detail(grid, overview, 20_000, Generator().manual_seed(0))
+    # The glimpse of a pixel of the overview are its 4 x 4 pixels, whose first is (4 row, 4 column).
+    for pixel, deviation in (((0, 3), deviations[0]), ((2, 1), deviations[1]), ((3, 3), deviations[2])):
+        cell = 4 * pixel[0] * grid.side + 4 * pixel[1]
+        share = deviation / sum(deviations)
+        found = (cells == cell).float().mean().item()
+        assert found == pytest.approx(share, abs=5 * (share * (1 - share) / 20_000) ** 0.5)
+    flat = cells_of_detail(grid, torch.full((1, 1, 4, 4), 7, dtype=torch.uint8), 20_000, Generator().manual_seed(0))
+    shares = torch.bincount(flat[0], minlength=len(grid)) / 20_000
+    drawn = shares[shares > 0]
+    assert len(drawn) == 16
+    torch.testing.assert_close(drawn, torch.full((16,), 1 / 16), rtol=0, atol=5 * (15 / 16**2 / 20_000) ** 0.5)
+
+
+def test_the_core_reads_a_large_overview_through_few_weights() -> None:
+    """A linear layer on its pixels would learn a thousand labels by heart."""
+    for side, fewest, most in ((FLAT_PX, 500_000, 700_000), (FLAT_PX + 1, 0, 40_000), (150, 0, 40_000)):
+        overview = Overview(Grid(300, 40, 20), side, channels=1, width=64)
+        assert fewest < sum(p.numel() for p in overview.embedding.parameters()) < most
+        embedded, _ = overview(noise(2, side))
+        assert embedded.shape == (2, 64)
+        embedded.sum().backward()
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in overview.embedding.parameters())

@@ -13,14 +13,17 @@ from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.glimpses.embedding import ChannelsLast, convolutional, to_unit
+from nogs.glimpses.embedding import ChannelsLast, averaged, convolutional, to_unit
 from nogs.glimpses.grid import Grid
 
 WIDTH = 16
 """Channels of the convolutions over an overview."""
+FLAT_PX = 64
+"""Side of the largest overview that the core reads pixel by pixel. A linear layer on one of 150 pixels would have three
+million weights, and with a thousand training images it would learn their labels by heart."""
 INITIAL_LOGIT = -3.0
 """So that no location promises much before anything is learned, where logits are predicted gains."""
 
@@ -45,7 +48,8 @@ class Overview(nn.Module):
     def __init__(self, grid: Grid, side_px: int, *, channels: int, width: int) -> None:
         super().__init__()
         self.side_px = side_px
-        self.embedding = convolutional(Grid(side_px, side_px, 1), channels, width=width)
+        whole = Grid(side_px, side_px, 1)
+        self.embedding = (convolutional if side_px <= FLAT_PX else averaged)(whole, channels, width=width)
         self.features = ChannelsLast(
             nn.Conv2d(channels, WIDTH, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -104,6 +108,20 @@ class LocationMap(nn.Module):
         points = self.centres.expand(map.shape[0], side, side, 2)
         logits = F.grid_sample(map, points, padding_mode="border", align_corners=False)
         return logits.view(*batch, side**2)
+
+
+def cells_of_detail(
+    grid: Grid, overview: UInt8[Tensor, "B c v v"], count: int, generator: Generator
+) -> Int[Tensor, "B K"]:
+    """Draw K = ``count`` cells of each image where its overview has detail.
+
+    A pixel of the overview is drawn with a probability ∝ (x - mean of the image)², summed over channels, and the cell
+    whose glimpse is nearest to one around it is returned. If all pixels are equal, it is drawn anywhere.
+    """
+    pixels = overview.flatten(2).float()
+    detail = (pixels - pixels.mean(2, keepdim=True)).square().sum(1) + torch.finfo(torch.float32).eps
+    drawn = torch.multinomial(detail, count, replacement=True, generator=generator)
+    return grid.nearest_cells(grid.around(drawn, overview_px=overview.shape[-1]))
 
 
 def _sampling_points(grid: Grid) -> Float[Tensor, "s s 2"]:

@@ -133,6 +133,8 @@ class Train(Checked):
     """cost of a glimpse, in nats, that act is trained with"""
     gain_candidates: Count = 4
     """locations anywhere in each image whose realised gain `gain` learns from (K)"""
+    detail: Share = 0.0
+    """share of these locations that are drawn where the overview has detail, in place of anywhere"""
     exploration: Share = 0.1
     """probability with which `gain` and dime draw a training location instead of taking the one of greatest predicted
     gain; that of dime falls by a factor of 5 after each fifth of the training"""

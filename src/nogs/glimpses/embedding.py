@@ -68,6 +68,21 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
     )
 
 
+def averaged(grid: Grid, channels: int, *, width: int) -> nn.Module:
+    """Return φ of large squares: three convolutions with stride 2, the mean over all places, and a linear layer."""
+    return ChannelsLast(
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.AvgPool2d(math.ceil(grid.glimpse_px / 8)),
+        nn.Flatten(),
+        nn.Linear(64, width),
+    )
+
+
 def perceptron(grid: Grid, channels: int, *, width: int) -> nn.Module:
     """Return φ of the lookahead posterior: two linear layers on the pixels.
 
