@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.data.canvases import Canvases
-from nogs.data.pixels import overview
+from nogs.data.pixels import mean_image, overview
 from nogs.glimpses.fovea import fovea
 from nogs.glimpses.grid import Grid
 
@@ -82,3 +82,10 @@ def test_a_canvas_takes_no_more_memory_when_it_is_larger() -> None:
     assert not patches.any()
     near = large.squares(stamps[:, :1, 4:].long(), torch.arange(N), 12)
     torch.testing.assert_close(near[:, 0], fovea(drawn(canvases()), Grid(H, 12, 1), stamps[:, :1, 4:].long())[:, 0])
+
+
+def test_the_mean_image_is_that_of_the_canvases_drawn_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nogs.data.pixels.DRAWN_AT_ONCE", 2 * H**2)
+    found, rows = canvases(), torch.tensor([0, 3, 4])
+    for images in (found, drawn(found)):
+        torch.testing.assert_close(mean_image(images, rows), drawn(found)[rows].float().mean(0))

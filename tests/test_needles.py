@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
+import nogs
 from nogs.config.groups import Source
 from nogs.data.canvases import Canvases
 from nogs.data.handwriting import DIGIT_PX, Digits, enlarged_digits, read_digits
@@ -118,3 +120,25 @@ def test_canvases_can_be_drawn_whole_for_stages_that_need_all_images() -> None:
     assert isinstance(images.images, Canvases)
     assert torch.equal(images.in_memory()[5:9], images.images[5:9])
     assert images.in_memory().shape == images.images.shape
+
+
+def test_networks_are_evaluated_on_canvases_that_are_not_drawn_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = Canvases.drawn
+
+    def reduced_only(self: Canvases, px: int) -> Tensor:
+        assert px < self.image_px, "all canvases are drawn at full size"
+        return draw(self, px)
+
+    monkeypatch.setattr(Canvases, "drawn", reduced_only)
+    source = Source(data="needles", image_size=32)
+    how = nogs.Optimisation(iterations=2, batch_size=8, validate_every=2)
+    geometry = nogs.Geometry(glimpse_size=16, stride=8, glimpses=1, overview=8)
+    nogs.train(nogs.Train(nogs.Machine(tmp_path / "gain"), source, geometry, how, "gain", hidden=8), silent)
+    run = nogs.evaluate(nogs.Evaluate(nogs.Machine(tmp_path / "evaluation"), (tmp_path / "gain",)), silent)
+    assert run.complete
+
+
+def silent(done: int, note: str) -> None:
+    pass

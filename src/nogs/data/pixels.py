@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from nogs.data.canvases import Canvases, reduced
+from nogs.data.canvases import DRAWN_AT_ONCE, Canvases, reduced
 
 Pixels = UInt8[Tensor, "N c H H"] | Canvases
 """uint8 in [0, 255], channels first. Both have ``shape``, ``device``, ``to``, a length, and rows by index."""
@@ -16,3 +17,13 @@ def overview(images: Pixels, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, 
     if isinstance(images, Tensor):
         return reduced(images.index_select(0, rows), px)
     return images.overview(rows, px)
+
+
+def mean_image(images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, "c H H"]:
+    """Return the mean of the images ``rows``, in [0, 255]. Canvases are drawn a few at a time."""
+    if isinstance(images, Tensor):
+        return images[rows].float().mean(0)
+    total = torch.zeros(images.shape[1:], device=images.device)
+    for some in rows.split(max(1, DRAWN_AT_ONCE // images.image_px**2)):
+        total += images[some].float().sum(0)
+    return total / len(rows)

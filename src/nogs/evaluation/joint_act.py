@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from nogs.attention.choosers import greedy
 from nogs.attention.classify import look_at_all
 from nogs.attention.network import HardAttention
+from nogs.data.pixels import Pixels
 from nogs.evaluation.cost import macs_by_glimpse
 from nogs.stopping.curves import Stops
 from nogs.stopping.halting import HaltingUnit
@@ -34,7 +35,7 @@ class JointRule(NamedTuple):
 
 def joint_act(
     networks: Sequence[JointNetwork],
-    pixels: UInt8[Tensor, "N c H H"],
+    pixels: Pixels,
     images: Int[Tensor, " n"],
     labels: Int[Tensor, " n"],
     *,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nogs.attention.methods import CONTROL, METHODS, REFERENCE, STOPPING
 from nogs.data import ImageSet
+from nogs.data.pixels import mean_image
 from nogs.evaluation.records import NetworkRecord, last_right
 
 
@@ -36,7 +37,7 @@ def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[
         "labels": data.labels[test[rows]],
         "cells": record.cells[rows],
         "log_probs": record.log_probs[rows],
-        "mean_image": data.images[test].float().mean(0),
+        "mean_image": mean_image(data.images, test),
     }
 
 

@@ -149,7 +149,7 @@ class WholeImage:
     """A network to compare with: a CNN on whole images, a network that reads patches of them, or logistic regression.
 
     ``resolution_px``: side of the images that it is given. ``pixels_read_share``: share of their pixels that it reads,
-    mean over test images; an overview, of ``overview_px`` pixels a side, is not counted. ``on_frontier``: whether no
+    mean over test images, with those of its overview of ``overview_px`` pixels a side. ``on_frontier``: whether no
     other row is as accurate on validation images for no more multiply-adds.
     """
 

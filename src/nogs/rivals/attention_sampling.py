@@ -107,10 +107,11 @@ class AttentionSampling(nn.Module):
         return F.cross_entropy(sampled.logits, labels) - self.entropy_weight * entropy(sampled.attention.log()).mean()
 
     def pixels_read(self, images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-        """Return the share of the pixels of each image that its patches cover; the overview is not counted."""
+        """Return the share of the pixels of each image that its patches cover, with those of the overview added."""
         cells = self.sample(images, rows, self.noise).cells
         first = self.grid.around(cells, overview_px=self.overview_px)
-        return share_of_squares(first, side_px=self.grid.glimpse_px, image_px=self.grid.image_px)[:, -1]
+        covered = share_of_squares(first, side_px=self.grid.glimpse_px, image_px=self.grid.image_px)[:, -1]
+        return (covered + (self.overview_px / self.grid.image_px) ** 2).clamp(max=1)
 
     def sample(self, images: Pixels, rows: Int[Tensor, " B"], noise: Float[Tensor, "_ n"]) -> Sampled:
         """Draw patches of the images ``rows`` and classify them. ``noise``: random numbers, of each image or shared."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from torch import Generator, Tensor
 
 from nogs.attention.choosers import sampling
@@ -25,6 +25,7 @@ from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
 from nogs.config.stages import Evaluate
 from nogs.data import ImageSet, load
+from nogs.data.pixels import Pixels
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.evaluation.examples import examples, posterior_log_probs
 from nogs.evaluation.inputs import check_alike, halting_runs, seconds_before, stopping_runs
@@ -76,7 +77,7 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
     run = open_run(config.machine.out, "evaluate", config, resume=config.machine.resume)
     evaluated: dict[str, list[Evaluated]] = {}
     with ticking("evaluate", len(trained) + 2, tick) as report, torch.inference_mode():
-        pixels = data.in_memory().to(device)
+        pixels = data.images.to(device)
         for number, model in enumerate(trained):
             name, seed = model.config["method"], model.config["optimisation"]["seed"]
             report(number, f"{name} seed {seed}")
@@ -110,7 +111,7 @@ def _evaluate(
     run: RunDirectory,
     model: RunDirectory,
     data: ImageSet,
-    pixels: UInt8[Tensor, "N c H H"],
+    pixels: Pixels,
     *,
     stopping: RunDirectory | None,
     joint: Sequence[RunDirectory],
