@@ -58,6 +58,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
         Train,
     )
     from nogs.data import ImageSet, load
+    from nogs.data.arrays import from_arrays
     from nogs.design.gain_maps import CompletionGainMap
     from nogs.glimpses.fovea import Glimpses, look
     from nogs.glimpses.grid import Grid
@@ -98,6 +99,7 @@ _PLACES = {
     "Model": "nogs.prediction.model",
     "Retrieval": "nogs.completion.retrieval",
     "Sequences": "nogs.sequences.table",
+    "from_arrays": "nogs.data.arrays",
     "greedy": "nogs.attention.choosers",
     "load": "nogs.data",
     "load_model": "nogs.prediction.load",
@@ -154,6 +156,7 @@ __all__ = [
     "fit_baselines",
     "fit_posterior",
     "fit_stopping",
+    "from_arrays",
     "greedy",
     "import_sequences",
     "load",
