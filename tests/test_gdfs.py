@@ -19,6 +19,7 @@ from world import TILES
 ITERATIONS = 800
 
 
+@pytest.mark.slow
 def test_the_policy_picks_the_location_of_the_greatest_gain() -> None:
     """Before any glimpse, and for every image after the first: within 0.05 nats of the greatest mutual information."""
     known = training(TILES, iterations=ITERATIONS)

@@ -21,8 +21,11 @@ PAPER = {
 """shared/method.md, section 3."""
 STOPPING = {"act": ("ACT", "search", "act")}
 """Section 4: the rival of PS-NOGS that is trained to stop."""
-LEARNED = {"gain": ("Learned gain", "none", "gain")}
-"""Section 9: gain maps learned from realised gains."""
+LEARNED = {
+    "gain": ("Learned gain", "none", "gain"),
+    "gain-nogs": ("Learned gain from NOGS", "search", "gain-nogs"),
+}
+"""Section 9: gain maps learned from realised gains, from nothing and from designed sequences."""
 SELECTION = {"dime": ("DIME", "none", "dime"), "gdfs": ("GDFS", "none", "gdfs")}
 """Section 9: rivals from dynamic feature selection."""
 CONTROLS = {"random": "none", "centre": "none", "path": "path"}

@@ -1,10 +1,10 @@
 """The table of methods: source of glimpse sequences x policy objective x choice of cells.
 
 The rivals of *Near-Optimal Glimpse Sequences* (Harvey, Teng, Wood, section 5), Adaptive Computation Time trained with
-the network (Graves 2016), gain maps learned from realised gains, two policies from mutual information (DIME and GDFS),
-and three controls without a policy: random cells, the centre cell, and one designed path for all images. Methods differ
-only by their rows. A new method is a row here; a new way to choose cells or a new objective is a function in a file of
-its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
+the network (Graves 2016), gain maps learned from realised gains, from nothing or from designed sequences, two policies
+from mutual information (DIME and GDFS), and three controls without a policy: random cells, the centre cell, and one
+designed path for all images. Methods differ only by their rows. A new method is a row here; a new way to choose cells
+or a new objective is a function in a file of its own and an entry in ``LOOKS`` or ``OBJECTIVES``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nogs.attention.act import act
 from nogs.attention.choosers import Chooser, along, anywhere, at, centre_cell, greedy
 from nogs.attention.dime import dime
 from nogs.attention.gain import learned_gain
+from nogs.attention.gain_nogs import gain_nogs
 from nogs.attention.gdfs import gdfs
 from nogs.attention.train_step import Objective, Training, label_only, reinforce
 from nogs.attention.wake_sleep import wake_sleep
@@ -50,6 +51,7 @@ METHODS = {
     "ps-hgs": Method("PS-HGS", sequences="given", policy="reinforce", looks="policy"),
     "act": Method("ACT", sequences="search", policy="act", looks="policy"),
     "gain": Method("Learned gain", sequences="none", policy="gain", looks="policy"),
+    "gain-nogs": Method("Learned gain from NOGS", sequences="search", policy="gain-nogs", looks="policy"),
     "dime": Method("DIME", sequences="none", policy="dime", looks="policy"),
     "gdfs": Method("GDFS", sequences="none", policy="gdfs", looks="policy"),
     "random": Method("Random cells", sequences="none", policy="none", looks="random"),
@@ -70,15 +72,16 @@ OBJECTIVES: dict[str, Callable[[Training], Objective]] = {
     "wake-sleep": wake_sleep,
     "act": act,
     "gain": learned_gain,
+    "gain-nogs": gain_nogs,
     "dime": dime,
     "gdfs": gdfs,
     "none": label_only,
 }
 
 
-GAIN_MAPS = frozenset({"gain", "dime"})
+GAIN_MAPS = frozenset({"gain", "gain-nogs", "dime"})
 """Objectives that make the location head a gain map, by which a network can also stop."""
-ANNEALED = frozenset({"dime", "gdfs"})
+ANNEALED = frozenset({"gain-nogs", "dime", "gdfs"})
 """Objectives that depend on the share of the iterations that is over."""
 
 

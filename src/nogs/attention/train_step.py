@@ -85,7 +85,7 @@ def draw_batch(training: Training, images: Int[Tensor, " b"], generator: Generat
     are added to it and train the location head alone.
     """
     config, network, pixels = training.config, training.network, training.pixels
-    taught, given = _supervised_batch(training, generator)
+    taught, given = supervised_batch(training, generator)
     published = config.supervision == "published"
     free = images[len(taught) :] if published else images
     rollout = network(pixels, free, glimpses=config.geometry.glimpses, choose=training.choose(generator))
@@ -119,7 +119,7 @@ def label_only_step(training: Training, images: Int[Tensor, " b"], generator: Ge
     return label_loss(rollout.class_logits, training.labels[images]).mean()
 
 
-def _supervised_batch(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:
+def supervised_batch(training: Training, generator: Generator) -> tuple[Int[Tensor, " k"], Int[Tensor, "k T"]]:
     """Draw the images of a step that have given cells, and those cells; none if the method has no sequences."""
     device, sequences = training.pixels.device, training.sequences
     if sequences is None:

@@ -19,7 +19,7 @@ class Run(Checked):
     annotate: Count = 600
     """training images that sequences are designed for"""
     methods: Names = ("ram", "ps-nogs")
-    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, dime, gdfs, and the controls random, centre
+    """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, gain-nogs, dime, gdfs, and the controls random, centre
     and path"""
     sequences: Path | None = None
     """run directory of sequences import, for ps-hgs"""

@@ -114,8 +114,8 @@ class Train(Checked):
     geometry: Geometry = field(default_factory=Geometry)
     optimisation: Optimisation = field(default_factory=Optimisation)
     method: str = "ram"
-    """ram | gain | ps-nogs | ws-ram | ps-ram | ps-hgs | act | dime | gdfs, or a control without a policy: random |
-    centre | path"""
+    """ram | gain | gain-nogs | ps-nogs | ws-ram | ps-ram | ps-hgs | act | dime | gdfs, or a control without a policy:
+    random | centre | path"""
     sequences: Path | None = None
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
@@ -132,12 +132,14 @@ class Train(Checked):
     halting_cost: Rate = 0.01
     """cost of a glimpse, in nats, that act is trained with"""
     gain_candidates: Count = 4
-    """locations anywhere in each image whose realised gain `gain` learns from (K)"""
+    """locations anywhere in each image whose realised gain `gain` and gain-nogs learn from (K)"""
     detail: Share = 0.0
-    """share of these locations that are drawn where the overview has detail, in place of anywhere"""
+    """share of these locations drawn where the overview has detail, in place of anywhere"""
     exploration: Share = 0.1
-    """probability with which `gain` and dime draw a training location instead of taking the one of greatest predicted
-    gain; that of dime falls by a factor of 5 after each fifth of the training"""
+    """probability with which gain, gain-nogs and dime draw a training location instead of taking the one of greatest
+    predicted gain; that of dime falls by a factor of 5 after each fifth of the training"""
+    handover: Share = 0.5
+    """share of the iterations in which gain-nogs hands over from designed cells to its map"""
     pretraining: Share = 0.2
     """share of the iterations in which dime and gdfs first train the classifier at random locations"""
     foresight: Share = 0.0
@@ -315,7 +317,7 @@ class Predict(Checked):
     save_overlays: Path | None = None
     """folder to write each image to, as PNG with its glimpses drawn on it"""
     stopping: Path | None = None
-    """run directory of fit-stopping, to stop by a threshold; networks of `gain` and dime need none"""
+    """run directory of fit-stopping, to stop by a threshold; networks of gain, gain-nogs and dime need none"""
     threshold: Nats | None = None
     """stop when the next glimpse is expected to gain less than this, in nats"""
     device: str = "auto"

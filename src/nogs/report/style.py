@@ -59,6 +59,7 @@ OF_METHOD: dict[str, Pair] = {
     "path": ("#4d7c0f", "#a3d65c"),
     "act": ("#c2255c", "#f27ba0"),
     "gain": ("#0b6e4f", "#3ddc97"),
+    "gain-nogs": ("#9a6a00", "#ffcf5c"),
     "dime": ("#5c4a1e", "#c9ad6a"),
     "gdfs": ("#8a1c4a", "#f08bb4"),
 }
