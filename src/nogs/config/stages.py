@@ -38,6 +38,7 @@ from nogs.config.groups import (
     RaceOptions,
     Rates,
     RetrievalOptions,
+    Schedule,
     Seeds,
     Sizes,
     Source,
@@ -247,6 +248,8 @@ class Baselines(Checked):
     """iterations between validations"""
     patience: Natural = 1500
     """iterations without a better validation loss after which a training stops; 0: never"""
+    schedule: Schedule = "constant"
+    """course of the step size: constant, or along a cosine to zero at the last iteration"""
     upper_bound: bool = True
     """also train a large CNN, on images of full size"""
     patches: PatchOptions = field(default_factory=PatchOptions)

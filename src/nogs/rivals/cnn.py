@@ -92,13 +92,20 @@ def check_resolution(image_px: int, resolution_px: int) -> None:
 
 
 @overload
-def shrink(images: UInt8[Tensor, "N c H H"], resolution_px: int) -> UInt8[Tensor, "N c R R"]: ...
+def shrink(
+    images: UInt8[Tensor, "N c H H"], resolution_px: int, *, device: torch.device | None = None
+) -> UInt8[Tensor, "N c R R"]: ...
 @overload
-def shrink(images: Pixels, resolution_px: int) -> UInt8[Tensor, "N c R R"] | Canvases: ...
-def shrink(images: Pixels, resolution_px: int) -> UInt8[Tensor, "N c R R"] | Canvases:
+def shrink(
+    images: Pixels, resolution_px: int, *, device: torch.device | None = None
+) -> UInt8[Tensor, "N c R R"] | Canvases: ...
+def shrink(
+    images: Pixels, resolution_px: int, *, device: torch.device | None = None
+) -> UInt8[Tensor, "N c R R"] | Canvases:
     """Return the images reduced to ``resolution_px`` with antialiasing, or unchanged if they have that size.
 
-    A few images at a time are in memory at full size. Raises UserError if the reduced ones exceed the memory.
+    ``device``: where they are reduced, a few at a time; by default their own device, which the result is on. Raises
+    UserError if the reduced ones exceed the memory.
     """
     N, channels, image_px, _ = images.shape
     if resolution_px == image_px:
@@ -107,7 +114,7 @@ def shrink(images: Pixels, resolution_px: int) -> UInt8[Tensor, "N c R R"] | Can
     small = torch.empty(N, channels, resolution_px, resolution_px, dtype=torch.uint8, device=images.device)
     size, done = (resolution_px, resolution_px), 0
     for chunk in images.chunks() if isinstance(images, Canvases) else images.split(CHUNK):
-        reduced = F.interpolate(chunk.float(), size, mode="bilinear", antialias=True).round()
+        reduced = F.interpolate(chunk.to(device or chunk.device).float(), size, mode="bilinear", antialias=True).round()
         small[done : done + len(chunk)] = reduced.to(torch.uint8)
         done += len(chunk)
     return small

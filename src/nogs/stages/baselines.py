@@ -57,7 +57,7 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
     with ticking("baselines", len(trainings) * config.iterations, tick) as report:
         # By resolution, so that one reduced copy of the images is in memory at a time.
         for resolution, of_resolution in groupby(trainings, key=lambda training: training.resolution):
-            small = replace(data, images=shrink(data.images, resolution))
+            small = replace(data, images=shrink(data.images, resolution, device=device))
             for training in of_resolution:
                 name = training.machine.out.name
                 trained = _fit(training, small, device, inputs, after(len(rows) * config.iterations, name, report))
@@ -97,7 +97,7 @@ def _trainings(config: Baselines, *, image_px: int) -> list[FitBaseline]:
         of_width = "" if architecture in READ_PATCHES else f"-x{width:g}"
         name = f"{architecture}-{resolution}px{of_width}-lr{rate:g}-seed{seed}"
         machine = replace(c.machine, out=c.machine.out / name, resume=True)
-        how = Optimisation(c.iterations, c.batch_size, rate, c.validate_every, c.patience, seed)
+        how = Optimisation(c.iterations, c.batch_size, rate, c.validate_every, c.patience, seed, c.schedule)
         trainings.append(FitBaseline(machine, c.source, how, architecture, resolution, width, c.patches))
     return trainings
 
