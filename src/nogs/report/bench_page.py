@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -14,12 +14,19 @@ from nogs.report.figures.bench import accuracy_over_costs, whole_pixels
 from nogs.report.notation import brief, brief_nats, listed, percent, short_count
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
-from nogs.report.style import title_of
-from nogs.report.tables import print_table
+from nogs.report.style import ARCHITECTURE_TITLES, title_of
+from nogs.report.tables import print_table, whole_image_title
 from nogs.runs.directory import RunDirectory
 from nogs.runs.files import damaged
 
-Figure = Callable[[BenchMethod], Cell]
+COLUMNS = ("accuracy", "multiply-adds", "pixels", "seconds", "nats by glimpse")
+"""Figures of the table. Short, so that the table fits a terminal; `NOTE` explains them."""
+NOTE = (
+    "Test accuracy after all glimpses, multiply-adds of an image, share of its pixels read, wall seconds of one "
+    "training from nothing, and mutual information between image and cell at each glimpse (0 where all images get the "
+    "same). Mean over seeds, each seed beneath. Networks with a side length in pixels read the whole image, reduced to "
+    "it."
+)
 
 
 def build_bench(results: BenchResults, provenance: Mapping[str, Any]) -> Page:
@@ -38,7 +45,12 @@ def build_bench(results: BenchResults, provenance: Mapping[str, Any]) -> Page:
                 ),
             ),
         ),
-        Section("results", "Results", "Mean over seeds, each seed beneath.", table=bench_table(results)),
+        Section(
+            "results",
+            "Results",
+            NOTE,
+            table=bench_table(results),
+        ),
     ]
     names = methods_of(results)
     return draw_page(
@@ -62,23 +74,36 @@ def methods_of(results: BenchResults) -> list[str]:
 
 
 def lead_of_bench(results: BenchResults) -> list[str]:
-    """Return which method is the most accurate on each task, and whether a network on the whole image is better."""
-    sentences = []
+    """Return the most accurate method of each task, then all of each task beside the best network on whole images."""
+    best, sentences = [], []
     for title, task in results.tasks.items():
         ranked = sorted(task.methods, key=lambda name: -task.methods[name].mean_test_accuracy)
         ends = [f"{title_of(name)} {percent(task.methods[name].mean_test_accuracy)}" for name in ranked]
-        whole = max(task.whole_images, key=lambda network: network.test_accuracy, default=None)
-        beside = f"; {whole.architecture} on whole images has {percent(whole.test_accuracy)}" if whole else ""
+        best.append(f"{title_of(ranked[0])} on {title} ({percent(task.methods[ranked[0]].mean_test_accuracy)})")
+        whole = best_whole_image(task)
+        beside = f"; {whole_image_title(whole)} has {percent(whole.test_accuracy)}" if whole else ""
         sentences.append(f"{title}: {listed(ends)}{beside}.")
-    return sentences
+    return [f"The most accurate method is {listed(best)}.", *sentences]
+
+
+def best_whole_image(task: BenchTask) -> WholeImage | None:
+    """Return the network on whole images with the best validation accuracy; None if there is none."""
+    return max(task.whole_images, key=lambda network: network.validation_accuracy, default=None)
 
 
 def bench_table(results: BenchResults) -> Table:
-    """Return lines for each task, and a column for each method and for the best network on whole images."""
-    names = methods_of(results)
-    lines = [line for title, task in results.tasks.items() for line in _lines(title, task, names)]
-    columns = (Column(""), *(Column(title_of(name), name) for name in names), Column("Best on whole images"))
-    return Table(columns, tuple(lines))
+    """Return a line for each method on each task, and one for the best network on whole images of the task."""
+    lines = []
+    for title, task in results.tasks.items():
+        lines += [Line(f"{title}: {title_of(name)}", _cells(method)) for name, method in task.methods.items()]
+        if whole := best_whole_image(task):
+            cells = (
+                Cell(percent(whole.test_accuracy)),
+                Cell(short_count(whole.macs)),
+                Cell(percent(whole_pixels(whole, task))),
+            )
+            lines.append(Line(f"{title}: {_name_of(whole)}", (*cells, Cell(), Cell())))
+    return Table((Column(""), *map(Column, COLUMNS)), tuple(lines))
 
 
 def print_bench(path: Path) -> None:
@@ -92,36 +117,21 @@ def print_bench(path: Path) -> None:
     print(f"report: {path / 'bench.html'}")
 
 
-def _lines(title: str, task: BenchTask, names: list[str]) -> list[Line]:
-    figures: dict[str, tuple[Figure, Callable[[WholeImage], str] | None]] = {
-        "test accuracy": (_accuracy, lambda network: percent(network.test_accuracy)),
-        "multiply-adds": (lambda of: Cell(short_count(of.macs_by_glimpse[-1])), lambda n: short_count(n.macs)),
-        "pixels read": (_pixels, lambda network: percent(whole_pixels(network, task))),
-        "seconds of training, from nothing": (_seconds, None),
-        "adaptivity by glimpse (nats)": (_adaptivity, None),
-    }
-    best = max(task.whole_images, key=lambda network: network.validation_accuracy, default=None)
-    lines = []
-    for figure, (of_method, of_whole) in figures.items():
-        cells = [of_method(task.methods[name]) if name in task.methods else Cell() for name in names]
-        beside = Cell(of_whole(best), (best.architecture,)) if best and of_whole else Cell()
-        lines.append(Line(f"{title}: {figure}", (*cells, beside)))
-    return lines
+def _name_of(network: WholeImage) -> str:
+    title = ARCHITECTURE_TITLES.get(network.architecture, network.architecture.capitalize())
+    return f"{title}, {network.resolution_px} px"
 
 
-def _accuracy(of: BenchMethod) -> Cell:
-    each = tuple(percent(value).removesuffix(" %") for value in of.test_accuracy)
-    return Cell(percent(of.mean_test_accuracy), each if len(each) > 1 else ())
-
-
-def _pixels(of: BenchMethod) -> Cell:
-    return Cell(percent(mean(seed[-1] for seed in of.pixels_read_share_by_glimpse)))
-
-
-def _seconds(of: BenchMethod) -> Cell:
-    each = [seed[-1].seconds for seed in of.learning]
-    return Cell(brief(mean(each)), tuple(map(brief, each)) if len(each) > 1 else ())
-
-
-def _adaptivity(of: BenchMethod) -> Cell:
-    return Cell(", ".join(brief_nats(mean(seeds)) for seeds in zip(*of.adaptivity_nats_by_glimpse, strict=True)))
+def _cells(of: BenchMethod) -> tuple[Cell, ...]:
+    """Return the figures of a method in the order of ``COLUMNS``."""
+    accuracy = tuple(percent(value).removesuffix(" %") for value in of.test_accuracy)
+    seconds = [seed[-1].seconds for seed in of.learning]
+    adaptivity = (brief_nats(mean(seeds)) for seeds in zip(*of.adaptivity_nats_by_glimpse, strict=True))
+    several = len(of.seeds) > 1
+    return (
+        Cell(percent(of.mean_test_accuracy), accuracy if several else ()),
+        Cell(short_count(of.macs_by_glimpse[-1])),
+        Cell(percent(mean(seed[-1] for seed in of.pixels_read_share_by_glimpse))),
+        Cell(brief(mean(seconds)), tuple(map(brief, seconds)) if several else ()),
+        Cell(", ".join(adaptivity)),
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as TerminalTable
 
@@ -188,7 +189,7 @@ def print_results(path: Path) -> None:
 
 def print_table(shown: Table, *, title: str) -> None:
     """Print a table of a page on the terminal, without the figures of single seeds."""
-    table = TerminalTable(title=title)
+    table = TerminalTable(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for place, column in enumerate(shown.columns):
         table.add_column(column.title, justify="right" if place else "left")
     for line in shown.lines:

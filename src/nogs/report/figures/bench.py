@@ -39,6 +39,7 @@ def accuracy_over_costs(results: BenchResults) -> Figure:
             ax.yaxis.set_major_formatter(share_ticks())
         axes[0].xaxis.set_major_locator(LogLocator(subs=(1, 3)))
         axes[0].xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        axes[1].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes[1].xaxis.set_major_formatter(share_ticks())
         axes[2].xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes[0].set_title(plain(title))
