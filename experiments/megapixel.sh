@@ -4,20 +4,23 @@
 #
 #   bash experiments/megapixel.sh DIGITS OUT [DEVICE]      (DIGITS: an npz with images uint8 [N, 28, 28] and labels [N])
 #
-# Hardware: one accelerator (DEVICE cuda), which the trainings share, all at the same time. The numbers of iterations
-# are those that take about the same time there; log.jsonl of each training has its seconds. Killed, the same line goes on.
+# Hardware: one accelerator (DEVICE cuda), on which the trainings run at the same time. At equal wall-clock, so set the
+# iterations of each (GAIN, SAMPLING, SELECTION, CNN) to what the hardware does in the same time: log.jsonl of each
+# training has its seconds. Killed, the same line goes on.
 set -euo pipefail
 digits=$1 out=$2 device=${3:-auto}
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
-images=(--data "megapixel:$digits" --device "$device" --patience 0 --resume)
-fit=(uv run nogs baselines "${images[@]}" --no-upper-bound --validate-every 250)
-uv run nogs train "${images[@]}" --method gain --glimpse-size 40 --stride 10 --glimpses 10 --overview 150 --hidden 128 \
-  --gain-candidates 16 --iterations "${GAIN:-5000}" --schedule cosine --learning-rate 2e-3 --out "$out/train/gain-seed0" &
-"${fit[@]}" --architectures attention-sampling --learning-rates 1e-3 --batch-size 64 --iterations "${SAMPLING:-8000}" \
-  --out "$out/attention-sampling" &
-"${fit[@]}" --architectures patch-selection --learning-rates 1e-3 --batch-size 16 --iterations "${SELECTION:-4000}" \
-  --out "$out/patch-selection" &
-"${fit[@]}" --architectures mobilenet-v2 --resolutions 375,750 --widths 0.5 --learning-rates 1e-3 --batch-size 32 \
-  --iterations "${CNN:-3000}" --out "$out/cnns" &
+images=(--data "megapixel:$digits" --device "$device")
+how=(--patience 0 --schedule cosine --resume)
+rival() { # name, iterations, batch size, options
+  uv run nogs baselines "${images[@]}" "${how[@]}" --no-upper-bound --learning-rates 1e-3 --iterations "$2" \
+    --validate-every "$((($2 + 7) / 8))" --batch-size "$3" --out "$out/$1" "${@:4}"
+}
+uv run nogs train "${images[@]}" "${how[@]}" --method gain --glimpse-size 40 --stride 10 --glimpses 8 --overview 150 \
+  --gain-candidates 16 --detail 0.75 --learning-rate 2e-3 --iterations "${GAIN:-2000}" --out "$out/train/gain-seed0" &
+rival attention-sampling "${SAMPLING:-4000}" 64 --architectures attention-sampling &
+rival patch-selection "${SELECTION:-1000}" 16 --architectures patch-selection &
+rival cnn-750 "${CNN:-2000}" 32 --architectures mobilenet-v2 --resolutions 750 --widths 0.5 &
+rival cnn-1500 "${CNN:-2000}" 16 --architectures mobilenet-v2 --resolutions 1500 --widths 0.5 &
 wait
-uv run nogs evaluate "$out/train/gain-seed0" --device "$device" --out "$out/evaluation" --resume
+uv run nogs evaluate --models "$out/train/gain-seed0" --device "$device" --out "$out/evaluation" --resume
