@@ -64,6 +64,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Commands:
         "ram": Command("train", (*data, *GEOMETRY, *FIT)),
         "nogs": Command("train", (*data, *GEOMETRY, *FIT, "--method", "ps-nogs", *sequences)),
         "wake-sleep": Command("train", (*data, *GEOMETRY, *FIT, "--method", "ws-ram")),
+        "dime": Command("train", (*data, *GEOMETRY, *FIT, "--method", "dime")),
         "recorded": Command("record", ("--model", whole / "ram", "--annotate", 40)),
         "evaluation": Command("evaluate", ("--models", whole / "ram", whole / "nogs", *sequences)),
     }
@@ -108,7 +109,7 @@ def test_a_search_killed_at_each_moment_goes_on_to_the_same_end(
         assert_same(uninterrupted.whole / "sequences", out)
 
 
-@pytest.mark.parametrize("name", ["posterior", "nogs", "wake-sleep"])
+@pytest.mark.parametrize("name", ["posterior", "nogs", "wake-sleep", "dime"])
 def test_a_training_goes_on_from_its_checkpoint(uninterrupted: Commands, tmp_path: Path, name: str) -> None:
     """Killed late, what is left to do is little; killed before any checkpoint, everything is done again."""
     command, changes = uninterrupted.commands[name], uninterrupted.changes[name]

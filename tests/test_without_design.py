@@ -24,7 +24,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         machine=nogs.Machine(folder / "out"),
         source=nogs.Source(f"npz:{write_npz(folder / 'images.npz')}"),
         geometry=nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T, overview=4),
-        methods=("ram", "gain"),
+        methods=("ram", "gain", "dime"),
         seeds=(0,),
         iterations=20,
         reference_iterations=40,
@@ -44,7 +44,7 @@ def read(run: Path, *parts: str) -> Any:
 def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
     assert not [name for name in ("posterior", "bank", "sequences") if (finished / name).exists()]
     results = read(finished, "results.json")
-    assert results["methods"].keys() == {"ram", "gain"}
+    assert results["methods"].keys() == {"ram", "gain", "dime"}
     assert not {"posterior", "sequences"} & results.keys()
     assert results["methods"]["gain"]["macs_by_glimpse"] == results["methods"]["ram"]["macs_by_glimpse"]
     page = (finished / "report.html").read_text()
@@ -55,7 +55,8 @@ def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
 
 def test_the_reference_is_trained_for_as_long_as_it_is_given(finished: Path) -> None:
     methods = read(finished, "results.json")["methods"]
-    assert {name: scores["iterations_trained"] for name, scores in methods.items()} == {"ram": [40], "gain": [20]}
+    trained = {name: scores["iterations_trained"] for name, scores in methods.items()}
+    assert trained == {"ram": [40], "gain": [20], "dime": [20]}
 
 
 def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finished: Path) -> None:
@@ -64,16 +65,17 @@ def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finish
     assert config["geometry"]["overview"] == 4
 
 
+@pytest.mark.parametrize("name", ["gain", "dime"])
 def test_a_network_of_learned_gains_stops_by_itself_and_another_does_not(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     Image.fromarray(pictures(np.array([0]), seed=1)[0]).save(tmp_path / "image.png")
-    ask = nogs.Predict(finished / "train" / "gain-seed0", (tmp_path / "image.png",), json=True)
+    ask = nogs.Predict(finished / "train" / f"{name}-seed0", (tmp_path / "image.png",), json=True)
     for threshold, steps in ((0.0, T), (100.0, 1)):
         nogs.predict(replace(ask, threshold=threshold))
         answer = json.loads(capsys.readouterr().out)
         assert answer["steps"] == steps
-    whole = read(finished, "results.json")["methods"]["gain"]
+    whole = read(finished, "results.json")["methods"][name]
     assert answer["macs"] == whole["macs_by_glimpse"][0] + whole["macs_by_part"]["locator"]  # its gain was predicted
     with pytest.raises(UserError, match="a network of ram predicts no gain itself"):
         nogs.predict(replace(ask, model=finished / "train" / "ram-seed0", threshold=0.1))
