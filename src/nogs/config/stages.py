@@ -311,7 +311,7 @@ class Predict(Checked):
     """Classify images with a trained model."""
 
     model: Model
-    """run directory of train, folder with model.safetensors, or owner/name on the Hugging Face hub"""
+    """run directory of train, folder of a saved model or of `nogs export`, or owner/name on the Hugging Face hub"""
     images: Images
     """image files, folders, patterns such as '*.jpg', or - for a list of files on standard input, one a line; each
     image is resized as those that the model was trained on"""
