@@ -137,7 +137,7 @@ def numeric(hint: Any) -> bool:
 
 
 NUMBERS = [
-    (stage.command, name, flag, next(m for part in (hint, *get_args(hint)) for m in getattr(part, "__metadata__", ())))
+    (stage.name, name, flag, next(m for part in (hint, *get_args(hint)) for m in getattr(part, "__metadata__", ())))
     for stage in STAGES
     for group in (stage.config, *filter(dataclasses.is_dataclass, get_type_hints(stage.config).values()))
     for name, hint in get_type_hints(group, include_extras=True).items()
@@ -154,6 +154,7 @@ def test_no_number_of_any_command_is_taken_without_bounds(
     needed = {
         "search": ["--posterior", "x", "--bank", "x"],
         "predict": ["x"],
+        "export": ["x"],
         "record": ["--model", "x"],
         "fit-stopping": ["--model", "x"],
         "evaluate": ["--models", "x", "--sequences", "x"],

@@ -45,10 +45,10 @@ def test_options_that_are_left_out_are_the_stored_ones(stage: Stage, tmp_path: P
     config = config_of(stage, tmp_path / "out")
     open_run(config.machine.out, stage.name, config, resume=False)
     for out in (["--out", str(tmp_path / "out")], [f"--out={tmp_path / 'out'}"]):
-        parsed = _parse(stage.command, ["--resume", *out])
+        parsed = _parse(stage.name, ["--resume", *out])
         assert parsed.machine == nogs.Machine(tmp_path / "out", resume=True, device="cpu")
         assert as_json(dataclasses.replace(parsed, machine=config.machine)) == as_json(config)
-        given = _parse(stage.command, ["--resume", *out, "--device", "auto"])
+        given = _parse(stage.name, ["--resume", *out, "--device", "auto"])
         assert given.machine.device == "auto"
 
 

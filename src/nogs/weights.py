@@ -36,6 +36,8 @@ from nogs.stopping.heads import StoppingHeads
 
 MAX_MESSAGE = 200
 """Characters of another error that a message quotes, because a text in a damaged file may be long."""
+TYPES = {torch.float32: "F32", torch.int64: "I64", torch.bool: "BOOL"}
+"""Types of the tensors of networks → their names in the header of a safetensors file."""
 Spec = TypeVar("Spec", bound=NetworkSpec[nn.Module])
 
 
@@ -129,16 +131,22 @@ def load_stopping(
 
 
 def _check_shapes(run: RunDirectory, name: str, spec: NetworkSpec[nn.Module]) -> None:
-    """Raise UserError unless the file has exactly the tensors of the spec's network. Allocates nothing."""
+    """Raise UserError unless the file has exactly the tensors of the spec's network, by shape and type.
+
+    Allocates nothing.
+    """
     file = run.path / f"{name}.safetensors"
     try:
         with torch.device("meta"):
-            expected = {key: tuple(tensor.shape) for key, tensor in spec.build().state_dict().items()}
+            built = spec.build().state_dict()
     except UserError as error:
         raise damaged(file, f"describes no network: {str(error)[:MAX_MESSAGE]}") from None
-    found = run.shapes(name)
+    expected, found = {key: tuple(tensor.shape) for key, tensor in built.items()}, run.shapes(name)
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             raise damaged(
                 file, f"does not fit its spec: {key} has shape {found.get(key)}, expected {expected.get(key)}"
             )
+    for key, kind in run.types(name).items():
+        if kind != TYPES.get(built[key].dtype):
+            raise damaged(file, f"does not fit its spec: {key} has type {kind}, expected {TYPES.get(built[key].dtype)}")

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from nogs.glimpses.embedding import ChannelsLast, averaged, convolutional, to_unit
 from nogs.glimpses.grid import Grid
+from nogs.glimpses.tables import table
 
 WIDTH = 16
 """Channels of the convolutions over an overview."""
@@ -57,13 +58,8 @@ class Overview(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
         )
-        # On the CPU whatever the default device, as in `nogs.glimpses.embedding`.
-        cells = torch.arange(len(grid), device="cpu")
-        centres = (torch.arange(side_px, device="cpu") + 0.5) * (grid.image_px / side_px)
-        inside = (centres >= grid.top_left_px(cells)[..., None]) & (
-            centres < grid.top_left_px(cells)[..., None] + grid.glimpse_px
-        )
-        self.register_buffer("covered", inside, persistent=False)
+        self.side = grid.side
+        self.register_buffer("covered", table(lambda: _covered(grid, side_px)), persistent=False)
         self.covered: Tensor
 
     def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Scene]:
@@ -74,7 +70,7 @@ class Overview(nn.Module):
 
     def glimpsed(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch v v"]:
         """Return 1 for the pixels of the overview whose centres lie in the glimpse at each cell, else 0."""
-        rows, columns = self.covered[cells].unbind(-2)
+        rows, columns = self.covered[cells // self.side], self.covered[cells % self.side]
         return (rows[..., :, None] & columns[..., None, :]).float()
 
 
@@ -89,9 +85,8 @@ class LocationMap(nn.Module):
         self.out = nn.Conv2d(WIDTH, self.finer**2, 1)
         with torch.no_grad():
             cast(Tensor, self.out.bias).fill_(INITIAL_LOGIT)
-        along = (torch.arange(side_px, device="cpu") + 0.5) * (2 / side_px) - 1
-        self.register_buffer("places", torch.stack(torch.meshgrid(along, along, indexing="ij")), persistent=False)
-        self.register_buffer("centres", _sampling_points(grid), persistent=False)
+        self.register_buffer("places", table(lambda: _places(side_px)), persistent=False)
+        self.register_buffer("centres", table(lambda: _sampling_points(grid)), persistent=False)
         self.places: Tensor
         self.centres: Tensor
 
@@ -122,6 +117,19 @@ def cells_of_detail(
     detail = (pixels - pixels.mean(2, keepdim=True)).square().sum(1) + torch.finfo(torch.float32).eps
     drawn = torch.multinomial(detail, count, replacement=True, generator=generator)
     return grid.nearest_cells(grid.around(drawn, overview_px=overview.shape[-1]))
+
+
+def _covered(grid: Grid, side_px: int) -> Bool[Tensor, "s v"]:
+    """Return for each row of cells which rows of the overview have their centres in its glimpses; columns alike."""
+    centres = (torch.arange(side_px, device="cpu") + 0.5) * (grid.image_px / side_px)
+    first = torch.tensor(grid.offsets_px, device="cpu")[:, None]
+    return (centres >= first) & (centres < first + grid.glimpse_px)
+
+
+def _places(side_px: int) -> Float[Tensor, "2 v v"]:
+    """Return (row, column) of the centre of each pixel of the overview, scaled so that it spans [-1, 1]."""
+    along = (torch.arange(side_px, device="cpu") + 0.5) * (2 / side_px) - 1
+    return torch.stack(torch.meshgrid(along, along, indexing="ij"))
 
 
 def _sampling_points(grid: Grid) -> Float[Tensor, "s s 2"]:

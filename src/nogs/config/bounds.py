@@ -8,7 +8,6 @@ same text. Numbers whose bounds depend on the images, such as the number of glim
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -31,7 +30,7 @@ class Bound(NamedTuple):
 
     def fault(self, number: int | float) -> str | None:
         """Return why a number is out of bounds, as in "must be at least 1"; None if it is within."""
-        if math.isnan(number):
+        if number != number:  # nan; `math.isnan` fails for whole numbers beyond the range of floats
             return "must be a number"
         if number < self.low or (self.above and number == self.low):
             return f"must be {'greater than' if self.above else 'at least'} {self.low}"

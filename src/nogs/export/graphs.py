@@ -112,15 +112,15 @@ def export_graphs(network: HardAttention, *, channels: int, policy: bool, rule: 
     begin = None
     if overview is not None:
         small = torch.zeros(EXAMPLES, channels, overview.side_px, overview.side_px, dtype=torch.uint8)
-        begin = _export(Begin(network, policy=policy), {"overview": small})
+        begin = to_onnx(Begin(network, policy=policy), {"overview": small})
         if policy:
             with torch.no_grad():
                 _, scene = overview(small)
             inputs |= {"features": scene.features, "seen": scene.seen}
-    return Graphs(_export(Step(network, policy=policy, rule=rule), inputs), begin)
+    return Graphs(to_onnx(Step(network, policy=policy, rule=rule), inputs), begin)
 
 
-def _export(graph: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
+def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
     """Return the ONNX model of ``graph``. The batch is the first dimension of all inputs that have one."""
     try:
         import onnxscript  # noqa: F401 # an extra; the exporter's own error is longer

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nogs.glimpses.grid import Grid
+from nogs.glimpses.tables import table
 
 LARGE_PX = 24
 
@@ -101,8 +102,7 @@ class GlimpseEmbedding(nn.Module):
         super().__init__()
         self.what = what
         self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
-        # On the CPU, because arithmetic on a default device "meta" would import torch's compiler.
-        centres = grid.centres(torch.arange(len(grid), device="cpu"))
+        centres = table(lambda: grid.centres(torch.arange(len(grid), device="cpu")))
         self.register_buffer("centres", centres, persistent=False)
         self.centres: Tensor
 

@@ -58,7 +58,13 @@ def load_model(
         heads = _heads(_stopping_folder(Path(stopping)), "model", folder, device=where)
     elif folder.has("stopping"):
         heads = _heads(folder, "stopping", folder, device=where)
-    return Model(spec, network, halting=halting, stopping=heads)
+    for name, value, own in (
+        ("halting", halting and halting.spec.hidden, spec.hidden),
+        ("stopping", heads and heads.spec.glimpses, spec.glimpses),
+    ):
+        if value not in (None, own):
+            raise UserError(f"model={path}: its {name}.safetensors is of another network ({value} in place of {own})")
+    return Model(spec, network, halting=halting, stopping=heads, run=folder if _is_run(folder) else None)
 
 
 def _local(path: str | Path, *, revision: str | None) -> Path:

@@ -67,7 +67,8 @@ class Model(nn.Module):
     """A network, ready to classify images of any kind and size.
 
     ``spec``: classes, grid, method and preprocessing of ``network``. ``halting``: the unit of method `act`, which
-    stops images by itself. ``stopping``: heads that stop them by a threshold.
+    stops images by itself. ``stopping``: heads that stop them by a threshold. ``run``: the run directory of train that
+    the model comes from, if it comes from one.
     """
 
     def __init__(
@@ -77,9 +78,11 @@ class Model(nn.Module):
         *,
         halting: Halting | None = None,
         stopping: Heads | None = None,
+        run: RunDirectory | None = None,
     ) -> None:
         super().__init__()
         self.spec = spec
+        self.run = run
         self.network = network
         self.halting_spec = halting.spec if halting else None
         self.halting = halting.unit if halting else None
@@ -99,6 +102,11 @@ class Model(nn.Module):
     def frame(self) -> Frame:
         """The form of the images that the network gets."""
         return Frame(self.spec.channels, self.spec.grid.image_px, self.spec.fit, self.spec.range)
+
+    @property
+    def predicts_gains(self) -> bool:
+        """Whether the location head is a gain map, by which images can stop."""
+        return method(self.spec.method).policy in GAIN_MAPS
 
     @cached_property
     def macs_by_glimpse(self) -> list[int]:
@@ -197,7 +205,7 @@ class Model(nn.Module):
         if self.heads is not None:
             macs = macs_by_rule(self.macs_by_glimpse, answer_macs=answer_macs, head_macs=self.heads.macs)["eig"]
             return Rule(stop_by_predicted_gain(self.heads, threshold), macs)
-        if method(spec.method).policy not in GAIN_MAPS:
+        if not self.predicts_gains:
             raise UserError(
                 f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
                 "`nogs fit-stopping` on it"
@@ -218,6 +226,39 @@ class Model(nn.Module):
         if self.heads is not None and self.stopping_spec is not None:
             save_network(target, "stopping", self.heads, self.stopping_spec)
         write_marker(place)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "cpu", revision: str | None = None) -> Model:
+        """Load a model from a folder or from the Hugging Face hub, as `nogs.load_model` does."""
+        from nogs.prediction.load import load_model
+
+        return load_model(name, device=device, revision=revision)
+
+    def save_pretrained(self, folder: str | Path, *, evaluation: str | Path | None = None) -> None:
+        """Write the model and a model card to a folder that `nogs.load_model` reads.
+
+        ``evaluation``: run directory of evaluate whose figures the card states; by default the one in the directory of
+        the pipeline that trained the model.
+        """
+        from nogs.prediction.hub import save_pretrained
+
+        save_pretrained(self, folder, name=Path(folder).name, evaluation=evaluation)
+
+    def push_to_hub(
+        self,
+        name: str,
+        *,
+        private: bool = False,
+        evaluation: str | Path | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload the model and its card to the Hugging Face hub as ``name`` (owner/name); return its address.
+
+        ``token``: by default that of ``hf auth login``. ``evaluation`` as in `save_pretrained`.
+        """
+        from nogs.prediction.hub import push_to_hub
+
+        return push_to_hub(self, name, private=private, evaluation=evaluation, token=token)
 
     def _classify(self, images: UInt8[Tensor, "B c H H"], stop: Stop, *, generator: Generator) -> Answers:
         network, T = self.network, self.spec.glimpses

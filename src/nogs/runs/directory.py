@@ -126,6 +126,11 @@ class RunDirectory:
         with self._safetensors(name) as file:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
+    def types(self, name: str) -> dict[str, str]:
+        """Return the type of each tensor of ``name``.safetensors as in its header, such as F32."""
+        with self._safetensors(name) as file:
+            return {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+
     def hash_of(self, name: str) -> str:
         """Return the SHA-256 of a file of the run in hexadecimal. Raises UserError if it is missing or damaged."""
         return file_hash(self._checked(name))

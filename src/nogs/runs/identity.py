@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -65,7 +66,8 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and type(value) in (int, float):
-        return float(value)
+        with suppress(OverflowError):  # of whole numbers beyond the range of floats
+            return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value
     raise UserError(f"{name}={shown(value)}: expected {getattr(hint, '__name__', hint)}")
