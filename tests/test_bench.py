@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 import nogs
+from nogs.attention.gain import learned_gain
 from nogs.attention.methods import METHODS, OBJECTIVES, Method
+from nogs.attention.train_step import Objective, Training
 from nogs.benchmark import BUILT_IN, bench, read_tasks
 from nogs.errors import UserError
 from nogs.evaluation.bench import BenchResults
@@ -169,15 +171,13 @@ def test_the_built_in_tasks_are_options_of_a_run() -> None:
     assert all(options["data"].partition(":")[0] in ("digits", "needles", "pointers") for options in tasks.values())
 
 
-def test_the_policy_of_the_page_is_one_small_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The code of docs/bench.md, as it stands there."""
-    page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
-    policy, rows = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    methods: dict[str, Any] = {"METHODS": dict(METHODS), "OBJECTIVES": dict(OBJECTIVES), "Method": Method}
-    exec(policy, methods)
-    exec(rows, methods)
-    for table, of_page in ((METHODS, methods["METHODS"]), (OBJECTIVES, methods["OBJECTIVES"])):
-        monkeypatch.setitem(table, "greedy-gain", of_page["greedy-gain"])
+def test_a_new_policy_is_on_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def greedy_gain(training: Training) -> Objective:
+        return learned_gain(training._replace(config=replace(training.config, exploration=0.0)))
+
+    row = Method("Greedy gain", sequences="none", policy="greedy-gain", looks="policy")
+    monkeypatch.setitem(METHODS, "greedy-gain", row)
+    monkeypatch.setitem(OBJECTIVES, "greedy-gain", greedy_gain)
     how = {"methods": ("greedy-gain",), "seeds": (0,), "iterations": 10, "jobs": 1}
     bench(nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, PLAIN), **how))
     assert list(read(tmp_path / "out" / "bench.json")["tasks"]["plain"]["methods"]) == ["greedy-gain"]
