@@ -1,7 +1,6 @@
 """The digits that are built in: whole, anywhere, among fragments, and never in two splits."""
 
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from sklearn.datasets import load_digits
 
 from nogs.config.groups import Source
 from nogs.data import fingerprint, load
-from nogs.data.listing import Faults
+from nogs.data.handwriting import enlarged_digits
 from nogs.data.load import assemble
-from nogs.data.sources.digits import digits, draw
+from nogs.data.sources.digits import draw
+from nogs.data.sources.needles import scatter
 
 
 def test_digits_are_there_and_their_groups_never_cross_splits():
@@ -66,13 +66,15 @@ def test_digits_are_determined_by_the_seed_and_quick():
     assert load(Source(image_size=60)).images.shape[2:] == (60, 60)
 
 
-@pytest.mark.parametrize(("canvas_px", "enlarge", "fragments"), [(95, 6, 4), (96, 3, 6), (136, 3, 12)])
-def test_digits_on_wide_canvases_are_half_as_large_and_fragments_as_frequent(
-    canvas_px: int, enlarge: int, fragments: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("canvas_px", "fragments"), [(96, 3), (192, 14)])
+def test_digits_on_wide_canvases_are_those_of_needles_with_fragments_as_frequent(
+    canvas_px: int, fragments: int
 ) -> None:
-    few = (8, 4, 4)
-    monkeypatch.setattr("nogs.data.sources.digits.draw", lambda *args, **how: draw(*args, **{"canvases": few} | how))
-    found = digits(Path(), Source(image_size=canvas_px), Faults(skip=False))
-    side = {"fragment_px": 8 if enlarge == 3 else 6}
-    expected = draw(canvas_px, 0, enlarge=enlarge, fragments=fragments, canvases=few, **side)
-    assert np.array_equal(found.images, expected.images)
+    wide = load(Source(image_size=canvas_px))
+    expected = assemble(scatter(enlarged_digits(), canvas_px, 0, fragments=fragments, per_digit=(8, 4, 8)), Source())
+    assert fingerprint(wide) == fingerprint(expected)
+    counts = [len(wide.members(split)) for split in ("train", "val", "test")]
+    assert counts == pytest.approx([11_500, 720, 1430], abs=60)
+    by_split = [set(wide.groups[wide.members(split)].tolist()) for split in ("train", "val", "test")]
+    assert not by_split[0] & by_split[1] | by_split[0] & by_split[2] | by_split[1] & by_split[2]
+    assert wide.classes == tuple("0123456789")

@@ -69,19 +69,18 @@ class Run(Checked):
 
 DEMO = Run(
     machine=Machine(out=Path("nogs-demo")),
-    source=Source(data="digits", image_size=96),
-    geometry=Geometry(glimpse_size=28, stride=4, glimpses=3, overview=12),
+    source=Source(data="digits", image_size=192),
+    geometry=Geometry(glimpse_size=32, stride=8, glimpses=3, overview=24),
     methods=("ram", "gain"),
     seeds=(0, 1),
-    iterations=500,
-    reference_iterations=2000,
+    iterations=600,
+    reference_iterations=2400,
     learning_rate=2e-3,
     schedule="cosine",
     patience=0,
-    cnn_sizes=(12, 48),
+    cnn_sizes=(24, 64),
 )
 """The defaults of `nogs demo`: a digit anywhere among fragments, found on an overview.
 
-RAM has the same network and four times the iterations. One CNN reads the overview alone, one an image four times as
-fine.
+RAM has the same network and four times the iterations. One CNN reads the overview alone, one a finer image.
 """

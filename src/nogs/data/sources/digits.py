@@ -4,8 +4,8 @@ The 1,797 digits (8×8 pixels, by 13 people; Alpaydin and Kaynak, 1998) are spli
 equal shares of each class. The digit and the fragments of a canvas come from one split, so train and test digits never
 mix. The task is the cluttered translated MNIST of Mnih et al. (2014), with other digits.
 
-On canvases of 96 pixels or more the digit is half as large, and fragments are as frequent: where to look then differs
-from image to image.
+On canvases of 96 pixels or more the digit is half as large, and the canvases are those of `needles`, stored as stamps:
+where to look then differs from image to image.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from nogs.config.groups import Source
-from nogs.data.handwriting import SCAN_PX, scanned_digits, split_digits
+from nogs.data.handwriting import SCAN_PX, enlarged_digits, scanned_digits, split_digits
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Arrays, Faults
 from nogs.data.memory import check_memory
+from nogs.data.sources import needles
 from nogs.errors import UserError
 
 CANVAS_PX = 52
@@ -27,9 +28,10 @@ ENLARGE = 6
 """An 8×8 digit is drawn 48 pixels wide, so that a small glimpse shows less than one of its original pixels."""
 FRAGMENTS = 4
 FRAGMENT_PX = 6
-WIDE_PX, WIDE_ENLARGE, WIDE_FRAGMENTS, WIDE_FRAGMENT_PX = 96, 3, 6, 8
-"""On canvases of ``WIDE_PX`` or more: how much digits are enlarged, the number of fragments at ``WIDE_PX``, which grows
-with the area, and their side length in pixels."""
+WIDE_PX = 96
+"""Canvases of this side or more are those of `needles`."""
+WIDE_PER_DIGIT = 8, 4, 8
+"""Wide canvases of each train, val and test digit."""
 CANVASES = (12_000, 1_500, 1_500)
 """Number of train canvases (ten per digit), val and test canvases."""
 
@@ -39,13 +41,9 @@ def digits(path: Path, source: Source, faults: Faults) -> Arrays:
     canvas_px = source.image_size or CANVAS_PX
     if canvas_px < WIDE_PX:
         return draw(canvas_px, source.split_seed)
-    fragments = round(WIDE_FRAGMENTS * (canvas_px / WIDE_PX) ** 2)
-    return draw(
-        canvas_px,
-        source.split_seed,
-        enlarge=WIDE_ENLARGE,
-        fragments=fragments,
-        fragment_px=WIDE_FRAGMENT_PX,
+    fragments = round(needles.FRAGMENTS * (canvas_px / needles.CANVAS_PX) ** 2)
+    return needles.scatter(
+        enlarged_digits(), canvas_px, source.split_seed, fragments=fragments, per_digit=WIDE_PER_DIGIT
     )
 
 
