@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import DatasetCard
 from PIL import Image
 
 import nogs
@@ -144,6 +145,20 @@ def test_the_csv_row_by_row(tmp_path: Path, source: nogs.Source, maps: bool) -> 
     assert table[1] == ["4", "across", "1", "10", "10", "0.08" if maps else ""]  # cell 8 is the last of 3 x 3
     assert table[4] == ["0", "across", "2", "0", "5", "1.11" if maps else ""]
     assert len(table) == 1 + 3 * T
+
+
+def test_a_data_set_is_the_csv_with_a_card(tmp_path: Path, source: nogs.Source) -> None:
+    run = make_run(tmp_path / "run", source)
+    nogs.export_sequences(nogs.ExportSequences(run.path, tmp_path / "set", "hub"))
+    nogs.export_sequences(nogs.ExportSequences(run.path, tmp_path / "x.csv"))
+    assert {file.name for file in (tmp_path / "set").iterdir()} == {"README.md", "sequences.csv"}
+    assert (tmp_path / "set" / "sequences.csv").read_bytes() == (tmp_path / "x.csv").read_bytes()
+    assert as_dict(take(tmp_path, source, tmp_path / "set" / "sequences.csv")) == as_dict(load_sequences(run))
+    card = DatasetCard.load(tmp_path / "set" / "README.md")
+    assert card.data.to_dict()["configs"] == [{"config_name": "default", "data_files": "sequences.csv"}]
+    assert f"Where to look in 3 images: {T} glimpses of {GLIMPSE_PX} × {GLIMPSE_PX}" in card.text
+    assert f"`npz:{Path(source.data.partition(':')[2]).name}`, label across" in card.text
+    assert str(tmp_path) not in card.content
 
 
 def test_the_text_line_by_line(tmp_path: Path, source: nogs.Source) -> None:

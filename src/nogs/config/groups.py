@@ -106,6 +106,12 @@ class Source(Checked):
             raise UserError(f"range={','.join(map(str, self.range))}: give two numbers LOW,HIGH, the smaller first")
         object.__setattr__(self, "range", tuple(map(float, self.range)))
 
+    @property
+    def public(self) -> str:
+        """``data`` with the last part of its path alone, to publish without the names of private folders."""
+        kind, colon, place = self.data.partition(":")
+        return f"{kind}{colon}{Path(place).name}"
+
 
 @dataclass(frozen=True)
 class Geometry(Checked):

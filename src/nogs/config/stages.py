@@ -202,9 +202,10 @@ class ExportSequences(Checked):
     sequences: Path
     """run directory of search, record or sequences import"""
     out: Path
-    """CSV file to write, or folder of text files"""
-    format: Literal["csv", "text"] = "csv"
-    """csv: image,task,step,row,col,eig_nats; text: one file an image, with one row,col a line"""
+    """CSV file to write, or folder of text files or of a data set"""
+    format: Literal["csv", "text", "hub"] = "csv"
+    """csv: image,task,step,row,col,eig_nats; text: one file an image, with one row,col a line; hub: a folder with the
+    CSV and a card, a data set of the Hugging Face hub"""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nogs.attention.methods import method
+from nogs.config.groups import Source
 from nogs.errors import UserError
 from nogs.evaluation.schema import MethodScores, Results, read_results
 from nogs.prediction.model import Model
@@ -78,7 +79,7 @@ def _header(model: Model, name: str, scores: Scores | None) -> str:
             EvalResult(
                 task_type="image-classification",
                 dataset_type=_kind(scores.results.data),
-                dataset_name=_public(scores.results.data),
+                dataset_name=Source(data=scores.results.data).public,
                 dataset_split="test",
                 metric_type=metric,
                 metric_value=round(float(by_seed[scores.seed]), 4),
@@ -134,7 +135,7 @@ def _training(run: RunDirectory) -> Iterator[str]:
     task = f", label {source['task']}" if source["task"] else ""
     rows = run.rows()
     yield (
-        f"## Training\n\nData: `{_public(source['data'])}`{task}. At most {o['iterations']} iterations of "
+        f"## Training\n\nData: `{Source(data=source['data']).public}`{task}. At most {o['iterations']} iterations of "
         f"{o['batch_size']} images ({rows[-1]['iteration'] if rows else 0} were run), learning rate "
         f"{o['learning_rate']:g}, seed {o['seed']}, on {provenance.get('device', 'an unknown device')}. Versions: "
         + ", ".join(f"{name} {version}" for name, version in provenance.get("versions", {}).items())
@@ -186,12 +187,6 @@ def _limits(model: Model) -> Iterator[str]:
 
 def _kind(data: str) -> str:
     return data.partition(":")[0]
-
-
-def _public(data: str) -> str:
-    """Return a data SPEC with the last part of its path alone, because folders may be private."""
-    kind, colon, place = data.partition(":")
-    return f"{kind}{colon}{Path(place).name}" if colon else kind
 
 
 def _percent(share: float | None) -> str:
