@@ -81,8 +81,9 @@ def test_every_method_is_fitted(stamps: tuple[np.ndarray[Any, Any], np.ndarray[A
     assert classifier.predict(X[:5]).tolist() == classifier.classes_[probs.argmax(1)].tolist()
 
 
+@pytest.mark.slow
 def test_digits_of_eight_pixels_are_learned_with_the_default_geometry() -> None:
-    """Rows of 64 values from 0 to 16, as scikit-learn has them."""
+    """Rows of 64 values from 0 to 16, as scikit-learn has them; the README's example runs by default."""
     X, y = load_digits(return_X_y=True)
     classifier = HardAttentionClassifier("gain", iterations=300, validate_every=100, random_state=0).fit(
         X[:1200], y[:1200]
