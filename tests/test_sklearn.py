@@ -67,7 +67,7 @@ def stamps() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return pictures(y, seed=0), np.array(["across", "down", "board"])[y]
 
 
-@pytest.mark.parametrize("method", ["ram", "gain", "ps-nogs", "path", "ps-ram", "act", "random", "centre"])
+@pytest.mark.parametrize("method", [name for name, row in nogs.METHODS.items() if row.sequences != "given"])
 def test_every_method_is_fitted(stamps: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], method: str) -> None:
     """With a posterior, a bank and a search where the method needs them."""
     X, y = stamps
