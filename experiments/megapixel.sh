@@ -16,8 +16,8 @@ rival() { # name, iterations, batch size, options
   uv run nogs baselines "${images[@]}" "${how[@]}" --no-upper-bound --learning-rates 1e-3 --iterations "$2" \
     --validate-every "$((($2 + 7) / 8))" --batch-size "$3" --out "$out/$1" "${@:4}"
 }
-uv run nogs train "${images[@]}" "${how[@]}" --method gain --glimpse-size 40 --stride 10 --glimpses 8 --overview 150 \
-  --gain-candidates 16 --detail 0.75 --learning-rate 2e-3 --iterations "${GAIN:-2000}" --out "$out/train/gain-seed0" &
+uv run nogs train "${images[@]}" "${how[@]}" --method gain --glimpse-size 40 --stride 10 --glimpses 8 --overview 100 \
+  --gain-candidates 32 --detail 0.9 --learning-rate 2e-3 --iterations "${GAIN:-2000}" --out "$out/train/gain-seed0" &
 rival attention-sampling "${SAMPLING:-4000}" 64 --architectures attention-sampling &
 rival patch-selection "${SELECTION:-1000}" 16 --architectures patch-selection &
 rival cnn-750 "${CNN:-2000}" 32 --architectures mobilenet-v2 --resolutions 750 --widths 0.5 &
