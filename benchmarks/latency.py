@@ -131,7 +131,7 @@ def parts_us(host: nogs_onnx.Model, images: np.ndarray[Any, Any]) -> dict[str, f
         cells = state.get("cells", np.array([(host.about["path"] or [0])[0]]))
         patches = timed("a glimpse: cut it out (numpy)", host.fovea, image, rows, cells)
         inputs = {**state, "cells": cells, "patches": patches, "t": np.array(1)}
-        timed("a glimpse: the step (onnxruntime)", nogs_onnx._run, host.step, inputs)
+        timed("a glimpse: the step (onnxruntime)", host.step, inputs)
     return {name: mean(values[WARM_UP:]) for name, values in parts.items()}
 
 
@@ -215,7 +215,7 @@ def measure(options: argparse.Namespace, folder: Path) -> None:
     state = host._first(pixels[:1])
     cells = state.get("cells", np.array([(host.about["path"] or [0])[0]]))
     state |= {"cells": cells, "patches": host.fovea(pixels[:1], np.zeros(1, int), cells), "t": np.array(1)}
-    inputs = {one.name: state[one.name] for one in host.step.get_inputs()}
+    inputs = {name: state[name] for name in host.step.inputs}
     operators = operators_us(folder / "ours" / "step.onnx", inputs)
     print(f"| kernels of a step, {sum(operators.values()):.0f} µs | ", end="")
     print(", ".join(f"{kind} {value:.0f}" for kind, value in operators.most_common(6)), "|")

@@ -30,6 +30,19 @@ class Answers(NamedTuple):
     steps: Array
 
 
+class Graph:
+    """An ONNX graph as a function from arrays to arrays, by name; inputs that it does not need are left out."""
+
+    def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
+        self.session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+        self.inputs = [one.name for one in self.session.get_inputs()]
+        self.outputs = [one.name for one in self.session.get_outputs()]
+
+    def __call__(self, values: dict[str, Array]) -> dict[str, Array]:
+        found = self.session.run(self.outputs, {name: values[name] for name in self.inputs})
+        return dict(zip(self.outputs, found, strict=True))
+
+
 class Model:
     """The network in ``folder``. ``precision``: float32 or int8. ``threads``: that compute one step."""
 
@@ -41,12 +54,8 @@ class Model:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
 
-        def session(name: str) -> onnxruntime.InferenceSession:
-            file = self.folder / f"{name}{suffix}.onnx"
-            return onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
-
-        self.step = session("step")
-        self.begin = session("begin") if self.about["overview_px"] else None
+        self.step = Graph(self.folder / f"step{suffix}.onnx", options)
+        self.begin = Graph(self.folder / f"begin{suffix}.onnx", options) if self.about["overview_px"] else None
 
     def classify(self, images: Array, threshold_nats: float | None = None) -> Answers:
         """Look at ``images``, uint8 [B, c, H, H], until a glimpse is expected to gain less than the threshold.
@@ -63,7 +72,7 @@ class Model:
             cells = state["cells"] if path is None else np.full(len(rows), path[t - 1])
             taken[rows, t - 1] = cells
             patches = self.fovea(images, rows, cells)
-            outputs = _run(self.step, {**state, "cells": cells, "patches": patches, "t": np.array(t)})
+            outputs = self.step({**state, "cells": cells, "patches": patches, "t": np.array(t)})
             stopped = np.zeros(len(rows), bool)
             if "halting" in outputs:  # Adaptive Computation Time: the answer is a weighted mean over glimpses
                 left = unhalted[rows]
@@ -131,7 +140,7 @@ class Model:
     def _first(self, images: Array) -> dict[str, Array]:
         """Return the state of the images before glimpse 1, and its cells."""
         if self.begin is not None:
-            return _next(_run(self.begin, {"overview": reduced(images, self.about["overview_px"])}))
+            return _next(self.begin({"overview": reduced(images, self.about["overview_px"])}))
         h = np.zeros((len(images), self.about["hidden"]), np.float32)
         return {"h": h, "cells": np.full(len(images), self.about["first_cell"] or 0)}
 
@@ -161,17 +170,16 @@ class Model:
 def reduced(images: Array, px: int) -> Array:
     """Return images reduced to ``px`` pixels a side, each the rounded mean of the pixels that it covers."""
     side = images.shape[-1]
+    if side % px == 0:  # five times faster than the matrix product below
+        step = side // px
+        lines = sum(images[:, :, first::step].astype(np.uint32) for first in range(step))
+        sums = sum(lines[..., first::step] for first in range(step))
+        return np.rint(sums.astype(np.float32) / np.float32(step) / np.float32(step)).astype(np.uint8)
     pixel, part = np.arange(side), np.arange(px)[:, None]
     covers = ((pixel >= part * side // px) & (pixel < -(-(part + 1) * side // px))).astype(float)
     count = covers.sum(1).astype(np.float32)
     sums = (covers @ images @ covers.T).astype(np.float32)  # of whole numbers, exact
     return np.rint(sums / count[:, None] / count).astype(np.uint8)
-
-
-def _run(session: onnxruntime.InferenceSession, values: dict[str, Array]) -> dict[str, Array]:
-    inputs = {one.name: values[one.name] for one in session.get_inputs()}
-    outputs = [one.name for one in session.get_outputs()]
-    return dict(zip(outputs, session.run(outputs, inputs), strict=True))
 
 
 def _next(outputs: dict[str, Array]) -> dict[str, Array]:

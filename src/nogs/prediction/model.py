@@ -109,6 +109,11 @@ class Model(nn.Module):
         return method(self.spec.method).policy in GAIN_MAPS
 
     @cached_property
+    def _locator_macs(self) -> int:
+        """Multiply-adds of the location head, counted once, because counting takes longer than an image."""
+        return parts_of_glimpse(self.network, channels=self.spec.channels)["locator"]
+
+    @cached_property
     def macs_by_glimpse(self) -> list[int]:
         """Multiply-adds of an image after t = 1..T glimpses, without a stopping rule."""
         spec = self.spec
@@ -210,8 +215,10 @@ class Model(nn.Module):
                 f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
                 "`nogs fit-stopping` on it"
             )
-        locate = parts_of_glimpse(self.network, channels=spec.channels)["locator"]
-        macs = [stopped + locate if t < T else stopped for t, stopped in enumerate(self.macs_by_glimpse, start=1)]
+        macs = [
+            stopped + self._locator_macs if t < T else stopped
+            for t, stopped in enumerate(self.macs_by_glimpse, start=1)
+        ]
         return Rule(stop_by_gain_map(threshold), macs)
 
     def save(self, folder: str | Path) -> None:
