@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.attention import gain
-from nogs.attention.choosers import greedy
+from nogs.attention.choosers import greedy, sampling
 from nogs.attention.classify import classify
 from nogs.attention.gain import (
     after_candidates,
@@ -201,14 +201,35 @@ def test_the_regression_trains_the_location_head_alone(overview_px: int, monkeyp
             torch.testing.assert_close(found, without, msg=name)
 
 
+def test_with_foresight_the_regression_trains_the_state_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients of the core differ from those without the regression, and those of the classifier do not."""
+    known = training(TILES, foresight=0.9)
+    network = known.network
+
+    def gradients() -> dict[str, Tensor | None]:
+        network.zero_grad()
+        gain_step(known, torch.arange(8), Generator().manual_seed(3)).backward()
+        return {name: parameter.grad for name, parameter in network.named_parameters()}
+
+    whole = gradients()
+    monkeypatch.setattr(gain, "predicted_gain", lambda location_logits, class_logits: location_logits * 0)
+    label = gradients()
+    for name in ("core.weight_ih", "embedding.where.0.weight", "classifier.weight"):
+        found, without = whole[name], label[name]
+        assert found is not None
+        assert without is not None
+        assert torch.equal(found, without) == name.startswith("classifier"), name
+
+
 def test_exploration_is_a_share_of_draws() -> None:
     """Of 20,000, half are drawn, by the softmax of equal logits but one: five standard deviations are 0.018."""
     logits = torch.zeros(20_000, 4)
     logits[:, 2] = 1e-4
-    cells = exploring(0.5, Generator().manual_seed(0))(logits, 0)
+    chance = Generator().manual_seed(0)
+    cells = exploring(0.5, sampling(chance), chance)(logits, 0)
     shares = torch.bincount(cells, minlength=4) / len(cells)
     torch.testing.assert_close(shares, torch.tensor([0.125, 0.125, 0.625, 0.125]), rtol=0, atol=0.018)
-    assert (exploring(0.0, Generator())(logits, 0) == 2).all()
+    assert (exploring(0.0, sampling(chance), chance)(logits, 0) == 2).all()
 
 
 def test_an_image_stops_where_no_location_promises_enough() -> None:

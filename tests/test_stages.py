@@ -121,6 +121,14 @@ def test_a_training_starts_from_the_weights_of_another(stages: Stages) -> None:
     assert run.provenance["inputs"][str(start.path)] == start.hash_of("model.safetensors")
 
 
+def test_initial_weights_are_those_of_the_option(stages: Stages) -> None:
+    """After one step with a tiny step size the biases of the embedding are 0 to within that."""
+    optimisation = nogs.Optimisation(iterations=1, batch_size=32, learning_rate=1e-9, validate_every=1)
+    for initial, zero in (("he", True), ("torch", False)):
+        run = stages.train(f"initial-{initial}", "ram", initial=initial, optimisation=optimisation)
+        assert (run.load_tensors("model")["embedding.where.0.bias"].abs().max().item() < 1e-8) == zero
+
+
 def test_the_same_command_gives_the_same_bits(stages: Stages, tmp_path: Path) -> None:
     for name, once_more, file in (
         ("posterior", stages.posterior(str(tmp_path / "p")), "model.safetensors"),

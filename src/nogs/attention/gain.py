@@ -22,8 +22,11 @@ Where we differ, and why:
 - As a first glimpse, the K locations also train the classifier. A classifier that never saw a place gains nothing
   there, so a policy that follows realised gains would never look there. With foresight they train it at every glimpse:
   what a glimpse leads to shows only if the classifier has practised the two together.
+- A location that is taken in place of the one of greatest predicted gain is drawn by the logits, and with foresight
+  uniformly: a glimpse that leads to much looks worthless until what it leads to has been learned.
 
-No gradient of the regression reaches embedding, core and classifier.
+No gradient of the regression reaches embedding, core and classifier, except with foresight. A state then has to hold
+where to look next, which the label does not teach, so the regression trains embedding and core too.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from nogs.attention import choosers
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.network import HardAttention, State
 from nogs.attention.overview import cells_of_detail
@@ -66,7 +70,9 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     anywhere = candidates(training, images, generator)
     K = anywhere.shape[1]
     embedded = network.embedding(look(pixels, network.grid, anywhere, images).patches, anywhere)
-    choose = exploring(config.exploration, generator)
+    draw = choosers.anywhere(len(network.grid), generator) if config.foresight else sampling(generator)
+    choose = exploring(config.exploration, draw, generator)
+    locate = partial(attached_logits, network) if config.foresight else None
     weights = [1] * T if config.foresight else [T] + [0] * (T - 1)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)
@@ -77,7 +83,7 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
         with torch.set_grad_enabled(weights[t] > 0):
             looked = after_candidates(network, state, embedded, anywhere, scene=config.foresight > 0)
             of_candidates = log_likelihood(network.classifier(looked.h), labels.repeat_interleave(K)).view(-1, K)
-        step = network.step(pixels, images, state=state, t=t, choose=choose)
+        step = network.step(pixels, images, state=state, t=t, choose=choose, locate=locate)
         next_logits = network.classifier(step.states)
         after = log_likelihood(next_logits, labels)
         realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
@@ -155,12 +161,16 @@ def best_gain(network: HardAttention, state: State) -> Float[Tensor, " B"]:
     return predicted_gain(logits, network.classifier(state.h)).amax(-1)
 
 
-def exploring(exploration: float, generator: Generator) -> Chooser:
-    """Return a chooser of the location of greatest predicted gain, or with probability ``exploration`` of a drawn one.
+def attached_logits(network: HardAttention, state: State) -> Float[Tensor, "B L"]:
+    """Return the location logits, whose gradient flows into the state."""
+    return network.locator(state.h) if state.scene is None else network.locator(state.h, state.scene)
 
-    Drawn ones have probability ∝ V / (H[q] - V), the softmax of the logits.
+
+def exploring(exploration: float, draw: Chooser, generator: Generator) -> Chooser:
+    """Return a chooser of the location of greatest predicted gain, and with probability ``exploration`` of ``draw``'s.
+
+    The softmax of the logits has probabilities ∝ V / (H[q] - V).
     """
-    draw = sampling(generator)
 
     def choose(logits: Tensor, t: int) -> Tensor:
         explore = torch.rand(len(logits), generator=generator, device=logits.device) < exploration

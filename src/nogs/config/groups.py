@@ -67,6 +67,7 @@ Range = Annotated[
 Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
 Schedule = Literal["constant", "cosine"]
+Initial = Literal["torch", "he"]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE")]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]

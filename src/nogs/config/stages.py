@@ -28,6 +28,7 @@ from nogs.config.bounds import (
 from nogs.config.groups import (
     Geometry,
     Images,
+    Initial,
     Machine,
     Model,
     Names,
@@ -147,6 +148,8 @@ class Train(Checked):
     """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
+    initial: Initial = "torch"
+    """initial weights of the glimpse embedding. torch: its defaults; he: those of He et al. 2015, which are larger"""
     start: Path | None = None
     """run directory of train whose weights the network starts from, those that have the same shape"""
 

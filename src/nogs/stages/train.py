@@ -17,6 +17,7 @@ from nogs.attention.train_step import Training
 from nogs.config.stages import Train
 from nogs.data import fingerprint, load
 from nogs.errors import UserError
+from nogs.glimpses.initial import initialise
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.extend import LONGER, PATIENT, extend_run
@@ -66,7 +67,10 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     )
     run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
     torch.manual_seed(o.seed)
-    network = spec.build().to(device)
+    network = spec.build()
+    if config.initial == "he":
+        initialise(network.embedding)
+    network.to(device)
     if start:
         start_from(start, network)
     pixels, labels = data.images.to(device), data.labels.to(device)
