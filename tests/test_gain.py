@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from nogs.attention import gain
-from nogs.attention.choosers import greedy, sampling
+from nogs.attention.choosers import greedy
 from nogs.attention.classify import classify
 from nogs.attention.gain import (
     after_candidates,
@@ -158,6 +158,7 @@ def test_with_foresight_the_pointer_is_looked_at_first_and_then_the_place_that_i
     gains = [world.mutual_information((), cell) for cell in world.cells]
     assert gains[0] == gains[3] == 0 < gains[1]  # one step of gain does not see the pointer
     known = training(world, foresight=0.9)
+    learned_gain(known)
     fit(known)
     network = known.network
     with torch.inference_mode():
@@ -201,6 +202,14 @@ def test_the_regression_trains_the_location_head_alone(overview_px: int, monkeyp
             torch.testing.assert_close(found, without, msg=name)
 
 
+@pytest.mark.parametrize(("foresight", "lowered"), [(0.9, True), (0.0, False)])
+def test_with_foresight_predicted_gains_begin_near_zero(foresight: float, lowered: bool) -> None:
+    known = training(TILES, foresight=foresight)
+    learned_gain(known)
+    gains = predicted_gain(known.network.location_logits(torch.zeros(1, 32)), torch.zeros(1, TILES.classes))
+    assert (gains.max() < 0.1) == lowered
+
+
 def test_with_foresight_the_regression_trains_the_state_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients of the core differ from those without the regression, and those of the classifier do not."""
     known = training(TILES, foresight=0.9)
@@ -226,10 +235,10 @@ def test_exploration_is_a_share_of_draws() -> None:
     logits = torch.zeros(20_000, 4)
     logits[:, 2] = 1e-4
     chance = Generator().manual_seed(0)
-    cells = exploring(0.5, sampling(chance), chance)(logits, 0)
+    cells = exploring(0.5, chance)(logits, 0)
     shares = torch.bincount(cells, minlength=4) / len(cells)
     torch.testing.assert_close(shares, torch.tensor([0.125, 0.125, 0.625, 0.125]), rtol=0, atol=0.018)
-    assert (exploring(0.0, sampling(chance), chance)(logits, 0) == 2).all()
+    assert (exploring(0.0, chance)(logits, 0) == 2).all()
 
 
 def test_an_image_stops_where_no_location_promises_enough() -> None:

@@ -33,15 +33,16 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from nogs.attention import choosers
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.network import HardAttention, State
-from nogs.attention.overview import cells_of_detail
+from nogs.attention.overview import INITIAL_LOGIT, cells_of_detail
 from nogs.attention.train_step import Objective, Training
 from nogs.data.pixels import overview
 from nogs.errors import UserError
@@ -55,7 +56,19 @@ def learned_gain(training: Training) -> Objective:
     detail = training.config.detail
     if detail and training.network.overview is None:
         raise UserError(f"detail={detail} needs an overview: give `overview`, or detail=0")
+    if training.config.foresight and not training.config.start:
+        lower_initial_gains(training.network)
     return Objective(training.network, partial(gain_step, training))
+
+
+def lower_initial_gains(network: HardAttention) -> None:
+    """Set the last bias of a location head that is a perceptron to `INITIAL_LOGIT`, where a `LocationMap` begins.
+
+    Predicted gains then begin near zero, as nearly all realised ones are, and not at half of the entropy.
+    """
+    if network.overview is None:
+        last = cast(nn.Linear, cast(nn.Sequential, network.locator)[-1])
+        nn.init.constant_(last.bias, INITIAL_LOGIT)
 
 
 def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:
@@ -70,8 +83,8 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     anywhere = candidates(training, images, generator)
     K = anywhere.shape[1]
     embedded = network.embedding(look(pixels, network.grid, anywhere, images).patches, anywhere)
-    draw = choosers.anywhere(len(network.grid), generator) if config.foresight else sampling(generator)
-    choose = exploring(config.exploration, draw, generator)
+    draw = choosers.anywhere(len(network.grid), generator) if config.foresight else None
+    choose = exploring(config.exploration, generator, draw=draw)
     locate = partial(attached_logits, network) if config.foresight else None
     weights = [1] * T if config.foresight else [T] + [0] * (T - 1)
     state = network.begin(pixels, images)
@@ -166,11 +179,12 @@ def attached_logits(network: HardAttention, state: State) -> Float[Tensor, "B L"
     return network.locator(state.h) if state.scene is None else network.locator(state.h, state.scene)
 
 
-def exploring(exploration: float, draw: Chooser, generator: Generator) -> Chooser:
-    """Return a chooser of the location of greatest predicted gain, and with probability ``exploration`` of ``draw``'s.
+def exploring(exploration: float, generator: Generator, *, draw: Chooser | None = None) -> Chooser:
+    """Return a chooser of the location of greatest predicted gain, or with probability ``exploration`` of a drawn one.
 
-    The softmax of the logits has probabilities ∝ V / (H[q] - V).
+    ``draw``: how it is drawn, by default with probability ∝ V / (H[q] - V), the softmax of the logits.
     """
+    draw = draw or sampling(generator)
 
     def choose(logits: Tensor, t: int) -> Tensor:
         explore = torch.rand(len(logits), generator=generator, device=logits.device) < exploration

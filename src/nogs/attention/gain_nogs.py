@@ -27,18 +27,16 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import cast
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from nogs.attention.annealed import Annealed
 from nogs.attention.choosers import Chooser
-from nogs.attention.gain import after_candidates, candidates, exploring, log_likelihood
+from nogs.attention.gain import after_candidates, candidates, exploring, log_likelihood, lower_initial_gains
 from nogs.attention.network import location_log_probs
-from nogs.attention.overview import INITIAL_LOGIT
 from nogs.attention.train_step import Objective, Training, supervised_batch
 from nogs.glimpses.fovea import look
 from nogs.information import entropy
@@ -47,10 +45,7 @@ from nogs.information import entropy
 def gain_nogs(training: Training) -> Objective:
     """Return the objective of gain maps that start from designed sequences."""
     network = training.network
-    if network.overview is None:  # a location head that convolves over an overview begins there by itself
-        last = cast(nn.Linear, cast(nn.Sequential, network.locator)[-1])
-        with torch.no_grad():
-            last.bias.fill_(INITIAL_LOGIT)
+    lower_initial_gains(network)
     annealed = Annealed(network, iterations=training.config.optimisation.iterations)
     return Objective(annealed, partial(gain_nogs_step, training, annealed))
 

@@ -145,7 +145,8 @@ class Train(Checked):
     pretraining: Share = 0.2
     """share of the iterations in which dime and gdfs first train the classifier at random locations"""
     foresight: Share = 0.0
-    """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone"""
+    """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone. Above 0
+    the gains also train the recurrent core, and explored locations are drawn uniformly"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
     initial: Initial = "torch"
