@@ -172,9 +172,10 @@ def reduced(images: Array, px: int) -> Array:
     side = images.shape[-1]
     if side % px == 0:  # five times faster than the matrix product below
         step = side // px
-        lines = sum(images[:, :, first::step].astype(np.uint32) for first in range(step))
-        sums = sum(lines[..., first::step] for first in range(step))
-        return np.rint(sums.astype(np.float32) / np.float32(step) / np.float32(step)).astype(np.uint8)
+        nothing: Array = np.zeros((), np.uint32)
+        lines = sum((images[:, :, first::step] for first in range(step)), nothing)
+        whole = sum((lines[..., first::step] for first in range(step)), nothing)
+        return np.rint(whole.astype(np.float32) / np.float32(step) / np.float32(step)).astype(np.uint8)
     pixel, part = np.arange(side), np.arange(px)[:, None]
     covers = ((pixel >= part * side // px) & (pixel < -(-(part + 1) * side // px))).astype(float)
     count = covers.sum(1).astype(np.float32)

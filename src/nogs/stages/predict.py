@@ -87,7 +87,7 @@ def _by_export(config: Predict, files: Sequence[Path]) -> Iterator[Fields | str]
         from nogs.export.nogs_onnx import Model
 
         model = Model(config.model)
-        gains = any(output.name == "gain" for output in model.step.get_outputs())
+        gains = "gain" in model.step.outputs
     except ImportError:
         raise UserError(f"model={config.model} is an export, which needs onnxruntime: install nogs[onnx]") from None
     except Exception as error:  # onnxruntime and json raise many kinds of errors for damaged files
