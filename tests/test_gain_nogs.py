@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 
+import nogs
+import tiny
 from nogs.attention import gain_nogs as module
 from nogs.attention.annealed import Annealed
 from nogs.attention.choosers import greedy
@@ -23,7 +29,9 @@ from nogs.attention.gain_nogs import (
 from nogs.attention.train_step import Training
 from nogs.information import entropy
 from nogs.sequences.table import Sequences
+from staged import Stages
 from test_dime import T, fit, training
+from tiny import pictures
 from world import TILES
 
 ITERATIONS = 800
@@ -178,3 +186,13 @@ def test_logits_of_a_dense_head_begin_low() -> None:
         state = known.network.begin(known.pixels, torch.arange(3))
         assert network is known.network
         assert known.network.location_logits(state.h, state.scene).mean().item() == pytest.approx(-3.0, abs=0.5)
+
+
+def test_the_stage_trains_it_from_a_search_and_its_map_stops(
+    stages: Stages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = stages.train(str(tmp_path / "gain-nogs"), "gain-nogs", iterations=20)
+    Image.fromarray(pictures(np.array([0]), seed=1)[0]).save(tmp_path / "image.png")
+    for threshold, steps in ((0.0, tiny.T), (100.0, 1)):
+        nogs.predict(nogs.Predict(run.path, (tmp_path / "image.png",), json=True, threshold=threshold))
+        assert json.loads(capsys.readouterr().out)["steps"] == steps
