@@ -182,7 +182,8 @@ def test_predictions_are_those_of_the_evaluation(pipeline: Pipeline, tmp_path: P
     predictions = [json.loads(line) for line in said.out.splitlines()]
     macs = pipeline.read("results.json")["methods"]["ps-nogs"]["macs_by_glimpse"][-1]
     for one, file, log_probs, cells in zip(predictions, files, record["log_probs"], record["cells"], strict=True):
-        assert one.keys() == {"file", "label", "probs", "glimpses", "steps", "macs"}
+        assert one.keys() == {"file", "label", "probs", "glimpses", "sides", "steps", "macs"}
+        assert one["sides"] == [GLIMPSE_PX] * T
         assert one["file"] == str(file)
         assert list(one["probs"]) == list(CLASSES)
         assert sum(one["probs"].values()) == pytest.approx(1, abs=1e-5)
