@@ -172,7 +172,7 @@ def reduced(images: Array, px: int) -> Array:
     side = images.shape[-1]
     if side % px == 0:  # five times faster than the matrix product below
         step = side // px
-        nothing: Array = np.zeros((), np.uint32)
+        nothing: Array = np.zeros(1, np.uint32)
         lines = sum((images[:, :, first::step] for first in range(step)), nothing)
         whole = sum((lines[..., first::step] for first in range(step)), nothing)
         return np.rint(whole.astype(np.float32) / np.float32(step) / np.float32(step)).astype(np.uint8)
