@@ -4,7 +4,7 @@
 
 ``RUN`` is a run directory of train, whose test images are classified one at a time. A CNN is ARCHITECTURE:PIXELS:WIDTH
 with random weights, which its latency does not depend on, and gets images that were reduced before. The contenders take
-turns, image by image. Times are of the processor, so that other work on the machine counts little.
+turns. Times are of the processor, so that other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from nogs.export.graphs import to_onnx
 from nogs.rivals.cnn import WholeImageCNN, shrink
 from nogs.runs.directory import read_run
 
-WARM_UP = 10
-"""Images that every contender classifies before it is timed."""
-COLD_RUNS = 5
+TURN, WARM_UP = 20, 5
+"""Images of a turn of a contender, and how many of them it classifies before it is timed, with cold caches."""
+COLD_RUNS = 3
 """Processes of which the least time counts."""
 
 
@@ -75,14 +75,16 @@ def export_cnn(name: str, channels: int, classes: int, folder: Path) -> tuple[Wh
 
 
 def warm_ms(contenders: dict[str, Callable[[int], object]], images: int) -> dict[str, list[float]]:
-    """Return the milliseconds of each contender on each image, in turns."""
+    """Return the milliseconds of each contender on each image, in turns of `TURN` images."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
-    for number in range(images + WARM_UP):
+    for first in range(0, images, TURN):
+        turn = range(first, min(first + TURN, images))
         for name, classify in contenders.items():
-            start = time.thread_time()
-            classify(number % images)
-            if number >= WARM_UP:
+            for number in [*turn[:WARM_UP], *turn]:
+                start = time.thread_time()
+                classify(number)
                 times[name].append(1e3 * (time.thread_time() - start))
+            del times[name][-len(turn) - len(turn[:WARM_UP]) : -len(turn)]
     return times
 
 
