@@ -112,7 +112,7 @@ def export(name: str, folder: Path) -> Exported:
     elif name == "gain":
         rule = GainMap()
     if stopping is not None:
-        lively(stopping, seed=3)
+        lively(stopping, seed=2 if name == "act" else 3)
     policy = method(spec.method).looks == "policy"
     with traceable():
         graphs = export_graphs(network, channels=spec.channels, policy=policy, rule=rule)

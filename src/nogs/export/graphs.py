@@ -76,7 +76,8 @@ class Step(nn.Module):
         network = self.network
         scene = None if features is None or seen is None else Scene(features, seen)
         h, scene = network.after(State(h, scene), network.embedding(patches, cells), cells)
-        class_logits, location_logits = network.classifier(h), network.location_logits(h, scene)
+        class_logits = network.classifier(h)
+        location_logits = network.location_logits(h, scene) if self.policy else class_logits[:, :0]
         outputs = {"next_h": h, "probs": class_logits.softmax(-1)}
         if scene is not None:
             outputs["next_seen"] = scene.seen

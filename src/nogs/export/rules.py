@@ -1,6 +1,7 @@
 """Stopping rules as modules of an exported step: what they predict after glimpse t.
 
-A host compares the output with a threshold (``gain``) or accumulates it (``halting``), as `nogs.stopping` does.
+A host compares the output with a threshold (``gain``) or accumulates it (``halting``), as `nogs.stopping` does. A
+network without a policy has no location logits (L = 0).
 """
 
 from __future__ import annotations
