@@ -62,8 +62,12 @@ def figures(path: Path) -> dict[str, object]:
     }
 
 
-if __name__ == "__main__":
+def main() -> None:
     torch.set_num_threads(1)
     for path in sys.argv[1:]:
         with torch.inference_mode():
             print(json.dumps(figures(Path(path))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

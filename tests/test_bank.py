@@ -139,6 +139,7 @@ def test_a_build_that_was_stopped_goes_on_at_its_shard(
     assert same_bits(whole, stopped, "bank.safetensors", "components.safetensors", "log.jsonl", *shards(whole))
 
 
+@pytest.mark.slow
 def test_a_build_killed_between_changes_to_the_disk_goes_on_to_the_same_end(tmp_path: Path) -> None:
     command = (
         *("build-bank", "--data", f"npz:{write_npz(tmp_path / 'images.npz')}", "--components", 8),

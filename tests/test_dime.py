@@ -60,6 +60,7 @@ def fit(known: Training, objective: Objective) -> None:
         adam.step()
 
 
+@pytest.mark.slow
 def test_predicted_gains_converge_to_the_conditional_mutual_information_along_the_policy() -> None:
     """Before any glimpse at every cell, and after the first glimpse of the policy at its next cell, for every image."""
     known = training(TILES)

@@ -102,7 +102,9 @@ def test_inputs_that_are_not_runs(tmp_path: Path, bank: Path) -> None:
         refused(driver().run(*args, *out), *says)
         assert not (tmp_path / "out").exists()
     refused(driver().run("report", "--run", bank), f"--run {bank} holds no evaluation", "nogs run")
-    refused(driver().run("predict", nowhere, bank.parent / "good.npz"), f"{nowhere} is not a run directory")
+    refused(
+        driver().run("predict", nowhere, bank.parent / "good.npz"), f"{nowhere} does not exist: give a run directory"
+    )
     refused(driver().run("predict", bank, bank.parent / "good.npz"), "not of `nogs train`")
 
 

@@ -69,6 +69,7 @@ def fit(known: Training) -> None:
         adam.step()
 
 
+@pytest.mark.slow
 def test_learned_gains_converge_to_the_conditional_mutual_information() -> None:
     """Before any glimpse and after one, at every cell and for every image."""
     known = training(TILES)
@@ -152,6 +153,7 @@ def pointer_world() -> World:
     return World(images, labels, (1 / 8,) * 8, glimpse_px=2, stride_px=2, offsets_px=(0, 2))
 
 
+@pytest.mark.slow
 def test_with_foresight_the_pointer_is_looked_at_first_and_then_the_place_that_it_names() -> None:
     """Alone, the pointer has no gain. Two glimpses are enough, and all eight images are classified."""
     world = pointer_world()

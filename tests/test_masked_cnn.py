@@ -95,6 +95,7 @@ def test_an_unusable_backbone_is_refused_in_one_line(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.slow
 def test_an_unknown_backbone_leaves_no_run_behind(tmp_path: Path) -> None:
     data, out = f"npz:{write_npz(tmp_path / 'images.npz')}", tmp_path / "posterior"
     how = ("--posterior", "avp-cnn", "--backbone", "densnet121", "--out", out)

@@ -275,6 +275,7 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     assert (out / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_one_posterior_and_bank_serve_every_label(tmp_path: Path) -> None:
     """Fitted once over two labels, they are used as they are; and not for other images, grids or sequences."""
     npz = write_npz(tmp_path / "images.npz", multilabel=True)
@@ -341,6 +342,7 @@ def test_the_example_runs_on_a_folder_of_images(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     """As for memory: SIGKILL, from outside. What was being written can be gone on with."""
     flags = (*FLAGS[: FLAGS.index("--iterations")], "--iterations", 20_000, "--posterior-iterations", 20)
@@ -360,6 +362,7 @@ def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     assert not (out / "COMPLETE").exists()
 
 
+@pytest.mark.slow
 def test_workers_do_not_import_a_script_without_a_guard(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

@@ -220,6 +220,7 @@ def test_overlays_show_each_image_with_its_glimpses(
         assert (drawn[~inside] == enlarged[~inside][:, None]).all()
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_ends_prediction_quietly(
     stages: Stages, tmp_path: Path, photographs: np.ndarray[Any, Any]
 ) -> None:

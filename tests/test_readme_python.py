@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from staged import Stages
@@ -59,6 +60,7 @@ def test_the_second_example_trains_the_network_of_the_first(tmp_path: Path) -> N
     assert (tmp_path / re.findall(r'load_model\("(.*?)"', EXAMPLES[0])[0] / "COMPLETE").exists()
 
 
+@pytest.mark.slow
 def test_the_third_example_learns_digits(tmp_path: Path) -> None:
     """With half of the iterations."""
     example = EXAMPLES[2].replace("iterations=600", "iterations=300, random_state=0")

@@ -237,6 +237,7 @@ def test_a_path_is_one_sequence_of_cells_of_the_grid(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_sequences_lead_the_policy_wherever_they_come_from(rivals: Rivals, tmp_path: Path) -> None:
     """Given sequences that always look at the same two cells, the policy does so too."""
     for stage in ("sequences import", "search", "record"):

@@ -244,6 +244,7 @@ def one_cell_tells(count: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
+@pytest.mark.slow
 def test_policy_and_proposal_learn_the_one_cell_that_tells() -> None:
     """Two cells by chance hit one of nine in 1 - (8/9)² = 0.21 of the images."""
     network, inference = networks(NINE)

@@ -73,14 +73,13 @@ DEMO = Run(
     geometry=Geometry(glimpse_size=32, stride=8, glimpses=3, overview=24),
     methods=("ram", "gain"),
     seeds=(0, 1),
-    iterations=600,
-    reference_iterations=2400,
+    iterations=450,
+    reference_iterations=1800,
     learning_rate=2e-3,
     schedule="cosine",
     patience=0,
-    cnn_sizes=(24, 64),
 )
 """The defaults of `nogs demo`: a digit anywhere among fragments, found on an overview.
 
-RAM has the same network and four times the iterations. One CNN reads the overview alone, one a finer image.
+RAM has the same network and four times the iterations.
 """
