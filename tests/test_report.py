@@ -193,6 +193,13 @@ def test_the_lead_has_losses_as_well_as_wins_and_the_test_images() -> None:
     assert "no better than" not in lead
 
 
+def test_the_lead_has_each_seed_where_seeds_disagree() -> None:
+    results = results_of(("ram", "ps-nogs"), (0, 1))
+    against = replace(results.comparisons["ram"]["ps-nogs"], test_accuracy_difference=(-0.2, 0.59))
+    disagreeing = replace(results, comparisons={"ram": {"ps-nogs": against}})
+    assert "(+3.6 points; by seed −20.0 points and +59.0 points)" in lead_of_run(disagreeing)[0]
+
+
 def test_a_posterior_without_use_is_in_the_lead() -> None:
     results = results_of(("ram", "ps-nogs"), (0,))
     useless = replace(results, sequences=replace(results.sequences, worth="no better than chance"))

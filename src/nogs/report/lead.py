@@ -118,7 +118,7 @@ def _against(results: Results, name: str, reference: str, of: Comparison) -> str
     title, other = title_of(name), "the path" if reference == CONTROL else title_of(reference)
     parts = [
         f"{title} classifies {percent(_accuracy(results, name))} correctly and {other} "
-        f"{percent(_accuracy(results, reference))} ({points(of.mean_test_accuracy_difference)})"
+        f"{percent(_accuracy(results, reference))} ({_difference(of)})"
     ]
     if of.iterations_ratio and results.has_race:
         needed = [_needed(results, which) for which in (name, reference)]
@@ -127,6 +127,13 @@ def _against(results: Results, name: str, reference: str, of: Comparison) -> str
         spent = [bounded(results.end_to_end[which].needed, seconds, words=True) for which in (name, reference)]
         parts.append(f"takes {spent[0]} from nothing, all its preparations counted, and {other} {spent[1]}")
     return listed(parts) if len(parts) < 3 else f"{parts[0]}; it {parts[1]}, and {parts[2]}"
+
+
+def _difference(of: Comparison) -> str:
+    """Return the mean difference of accuracy, and that of each seed if one method is not ahead with every seed."""
+    by_seed = of.test_accuracy_difference
+    mean = points(of.mean_test_accuracy_difference)
+    return f"{mean}; by seed {listed([points(one) for one in by_seed])}" if min(by_seed) < 0 < max(by_seed) else mean
 
 
 def _accuracy(results: Results, name: str) -> Number:
