@@ -242,6 +242,7 @@ def test_every_rival_in_one_run(tmp_path: Path) -> None:
     assert learns_from == {
         "ps-nogs": "sequences",
         "act": "sequences",
+        "gain-nogs": "sequences",
         "path": "path",
         "ps-ram": "ram-seed1",
         "ps-hgs": "given",
