@@ -15,6 +15,7 @@ from staged import Stages
 PAGE = (Path(__file__).parents[1] / "docs" / "adding-a-policy.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_page_adds_a_method(stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # So that the tables are restored after the test.
     monkeypatch.setitem(METHODS, "one-gain", METHODS["gain"])
@@ -28,6 +29,7 @@ def test_the_page_adds_a_method(stages: Stages, tmp_path: Path, monkeypatch: pyt
     assert OBJECTIVES["one-gain"].__name__ == "one_gain"
 
 
+@pytest.mark.slow
 def test_files_that_the_page_names_exist() -> None:
     root = Path(__file__).parents[1]
     named = re.findall(r"`((?:[a-z]+/)?[\w-]+\.(?:py|md)|[a-z]+/[\w/]+\.(?:py|md))`", PAGE)

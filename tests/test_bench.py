@@ -70,6 +70,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> nogs.Bench:
     return more
 
 
+@pytest.mark.slow
 def test_every_method_is_trained_on_every_task_with_every_seed(done: nogs.Bench) -> None:
     out = done.machine.out
     assert RunDirectory(out).complete
@@ -81,6 +82,7 @@ def test_every_method_is_trained_on_every_task_with_every_seed(done: nogs.Bench)
         assert (config["geometry"]["overview"], config["iterations"]) == (overview_px, iterations)
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_runs(done: nogs.Bench) -> None:
     tasks = read(done.machine.out / "bench.json")["tasks"]
     assert list(tasks) == ["plain", "wide"]
@@ -99,6 +101,7 @@ def test_the_figures_are_those_of_the_runs(done: nogs.Bench) -> None:
         assert found["whole_images"] == [results["linear"]]
 
 
+@pytest.mark.slow
 def test_the_page_and_the_table_have_every_task_and_method(
     done: nogs.Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +154,7 @@ def test_a_method_that_a_task_cannot_have_names_the_task(tmp_path: Path) -> None
         bench(config)
 
 
+@pytest.mark.slow
 def test_iterations_of_the_command_replace_those_of_the_tasks(tmp_path: Path) -> None:
     """On the command line, which ends with the table."""
     tasks = tasks_in(tmp_path, PLAIN)
@@ -171,6 +175,7 @@ def test_the_built_in_tasks_are_options_of_a_run() -> None:
     assert all(options["data"].partition(":")[0] in ("digits", "needles", "pointers") for options in tasks.values())
 
 
+@pytest.mark.slow
 def test_a_new_policy_is_on_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy_gain(training: Training) -> Objective:
         return learned_gain(training._replace(config=replace(training.config, exploration=0.0)))

@@ -205,6 +205,7 @@ def _test_figures(run: RunDirectory, row: dict[str, Any]) -> None:
 PATCHES = nogs.PatchOptions(patch_size=13, overview=8, patches=2, memory=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "name"),
     [
@@ -236,6 +237,7 @@ def test_what_is_resumed_is_what_was_not_stopped(
         assert (stopped.path / file).read_bytes() == (whole.path / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_networks_that_read_patches_stand_beside_cnns(tmp_path: Path) -> None:
     """Each once, on images of full size, with the share of the pixels that it reads."""
     architectures = ("attention-sampling", "mobilenet-v2", "patch-selection")

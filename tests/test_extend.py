@@ -31,6 +31,7 @@ def optimised(iterations: int, *, patience: int = 0) -> nogs.Optimisation:
     return nogs.Optimisation(iterations=iterations, batch_size=32, validate_every=10, patience=patience)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["train", "posterior"])
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 3600.0])
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def results_of(run: Path) -> dict[str, Any]:
     return json.loads((run / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_run_holds_heads_and_curves_on_held_out_images(runs: Runs) -> None:
     run = RunDirectory(runs.folder / "stopping-0")
     assert run.complete
@@ -93,6 +94,7 @@ def test_the_run_holds_heads_and_curves_on_held_out_images(runs: Runs) -> None:
     assert [row[0] for row in curves["act"]] == list(COSTS)
 
 
+@pytest.mark.slow
 def test_groups_and_images_stay_on_one_side(runs: Runs) -> None:
     data = nogs.load(runs.source)
     data = replace(data, groups=data.groups // 6)  # two of each class
@@ -102,6 +104,7 @@ def test_groups_and_images_stay_on_one_side(runs: Runs) -> None:
     assert 0 < len(held) <= len(fitted)
 
 
+@pytest.mark.slow
 def test_every_curve_follows_from_the_record(runs: Runs) -> None:
     """Each row counted anew, image by image, from what the evaluation kept."""
     found = results_of(runs.folder / "evaluation")
@@ -134,6 +137,7 @@ def test_every_curve_follows_from_the_record(runs: Runs) -> None:
         assert all(row["low"] <= row["difference"] + 1e-9 and row["difference"] <= row["high"] + 1e-9 for row in rows)
 
 
+@pytest.mark.slow
 def test_area_under_the_curve_by_counting_pairs(runs: Runs) -> None:
     """The share of (image of a class, image of another) that are ranked right, ties half; averaged over classes."""
     record = load_file(runs.folder / "evaluation" / "ram-seed0.safetensors")
@@ -146,6 +150,7 @@ def test_area_under_the_curve_by_counting_pairs(runs: Runs) -> None:
     assert scores["test_auroc"][0] == pytest.approx(np.mean(areas), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from PIL import Image
 
@@ -176,6 +181,7 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
         nogs.predict(replace(ask, stopping=older.path, threshold=0.1))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_stopped_is_refused(runs: Runs, tmp_path: Path) -> None:
     runs.train("once", geometry=replace(SHAPE, glimpses=1), optimisation=FIT)
     with pytest.raises(nogs.UserError, match="looks once"):
@@ -211,6 +217,7 @@ def test_killed_it_goes_on_to_the_same_end(tmp_path: Path) -> None:
         assert (out / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
+@pytest.mark.slow
 def test_fitting_brings_the_held_out_loss_down(runs: Runs) -> None:
     for head in ("entropy_gain", "act", "stochastic"):
         losses = [row["nll_nats"] for row in RunDirectory(runs.folder / "stopping-0" / head).rows()]

@@ -444,6 +444,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries are left as they are")
 def test_what_a_step_frees_is_there_for_the_next(tmp_path: Path) -> None:
     """Ten steps write 4,096 pages each: without, the system hands out up to 40,000 of them anew."""

@@ -151,6 +151,7 @@ def test_a_run_takes_more_methods_and_seeds_later(pipeline: Pipeline, tmp_path: 
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_is_still_whole(pipeline: Pipeline, tmp_path: Path) -> None:
     """And is read from wherever one is: the report is drawn again, and two of its networks are judged again."""
     pipeline.out.rename(tmp_path / "moved")

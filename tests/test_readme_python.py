@@ -50,6 +50,7 @@ def test_the_first_example_loads_predicts_and_plots(stages: Stages, tmp_path: Pa
     assert re.match(r"[012] 0\.\d+ \(Square\(row=\d+, column=\d+, side=\d+\), ", ended.out)
 
 
+@pytest.mark.slow
 def test_the_second_example_trains_the_network_of_the_first(tmp_path: Path) -> None:
     """With fewer iterations."""
     for number, image in enumerate(pictures(np.arange(60) % 2, seed=0)):

@@ -47,6 +47,7 @@ def test_the_poster_has_a_page_and_its_figures(
     assert written == {f"{name}.{kind}" for name in names for kind in formats}
 
 
+@pytest.mark.slow
 def test_titles_replace_those_of_the_runs(runs: tuple[Path, ...], tmp_path: Path) -> None:
     config = Report(runs=runs[:2], titles=("Smiling", "<b>Bangs $x$</b>"), out=tmp_path)
     text = html.unescape(draw_report(config).read_text())

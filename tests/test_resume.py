@@ -76,6 +76,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     return Commands(whole, commands, changes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["posterior", "bank", "ram", "nogs", "wake-sleep", "recorded", "evaluation"])
 def test_a_stage_killed_again_and_again_goes_on_to_the_same_end(
     uninterrupted: Commands, tmp_path: Path, name: str

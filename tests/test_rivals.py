@@ -119,6 +119,7 @@ def test_each_row_teaches_the_parts_that_it_says(rivals: Rivals, tmp_path: Path,
     assert run.load_tensors("model").keys() == start.keys()  # nothing that is of use in training alone
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["ws-ram", "random", "ps-ram"])
 def test_the_same_command_gives_the_same_bits(rivals: Rivals, tmp_path: Path, method: str) -> None:
     once, again = (

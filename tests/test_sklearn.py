@@ -67,6 +67,7 @@ def stamps() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     return pictures(y, seed=0), np.array(["across", "down", "board"])[y]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [name for name, row in nogs.METHODS.items() if row.sequences != "given"])
 def test_every_method_is_fitted(stamps: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]], method: str) -> None:
     """With a posterior, a bank and a search where the method needs them."""
@@ -107,6 +108,7 @@ def test_rows_of_pixels_are_the_images(stamps: tuple[np.ndarray[Any, Any], np.nd
         HardAttentionClassifier("ram", image_shape=(16, 15), **how).fit(rows, y)
 
 
+@pytest.mark.slow
 def test_clone_and_grid_search(stamps: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]) -> None:
     X, y = stamps
     classifier = HardAttentionClassifier("ram", **QUICK)

@@ -41,6 +41,7 @@ def read(run: Path, *parts: str) -> Any:
     return json.loads(run.joinpath(*parts).read_text())
 
 
+@pytest.mark.slow
 def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
     assert not [name for name in ("posterior", "bank", "sequences") if (finished / name).exists()]
     results = read(finished, "results.json")
@@ -53,18 +54,21 @@ def test_nothing_is_designed_and_all_else_is_there(finished: Path) -> None:
     assert 'id="where-they-look"' in page
 
 
+@pytest.mark.slow
 def test_the_reference_is_trained_for_as_long_as_it_is_given(finished: Path) -> None:
     methods = read(finished, "results.json")["methods"]
     trained = {name: scores["iterations_trained"] for name, scores in methods.items()}
     assert trained == {"ram": [40], "gain": [20], "dime": [20]}
 
 
+@pytest.mark.slow
 def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finished: Path) -> None:
     config = read(finished, "train", "gain-seed0", "config.json")
     assert config["optimisation"]["schedule"] == "cosine"
     assert config["geometry"]["overview"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gain", "dime"])
 def test_a_network_of_learned_gains_stops_by_itself_and_another_does_not(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
@@ -81,6 +85,7 @@ def test_a_network_of_learned_gains_stops_by_itself_and_another_does_not(
         nogs.predict(replace(ask, model=finished / "train" / "ram-seed0", threshold=0.1))
 
 
+@pytest.mark.slow
 def test_networks_of_different_images_are_not_evaluated_together(finished: Path, tmp_path: Path) -> None:
     models = (finished / "train" / "ram-seed0", tmp_path / "other")
     geometry = nogs.Geometry(GLIMPSE_PX, STRIDE_PX, T)
