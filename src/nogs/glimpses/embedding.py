@@ -43,12 +43,7 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
     """
     if grid.glimpse_px >= LARGE_PX:
         return ChannelsLast(
-            nn.Conv2d(channels, 16, 5, stride=2, padding=2),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1),
-            nn.ReLU(inplace=True),
+            *_strided(channels),
             nn.Flatten(),
             nn.Linear(64 * math.ceil(grid.glimpse_px / 8) ** 2, 2 * width),
             nn.ReLU(inplace=True),
@@ -72,12 +67,7 @@ def convolutional(grid: Grid, channels: int, *, width: int) -> nn.Module:
 def averaged(grid: Grid, channels: int, *, width: int) -> nn.Module:
     """Return φ of large squares: three convolutions with stride 2, the mean over all places, and a linear layer."""
     return ChannelsLast(
-        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(16, 32, 3, stride=2, padding=1),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(32, 64, 3, stride=2, padding=1),
-        nn.ReLU(inplace=True),
+        *_strided(channels),
         nn.AvgPool2d(math.ceil(grid.glimpse_px / 8)),
         nn.Flatten(),
         nn.Linear(64, width),
@@ -116,3 +106,15 @@ class GlimpseEmbedding(nn.Module):
         else:  # the gradient of F.embedding is a sum over cells, that of indexing needs a sort
             where = F.embedding(cells, self.where(self.centres))
         return (what * where).relu()
+
+
+def _strided(channels: int) -> list[nn.Module]:
+    """Return three convolutions with stride 2, of 16, 32 and 64 channels, which reduce a side to an eighth of it."""
+    return [
+        nn.Conv2d(channels, 16, 5, stride=2, padding=2),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(16, 32, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(inplace=True),
+    ]
