@@ -47,7 +47,10 @@ def from_arrays(
     source
         Other options of the source, such as ``image_size``; its ``data`` is replaced.
 
-    Raises UserError for arrays that do not fit together.
+    Raises
+    ------
+    UserError
+        If the arrays do not fit together.
     """
     source = source or Source()
     x, y = np.asarray(x), np.asarray(y)

@@ -45,7 +45,10 @@ def load_model(
     revision
         Branch, tag or commit on the hub.
 
-    Raises UserError if there is no model, or if it is damaged.
+    Raises
+    ------
+    UserError
+        If there is no model, or if it is damaged.
     """
     where = choose_device(device)
     folder = _model_folder(_local(path, revision=revision))

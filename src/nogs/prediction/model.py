@@ -156,8 +156,14 @@ class Model(nn.Module):
 
         Returns
         -------
-        An answer, or a list of answers for a list. The answer for an image does not depend on the images beside it,
-        except for rounding errors. Raises UserError for an image that cannot be used.
+        Answer | list[Answer]
+            An answer, or a list of answers for a list. The answer for an image does not depend on the images beside
+            it, except for rounding errors.
+
+        Raises
+        ------
+        UserError
+            If an image cannot be used.
         """
         if isinstance(images, np.ndarray | Tensor) and images.ndim == 4:
             images = list(images)
