@@ -24,8 +24,8 @@ from nogs.data.pixels import overview
 
 IMAGE_PX = 192
 OUTLINE = "#18c5ff"
-EXAMPLES = 2, 5
-"""Test images that are shown."""
+EXAMPLES = 0, 45
+"""Test images that are shown: the digit is found by the first glimpse, and by the second."""
 SIDES = 12, 32, 96
 """Sides of the glimpses that are compared, in pixels; digits are about 28 pixels wide."""
 STRIDES = 8, 32
@@ -114,7 +114,7 @@ def main(run: Path, out: Path) -> None:
     model = nogs.load_model(run)
     images = nogs.load(nogs.Source(data="digits", image_size=IMAGE_PX))
     row = int(images.members("test")[EXAMPLES[0]])
-    *_, (_, cell, _) = gain_maps(model, images.images[row : row + 1][0])
+    _, (_, cell, _), *_ = gain_maps(model, images.images[row : row + 1][0])
     top, left = model.network.grid.top_left_px(cell).tolist()
     half = model.network.grid.glimpse_px // 2
     draw_choices(images.images[row : row + 1][0, 0], (top + half, left + half), out)
