@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, State, stack_states
+from nogs.attention.network import HardAttention, State, Step, stack_states
 from nogs.data.pixels import Pixels
 from nogs.stopping.halting import HaltingUnit, answers
 from nogs.stopping.rules import HALTED, Stop
@@ -87,11 +88,13 @@ class Looks(NamedTuple):
     """Cells of n images, class logits after each glimpse, and the number of glimpses after which each image stops.
 
     Without a halting unit ``steps`` is T. With one ``class_logits`` are those of its answer after at most t glimpses.
+    ``peak_logits``: the greatest location logit before each glimpse.
     """
 
     cells: Int[Tensor, "n T"]
     class_logits: Float[Tensor, "n T C"]
     steps: Int[Tensor, " n"]
+    peak_logits: Float[Tensor, "n T"]
 
 
 @torch.no_grad()
@@ -110,9 +113,18 @@ def look_at_all(
     """
     batches: list[Looks] = []
     for rows in images.split(BATCH):
-        cells, states = stack_states(network.unroll(pixels, rows, glimpses=glimpses, choose=choose))
+        peaks: list[Tensor] = []
+        cells, states = stack_states(_noting(peaks, network.unroll(pixels, rows, glimpses=glimpses, choose=choose)))
         class_logits, steps = network.classifier(states), torch.full_like(rows, glimpses)
         if halting is not None:
             class_logits, steps = answers(halting(states), class_logits)
-        batches.append(Looks(cells, class_logits, steps))
+        batches.append(Looks(cells, class_logits, steps, torch.stack(peaks, dim=1)))
     return Looks(*(torch.cat(column) for column in zip(*batches, strict=True)))
+
+
+def _noting(peaks: list[Tensor], steps: Iterable[Step]) -> Iterator[Step]:
+    """Yield ``steps``, and append the greatest location logit of each to ``peaks``: all logits would not fit."""
+    for step in steps:
+        peaks.append(step.location_logits.amax(-1))
+        yield step
+        del step

@@ -148,6 +148,14 @@ def stop_by_gain_map(threshold_nats: float) -> Stop:
     return stop
 
 
+def greatest_gains(peak_logits: Float[Tensor, "n T"], class_logits: Float[Tensor, "n T C"]) -> Float[Tensor, "n T-1"]:
+    """Return the greatest predicted gain over all locations after t = 1..T-1 glimpses, in nats.
+
+    ``peak_logits``: the greatest location logit before each glimpse. ``class_logits``: after each glimpse.
+    """
+    return predicted_gain(peak_logits[:, 1:, None], class_logits[:, :-1])[..., 0]
+
+
 def log_likelihood(class_logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1"]:
     """Return log q(θ) of each image's label, in nats."""
     return class_logits.log_softmax(-1).gather(1, labels[:, None])

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from nogs.evaluation.scores import balanced_accuracy, is_uneven
-from nogs.stopping.curves import GAINS, Curve, CurvePoint, Stops, curve
+from nogs.stopping.curves import GAINS, MAP, Curve, CurvePoint, Stops, curve
 
 RESAMPLES = 1000
 LEVEL = 0.95
@@ -75,7 +75,9 @@ def stopping_scores(
         stopping={rule: mean_curve(curves) for rule, curves in by_seed.items()},
         stopping_by_seed=by_seed,
         stopping_balanced_by_seed=balanced(by_seed, stops, labels) if is_uneven(labels) else {},
-        stopping_advantage={of: advantage(stops, of=of, glimpses=T, generator=generator) for of in GAINS},
+        stopping_advantage={
+            of: advantage(stops, of=of, glimpses=T, generator=generator) for of in (*GAINS, MAP) if of in by_seed
+        },
         held_out_accuracy_by_glimpse=tuple(network.held_out_accuracy for network in networks),
     )
 
@@ -102,7 +104,7 @@ def balanced(curves: Curves, seeds: Sequence[Mapping[str, Stops]], labels: Int[T
 def advantage(
     seeds: Sequence[Mapping[str, Stops]], *, of: str, glimpses: int, generator: Generator
 ) -> dict[str, tuple[Advantage, ...]]:
-    """Return the accuracy of rule ``of`` minus that of each rule which expects no gain, at equal mean glimpses.
+    """Return the accuracy of rule ``of`` minus that of each rule but the heads of gain, at equal mean glimpses.
 
     The bootstrap resamples test images, the same ones for all rules and seeds, and seeds. Its band holds for all mean
     glimpses together: difference ± c standard errors, where c is the 95 % quantile over resamples of the greatest
@@ -120,7 +122,7 @@ def advantage(
         for rule in seeds[0]
         if rule == of or rule not in GAINS
     }
-    return {rule: _band(grid, accuracy[of] - rival) for rule, rival in accuracy.items() if rule not in GAINS}
+    return {rule: _band(grid, accuracy[of] - rival) for rule, rival in accuracy.items() if rule not in (of, *GAINS)}
 
 
 def over_tasks(

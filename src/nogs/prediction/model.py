@@ -27,7 +27,7 @@ from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory
 from nogs.runs.marker import MARKER, write_marker
 from nogs.specs import HaltingSpec, HardAttentionSpec, StoppingSpec
-from nogs.stopping.curves import macs_by_rule
+from nogs.stopping.curves import MAP, macs_by_rule
 from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads, stop_by_predicted_gain
 from nogs.stopping.rules import Stop, never
@@ -201,7 +201,7 @@ class Model(nn.Module):
 
     def rule(self, threshold: float | None) -> Rule:
         """Return when images stop. Raises UserError for a threshold that this network has no use for."""
-        T, spec = self.spec.glimpses, self.spec
+        spec = self.spec
         answer_macs = self.network.classifier.weight.numel()
         if threshold is None and self.halting is None:
             return Rule(never, self.macs_by_glimpse)
@@ -221,11 +221,10 @@ class Model(nn.Module):
                 f"`threshold` without `stopping`: a network of {spec.method} predicts no gain itself; give a run of "
                 "`nogs fit-stopping` on it"
             )
-        macs = [
-            stopped + self._locator_macs if t < T else stopped
-            for t, stopped in enumerate(self.macs_by_glimpse, start=1)
-        ]
-        return Rule(stop_by_gain_map(threshold), macs)
+        rules = macs_by_rule(
+            self.macs_by_glimpse, answer_macs=answer_macs, head_macs=0, locator_macs=self._locator_macs
+        )
+        return Rule(stop_by_gain_map(threshold), rules[MAP])
 
     def save(self, folder: str | Path) -> None:
         """Write the model to a folder that `nogs.load_model` reads: safetensors with their specs, and checksums."""

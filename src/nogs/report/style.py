@@ -26,6 +26,7 @@ OUTLINE = "#18c5ff"
 RULES = {
     "eig": "Entropy gain",
     "accuracy": "Accuracy gain",
+    "map": "Gain map",
     "confidence": "Confidence",
     "act": "ACT",
     "act_joint": "ACT, trained jointly",
@@ -66,6 +67,7 @@ OF_METHOD: dict[str, Pair] = {
 OF_RULE: dict[str, Pair] = {
     "eig": ("#b5179e", "#f06fdb"),
     "accuracy": ("#d9822b", "#f5ab61"),
+    "map": ("#0b6e4f", "#3ddc97"),
     "confidence": ("#5b7f2b", "#9fc768"),
     "act": ("#0b7285", "#4cc3cf"),
     "act_joint": ("#1864ab", "#74c0fc"),

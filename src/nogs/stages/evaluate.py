@@ -19,7 +19,8 @@ from torch import Generator, Tensor
 
 from nogs.attention.choosers import sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import chooser, method
+from nogs.attention.gain import greatest_gains
+from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.completion.bank import load_bank
 from nogs.completion.retrieval import Retrieval
 from nogs.config.groups import RetrievalOptions, Source
@@ -158,8 +159,15 @@ def _evaluate(
     if stopping:
         heads = load_stopping(stopping, trained=model, device=device)
         outlook = Outlook(log_probs, *(output.cpu() for output in heads(log_probs.to(device))))
+        if row.policy in GAIN_MAPS:
+            outlook = outlook._replace(map_gain=greatest_gains(seen.peak_logits, seen.class_logits).cpu())
         kept |= recorded(outlook)
-        macs = macs_by_rule(record.macs_by_glimpse, answer_macs=network.classifier.weight.numel(), head_macs=heads.macs)
+        macs = macs_by_rule(
+            record.macs_by_glimpse,
+            answer_macs=network.classifier.weight.numel(),
+            head_macs=heads.macs,
+            locator_macs=record.macs_by_part.get("locator", 0),
+        )
         stopped = _stopped(stopping, outlook, labels, macs, generator=chance(seed, 15))
         if joint:
             networks = [_joint_network(of_cost, device) for of_cost in joint]
@@ -184,7 +192,7 @@ def _stopped(
     stops = stop_by_every_rule(
         outlook,
         labels,
-        thresholds={rule: [point[0] for point in held_out[rule]] for rule in THRESHOLDED},
+        thresholds={rule: [point[0] for point in held_out[rule]] for rule in THRESHOLDED if rule in held_out},
         costs=stopping.config["costs"],
         generator=generator,
     )

@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 
 from nogs.attention.choosers import Chooser, sampling
 from nogs.attention.classify import look_at_all
-from nogs.attention.methods import chooser, method
+from nogs.attention.gain import greatest_gains
+from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.config.groups import Source
 from nogs.config.stages import FitStopping
@@ -26,7 +27,7 @@ from nogs.data import ImageSet, load
 from nogs.data.imageset import SPLITS
 from nogs.data.splits import cut
 from nogs.errors import UserError
-from nogs.evaluation.cost import macs_by_glimpse
+from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, after, ticking
@@ -41,9 +42,10 @@ HELD_OUT = 1 / 3
 
 
 class Predictions(NamedTuple):
-    """Class logits of the frozen network after each glimpse, and labels, of n images."""
+    """Class logits of the frozen network after each glimpse, its greatest location logits before each, and labels."""
 
     class_logits: Float[Tensor, "n T C"]
+    peak_logits: Float[Tensor, "n T"]
     labels: Int[Tensor, " n"]
 
 
@@ -78,12 +80,15 @@ def fit_stopping(config: FitStopping, tick: Tick | None = None) -> RunDirectory:
             done = after(number * o.iterations, name, report)
             _fit_head(name, heads, fitting, held_out, config=config, device=device, tick=done)
     save_network(run, "model", heads, stopping)
+    channels, policy = data.images.shape[1], row.policy != "none"
     macs = macs_by_rule(
-        macs_by_glimpse(network, channels=data.images.shape[1], glimpses=T, policy=row.policy != "none"),
+        macs_by_glimpse(network, channels=channels, glimpses=T, policy=policy),
         answer_macs=network.classifier.weight.numel(),
         head_macs=heads.macs,
+        locator_macs=parts_of_glimpse(network, channels=channels, policy=policy).get("locator", 0),
     )
-    curves = _curves(heads, held_out, costs=config.costs, macs=macs, generator=chance(o.seed, 14))
+    maps = row.policy in GAIN_MAPS
+    curves = _curves(heads, held_out, maps=maps, costs=config.costs, macs=macs, generator=chance(o.seed, 14))
     run.save_json("results.json", curves)
     run.finish(device=str(device), inputs={str(config.model): trained.hash_of("model.safetensors")})
     return run
@@ -105,7 +110,7 @@ def _record(
 ) -> Predictions:
     device = network.baseline.weight.device
     looks = look_at_all(network, data.images.to(device), images.to(device), glimpses=T, choose=choose)
-    return Predictions(looks.class_logits, data.labels[images].to(device))
+    return Predictions(looks.class_logits, looks.peak_logits, data.labels[images].to(device))
 
 
 def _fit_head(
@@ -145,7 +150,7 @@ def _fit_head(
 
 def _inputs(heads: StoppingHeads, predictions: Predictions) -> tuple[Float[Tensor, "n T f"], Targets]:
     """Return the features and the targets of the heads."""
-    logits, labels = predictions
+    logits, _, labels = predictions
     t = torch.arange(1, logits.shape[1] + 1, device=logits.device)
     return heads.features(logits, t), stopping_targets(logits, labels)
 
@@ -154,13 +159,17 @@ def _curves(
     heads: StoppingHeads,
     held_out: Predictions,
     *,
+    maps: bool,
     costs: tuple[float, ...],
     macs: dict[str, list[int]],
     generator: Generator,
 ) -> dict[str, Curve]:
+    """Return the curve of every rule. ``maps``: whether the location head is a gain map."""
     with torch.inference_mode():
         outputs = heads(held_out.class_logits)
     outlook = Outlook(*(column.cpu() for column in (held_out.class_logits.log_softmax(-1), *outputs)))
+    if maps:
+        outlook = outlook._replace(map_gain=greatest_gains(held_out.peak_logits, held_out.class_logits).cpu())
     thresholds, labels = choose_thresholds(outlook), held_out.labels.cpu()
     stops = stop_by_every_rule(outlook, labels, thresholds=thresholds, costs=costs, generator=generator)
     return {rule: curve(stops[rule], macs[rule]) for rule in stops}

@@ -27,9 +27,12 @@ from nogs.stopping.rules import (
 )
 
 RULES = ("eig", "accuracy", "confidence", "act", "stochastic", "sampled_stochastic", "fixed")
-THRESHOLDED = ("eig", "accuracy", "confidence")
+"""Rules of every network with stopping heads."""
+MAP = "map"
+"""Rule of a network whose location head is a gain map: stop where no location has a predicted gain of the threshold."""
+THRESHOLDED = ("eig", "accuracy", "confidence", MAP)
 GAINS = ("eig", "accuracy")
-"""Rules of expected gain, which are set against the others."""
+"""Heads of expected gain, which are set against the other rules."""
 SETTINGS = 33
 """Thresholds of a curve."""
 
@@ -47,13 +50,18 @@ Curve = tuple[CurvePoint, ...]
 
 
 class Outlook(NamedTuple):
-    """Outputs for n images: answers, predicted gains in nats and in accuracy, logits of halting for K costs."""
+    """Outputs for n images: answers, predicted gains in nats and in accuracy, logits of halting for K costs.
+
+    ``map_gain``: the greatest predicted gain over all locations after t = 1..T-1 glimpses, in nats; None for a network
+    whose location head is no gain map.
+    """
 
     log_probs: Float[Tensor, "n T C"]
     entropy_gain: Float[Tensor, "n G"]
     accuracy_gain: Float[Tensor, "n G"]
     act_logits: Float[Tensor, "n T K"]
     stop_logits: Float[Tensor, "n T K"]
+    map_gain: Float[Tensor, "n G"] | None = None
 
     @property
     def confidence(self) -> Float[Tensor, "n T"]:
@@ -62,11 +70,13 @@ class Outlook(NamedTuple):
 
 def recorded(outlook: Outlook) -> dict[str, Tensor]:
     """Return the tensors that an evaluation keeps: predicted gains, and halting probabilities for each cost."""
+    of_map = {} if outlook.map_gain is None else {"map_gain": outlook.map_gain}
     return {
         "entropy_gain": outlook.entropy_gain,
         "accuracy_gain": outlook.accuracy_gain,
         "act_halting": outlook.act_logits.sigmoid(),
         "stop_probs": outlook.stop_logits.sigmoid(),
+        **of_map,
     }
 
 
@@ -80,10 +90,12 @@ class Stops(NamedTuple):
 
 def choose_thresholds(outlook: Outlook) -> dict[str, list[float]]:
     """Return thresholds of the rules that have one, for curves that are dense from 1 to T glimpses."""
+    of_map = {} if outlook.map_gain is None else {MAP: thresholds_below(outlook.map_gain, SETTINGS).tolist()}
     return {
         "eig": thresholds_below(outlook.entropy_gain, SETTINGS).tolist(),
         "accuracy": thresholds_below(outlook.accuracy_gain, SETTINGS).tolist(),
         "confidence": thresholds_above(outlook.confidence, SETTINGS).tolist(),
+        **of_map,
     }
 
 
@@ -103,7 +115,10 @@ def stop_by_every_rule(
         chosen = torch.stack(steps)
         return Stops(settings, chosen, at_step(right, chosen))
 
-    eig, accuracy, confidence = (thresholds[rule] for rule in THRESHOLDED)
+    eig, accuracy, confidence = (thresholds[rule] for rule in ("eig", "accuracy", "confidence"))
+    of_map = {}
+    if outlook.map_gain is not None:
+        of_map[MAP] = stops(thresholds[MAP], [stop_below(outlook.map_gain, x) for x in thresholds[MAP]])
     halted = halt(outlook.act_logits.sigmoid().movedim(-1, 0))
     answers = mean_field(halted.weights, outlook.log_probs).argmax(-1)
     stop_logits = outlook.stop_logits.movedim(-1, 0)
@@ -111,6 +126,7 @@ def stop_by_every_rule(
         "eig": stops(eig, [stop_below(outlook.entropy_gain, x) for x in eig]),
         "accuracy": stops(accuracy, [stop_below(outlook.accuracy_gain, x) for x in accuracy]),
         "confidence": stops(confidence, [stop_above(outlook.confidence, x) for x in confidence]),
+        **of_map,
         "act": Stops(costs, halted.steps, answers == labels),
         "stochastic": stops(costs, [*stop_likely(stop_logits)]),
         "sampled_stochastic": stops(costs, [*stop_sampled(stop_logits, generator)]),
@@ -126,13 +142,18 @@ def curve(stops: Stops, macs_by_glimpse: Sequence[int]) -> Curve:
     return tuple(CurvePoint(float(setting), *row) for setting, row in zip(stops.settings, rows, strict=True))
 
 
-def macs_by_rule(macs_by_glimpse: Sequence[int], *, answer_macs: int, head_macs: int) -> dict[str, list[int]]:
+def macs_by_rule(
+    macs_by_glimpse: Sequence[int], *, answer_macs: int, head_macs: int, locator_macs: int = 0
+) -> dict[str, list[int]]:
     """Return the multiply-adds of each rule for an image that stops at t = 1..T.
 
     ``macs_by_glimpse``: t glimpses and one answer. A fixed number needs one answer. All other rules compute the answer
-    after every glimpse; those with heads (``head_macs``) run them after all glimpses but the last of T.
+    after every glimpse; those with heads (``head_macs``) run them after all glimpses but the last of T. The gain map
+    (``locator_macs``; 0 without a policy) runs before every glimpse in any case, and once more for an image that it
+    stops.
     """
     T = len(macs_by_glimpse)
     confident = [macs + t * answer_macs for t, macs in enumerate(macs_by_glimpse)]
     headed = [macs + head_macs * min(t, T - 1) for t, macs in enumerate(confident, start=1)]
-    return {**dict.fromkeys(RULES, headed), "confidence": confident, "fixed": list(macs_by_glimpse)}
+    mapped = [macs + locator_macs * (t < T) for t, macs in enumerate(confident, start=1)]
+    return {**dict.fromkeys(RULES, headed), "confidence": confident, MAP: mapped, "fixed": list(macs_by_glimpse)}
