@@ -46,7 +46,7 @@ class Soup(Checked):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "reason"),
     [
         ({"spoons": 0}, "spoons=0: must be at least 1"),
         ({"spoons": 10**9 + 1}, "spoons=1000000001: must be at most 1000000000"),
@@ -71,16 +71,16 @@ class Soup(Checked):
     ],
     ids=ascii,
 )
-def test_a_value_out_of_its_bounds_is_refused_by_its_argument(wrong: dict[str, Any], says: str) -> None:
+def test_a_value_out_of_its_bounds_is_refused_by_its_argument(wrong: dict[str, Any], reason: str) -> None:
     with pytest.raises(UserError) as caught:
         Soup(**wrong)
-    assert str(caught.value) == says
+    assert str(caught.value) == reason
     with pytest.raises(UserError):
         dataclasses.replace(Soup(), **wrong)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "says"),
+    ("wrong", "reason"),
     [
         ({"spoons": "3"}, "spoons='3': must be a whole number"),
         ({"spoons": 3.0}, "spoons=3.0: must be a whole number"),
@@ -90,14 +90,14 @@ def test_a_value_out_of_its_bounds_is_refused_by_its_argument(wrong: dict[str, A
     ],
     ids=ascii,
 )
-def test_a_value_that_is_no_number_is_refused(wrong: dict[str, Any], says: str) -> None:
+def test_a_value_that_is_no_number_is_refused(wrong: dict[str, Any], reason: str) -> None:
     """A file's metadata holds what it likes."""
     soup = Soup()
     for name, value in wrong.items():
         object.__setattr__(soup, name, value)  # past the type checker that tests run under
     with pytest.raises(UserError) as caught:
         soup.__post_init__()
-    assert str(caught.value) == says
+    assert str(caught.value) == reason
 
 
 def test_the_bounds_themselves_are_within_them() -> None:
@@ -185,7 +185,7 @@ def test_every_seed_within_the_bounds_is_one_for_torch(seed: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "reason"),
     [
         (
             ("--scales", 5),
@@ -196,10 +196,10 @@ def test_every_seed_within_the_bounds_is_one_for_torch(seed: int) -> None:
     ],
     ids=str,
 )
-def test_a_grid_that_exceeds_memory_is_refused(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
+def test_a_grid_that_exceeds_memory_is_refused(tmp_path: Path, flags: tuple[object, ...], reason: str) -> None:
     geometry = ("--glimpse-size", 6, "--stride", 5, "--glimpses", 5)
     ended = driver().run("fit-posterior", *good(tmp_path), *geometry, *flags, "--out", tmp_path / "out")
-    refused(ended, says)
+    refused(ended, reason)
     assert not (tmp_path / "out").exists()
 
 

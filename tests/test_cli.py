@@ -111,10 +111,10 @@ def test_errors_of_the_parser_are_one_line_with_the_fix(
     """However wide the terminal: the parser draws a box in it."""
     monkeypatch.setenv("COLUMNS", str(columns))
     assert nogs.cli.main(args.split()) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert re.fullmatch(line + r"\n", said.err)
-    assert not re.search(r"[│─╭╯\x1b]", said.err)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(line + r"\n", printed.err)
+    assert not re.search(r"[│─╭╯\x1b]", printed.err)
 
 
 def test_version_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,7 +175,7 @@ def test_help_names_the_positional_arguments() -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "says"),
+    ("flags", "reason"),
     [
         (("--iterations", 0), "--iterations 0: must be at least 1"),
         (("--batch-size", -1), "--batch-size -1: must be at least 1"),
@@ -193,8 +193,8 @@ def test_help_names_the_positional_arguments() -> None:
     ],
     ids=lambda value: " ".join(map(str, value)) if isinstance(value, tuple) else "",
 )
-def test_meaningless_numbers_are_refused(tmp_path: Path, flags: tuple[object, ...], says: str) -> None:
-    refused(driver().run("run", *good(tmp_path), *flags, "--out", tmp_path / "out"), says)
+def test_meaningless_numbers_are_refused(tmp_path: Path, flags: tuple[object, ...], reason: str) -> None:
+    refused(driver().run("run", *good(tmp_path), *flags, "--out", tmp_path / "out"), reason)
     assert not (tmp_path / "out").exists()
 
 

@@ -139,7 +139,7 @@ def test_cub_parts_are_where_the_crop_puts_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "says"),
+    ("file", "old", "new", "reason"),
     [
         (
             "images.txt",
@@ -155,10 +155,10 @@ def test_cub_parts_are_where_the_crop_puts_them(tmp_path: Path) -> None:
         ("bounding_boxes.txt", "3 0.0 0.0 8.0", "3 0.0 0.0 -8.0", "bounding_boxes.txt has no x, y, width and height"),
     ],
 )
-def test_bad_cub(tmp_path: Path, file: str, old: str, new: str, says: str) -> None:
+def test_bad_cub(tmp_path: Path, file: str, old: str, new: str, reason: str) -> None:
     root = make_cub(tmp_path / "set")
     replace(root / file, old, new)
-    assert says in message(f"cub:{root}", image_size=12)
+    assert reason in message(f"cub:{root}", image_size=12)
 
 
 def test_cub_without_one_of_its_files_or_a_size(tmp_path: Path) -> None:
@@ -196,16 +196,16 @@ def test_cub_parts_become_sequences(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "says"),
+    ("old", "new", "reason"),
     [
         ("1 3 7.0", "1 9 7.0", "part_locs.txt line 3: '1 9 7.0 4.0 1' is not an image, a part"),
         ("1 3 7.0", "1 3 x", "part_locs.txt line 3: 'x' is not a number of pixels"),
         ("1 3 7.0 4.0 1", "1", "part_locs.txt line 3: '1' is not an image, a part"),
     ],
 )
-def test_bad_cub_parts(tmp_path: Path, old: str, new: str, says: str) -> None:
+def test_bad_cub_parts(tmp_path: Path, old: str, new: str, reason: str) -> None:
     root = make_cub(tmp_path / "set")
     replace(root / "parts" / "part_locs.txt", old, new)
     with pytest.raises(UserError) as caught:
         cub_parts(root, root / "parts" / "part_locs.txt", image_px=24)
-    assert says in str(caught.value)
+    assert reason in str(caught.value)

@@ -17,14 +17,14 @@ WHATS = pytest.mark.parametrize("what", [convolutional, perceptron])
 
 
 class Constant(nn.Module):
-    """Says the same of every row."""
+    """A network whose output is the same for every row."""
 
-    def __init__(self, says: list[float]) -> None:
+    def __init__(self, logits: list[float]) -> None:
         super().__init__()
-        self.says = torch.tensor(says)
+        self.logits = torch.tensor(logits)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.says.expand(len(rows), -1)
+        return self.logits.expand(len(rows), -1)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -75,9 +75,9 @@ def test_few_glimpses_and_many_are_embedded_alike(what: What) -> None:
 def test_every_pixel_of_any_glimpse_counts(what: What, size: int, channels: int) -> None:
     embedding = make(Grid(image_px=20, glimpse_px=size, stride_px=4), what=what, channels=channels)
     shown = to_unit(noise(24, channels, size, size)).requires_grad_()
-    said = embedding.what(shown)
-    assert said.shape == (24, 6)
-    sensitivity = torch.autograd.grad(said.square().sum(), shown)[0].abs().amax(0)
+    features = embedding.what(shown)
+    assert features.shape == (24, 6)
+    sensitivity = torch.autograd.grad(features.square().sum(), shown)[0].abs().amax(0)
     assert (sensitivity > 0).all()
 
 

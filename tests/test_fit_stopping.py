@@ -114,7 +114,7 @@ def test_every_curve_follows_from_the_record(runs: Runs) -> None:
     for seed in (0, 1):
         record = load_file(runs.folder / "evaluation" / f"ram-seed{seed}.safetensors")
         assert record["act_halting"].shape == record["stop_probs"].shape == (TESTED, T, len(COSTS))
-        said, labels = record["log_probs"].argmax(-1).tolist(), record["labels"].tolist()
+        labelled, labels = record["log_probs"].argmax(-1).tolist(), record["labels"].tolist()
         chosen = results_of(runs.folder / f"stopping-{seed}")["eig"]
         rows = found["stopping_by_seed"]["eig"][seed]
         for (threshold, *_), row in zip(chosen, rows, strict=True):
@@ -123,7 +123,7 @@ def test_every_curve_follows_from_the_record(runs: Runs) -> None:
                 for gains in record["entropy_gain"].tolist()
             ]
             spent = [macs[t - 1] + (t - 1) * answer + min(t, T - 1) * head for t in steps]
-            right = [answers[t - 1] == y for answers, t, y in zip(said, steps, labels, strict=True)]
+            right = [answers[t - 1] == y for answers, t, y in zip(labelled, steps, labels, strict=True)]
             assert row == pytest.approx([threshold, np.mean(steps), np.mean(right), np.mean(spent)])
         by_glimpse = found["methods"]["ram"]["test_accuracy_by_glimpse"][seed]
         fixed = found["stopping_by_seed"]["fixed"][seed]
@@ -161,24 +161,24 @@ def test_predict_stops_where_the_record_does(runs: Runs, tmp_path: Path, capsys:
     for file, image in zip(files, record["images"].tolist(), strict=True):
         Image.fromarray(data.images[image, 0].numpy()).save(file)
     stopping = runs.folder / "stopping-0"
-    ask = nogs.Predict(runs.folder / "ram-0", tuple(files), json=True, device="cpu")
-    nogs.predict(replace(ask, stopping=stopping, threshold=threshold))
+    config = nogs.Predict(runs.folder / "ram-0", tuple(files), json=True, device="cpu")
+    nogs.predict(replace(config, stopping=stopping, threshold=threshold))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    for place, said in enumerate(lines):
+    for place, answer in enumerate(lines):
         expected = next((t for t in range(1, T) if gains[place, t - 1] < threshold), T)
-        assert said["steps"] == len(said["glimpses"]) == expected
+        assert answer["steps"] == len(answer["glimpses"]) == expected
         probs = record["log_probs"][place, expected - 1].exp().tolist()
-        assert list(said["probs"].values()) == pytest.approx(probs, abs=1e-5)
-    assert len({said["macs"] for said in lines}) == len({said["steps"] for said in lines}) > 1
+        assert list(answer["probs"].values()) == pytest.approx(probs, abs=1e-5)
+    assert len({answer["macs"] for answer in lines}) == len({answer["steps"] for answer in lines}) > 1
     with pytest.raises(nogs.UserError, match="`stopping` without `threshold`"):
-        nogs.predict(replace(ask, stopping=stopping))
+        nogs.predict(replace(config, stopping=stopping))
     with pytest.raises(nogs.UserError, match="was fitted on another network"):
-        nogs.predict(replace(ask, stopping=runs.folder / "stopping-1", threshold=0.1))
+        nogs.predict(replace(config, stopping=runs.folder / "stopping-1", threshold=0.1))
     older = RunDirectory(Path(shutil.copytree(stopping, tmp_path / "older")))
     older.save_tensors("model", older.load_tensors("model"), **older.load_metadata("model"), hidden=64)
     write_marker(older.path)
     with pytest.raises(nogs.UserError, match="describes no network: `hidden` is unknown"):
-        nogs.predict(replace(ask, stopping=older.path, threshold=0.1))
+        nogs.predict(replace(config, stopping=older.path, threshold=0.1))
 
 
 @pytest.mark.slow

@@ -153,11 +153,11 @@ def test_a_run_takes_more_methods_and_seeds_later(pipeline: Pipeline, tmp_path: 
 
 @pytest.mark.slow
 def test_a_run_that_was_moved_is_still_whole(pipeline: Pipeline, tmp_path: Path) -> None:
-    """And is read from wherever one is: the report is drawn again, and two of its networks are judged again."""
+    """Its report is drawn again from another directory, and two of its networks are evaluated again."""
     pipeline.out.rename(tmp_path / "moved")
     try:
-        told = driver().run("report", "--run", "moved", cwd=tmp_path)
-        assert told.code == 0, told.err
+        ended = driver().run("report", "--run", "moved", cwd=tmp_path)
+        assert ended.code == 0, ended.err
         models = ("moved/train/ram-seed1", "moved/train/ps-nogs-seed0")
         command = ("evaluate", "--models", *models, "--sequences", "moved/sequences", "--out", "moved/again")
         judged = driver().run(*command, cwd=tmp_path)
@@ -178,9 +178,9 @@ def test_predictions_are_those_of_the_evaluation(pipeline: Pipeline, tmp_path: P
     for file, image in zip(files, record["images"].tolist(), strict=True):
         Image.fromarray(x[image]).save(file)
     model = pipeline.out / "train" / "ps-nogs-seed1"
-    said = driver().run("predict", model, *files, "--json")
-    assert said.code == 0, said.err
-    predictions = [json.loads(line) for line in said.out.splitlines()]
+    predicted = driver().run("predict", model, *files, "--json")
+    assert predicted.code == 0, predicted.err
+    predictions = [json.loads(line) for line in predicted.out.splitlines()]
     macs = pipeline.read("results.json")["methods"]["ps-nogs"]["macs_by_glimpse"][-1]
     for one, file, log_probs, cells in zip(predictions, files, record["log_probs"], record["cells"], strict=True):
         assert one.keys() == {"file", "label", "probs", "glimpses", "sides", "steps", "macs"}
@@ -223,7 +223,7 @@ def glimpsed(place: int) -> range:
 
 @pytest.mark.slow
 def test_every_rival_in_one_run(tmp_path: Path) -> None:
-    """PS-RAM is asked for first, and must wait for the RAM that it learns from."""
+    """PS-RAM is the first method of the list, and must wait for the RAM that it learns from."""
     npz, out, methods = write_npz(tmp_path / "images.npz"), tmp_path / "out", ("ps-ram", *sorted({*ALL} - {"ps-ram"}))
     given = imported(tmp_path / "given", nogs.Source(data=f"npz:{npz}"))
     ended = driver().run(
@@ -358,9 +358,9 @@ def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
     ended = driver().wait(pid)
     assert ended.code == 1
     assert "Traceback" not in ended.err
-    said = ended.err.splitlines()[-1]
-    assert said.startswith("nogs: a training process was killed, perhaps for memory: use --jobs 1")
-    assert "--resume" in said
+    line = ended.err.splitlines()[-1]
+    assert line.startswith("nogs: a training process was killed, perhaps for memory: use --jobs 1")
+    assert "--resume" in line
     assert not (out / "COMPLETE").exists()
 
 

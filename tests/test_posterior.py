@@ -62,8 +62,8 @@ def test_looking_ahead_equals_looking(
                 one = observe(completions[[p]], [cell], scales=scales)
                 expected = posterior(join(each[owner], one)).logits[0]
                 torch.testing.assert_close(got[p, cell], expected, rtol=1e-4, atol=1e-5)
-    assert got.std(0).min() > 1e-5  # completions matter
-    assert got.std(1).min() > 1e-5  # and so do locations
+    assert got.std(0).min() > 1e-5  # the answer depends on the completion
+    assert got.std(1).min() > 1e-5  # and on the location
 
 
 def test_candidates_are_looked_ahead_to_in_any_order() -> None:

@@ -29,7 +29,7 @@ IMAGES, COMPLETIONS = 40, 48
 class Smooth:
     """Two classes; how sure a completion makes is a smooth bump around a place of its own, near its image's.
 
-    A posterior of closed form, asked about one candidate at a time; ``asked`` counts.
+    A posterior of closed form, evaluated on one candidate at a time; ``evaluated`` counts them.
     """
 
     device = torch.device("cpu")
@@ -40,7 +40,7 @@ class Smooth:
         centre = 1 + 8 * torch.rand(IMAGES, 1, 2, generator=generator)
         self.places = (centre + 0.7 * torch.randn(IMAGES, COMPLETIONS, 2, generator=generator)).flatten(0, 1)
         self.sides = torch.where(torch.rand(IMAGES * COMPLETIONS, generator=generator) < 0.5, -1.0, 1.0)
-        self.asked = 0
+        self.evaluated = 0
 
     def __call__(self, glimpses: Glimpses) -> Categorical:
         return distribution(torch.zeros(len(glimpses.cells), 2), multilabel=False)
@@ -50,7 +50,7 @@ class Smooth:
 
     def lookahead(self, seen: Glimpses, candidates: Candidates) -> Categorical:
         rows, cells = candidates.rows, candidates.cells
-        self.asked += len(rows)
+        self.evaluated += len(rows)
         at = torch.stack((cells // 11, cells % 11), dim=-1)
         bump = 3 * torch.exp(-(at - self.places[rows]).square().sum(-1) / (2 * 1.5**2))
         return distribution(torch.stack((-bump, bump), dim=-1) * self.sides[rows, None], multilabel=False)
@@ -94,7 +94,7 @@ def test_a_race_needs_a_fraction_of_the_evaluations_and_loses_little(criterion: 
     seen, completions = completed()
     posterior = Smooth()
     raced = race(posterior, RaceOptions(), criterion, pooling=pooling)
-    assert raced.evaluations == posterior.asked
+    assert raced.evaluations == posterior.evaluated
     complete = everywhere(Smooth(), seen, completions)
     gain, whole = raced.gain(criterion), complete.gain(criterion)
     lost = regret(
@@ -138,8 +138,8 @@ def test_the_chosen_cell_was_never_eliminated(criterion: Criterion) -> None:
 
 
 def test_more_confidence_needs_more_evaluations() -> None:
-    asked = [race(Smooth(), RaceOptions(confidence=p)).evaluations for p in (0.6, 0.9, 0.99)]
-    assert asked == sorted(set(asked))
+    counts = [race(Smooth(), RaceOptions(confidence=p)).evaluations for p in (0.6, 0.9, 0.99)]
+    assert counts == sorted(set(counts))
 
 
 def test_cells_already_looked_at_do_not_race() -> None:

@@ -86,7 +86,7 @@ def test_scores_of_a_method_by_hand() -> None:
     assert (ours.iterations_to_best_seed, ours.means["iterations_to_best_seed"]) == ((100,), Bounded(100))
     assert ours.sampled_test_accuracy == (0.5,)
     assert (random.sampled_test_accuracy, "sampled_test_accuracy" in random.means) == ((), False)
-    # Half of the images look at each of two cells in the second glimpse; random cells say nothing about the image.
+    # Half of the images look at each of two cells in the second glimpse; random cells do not depend on the image.
     assert ours.adaptivity_nats_by_glimpse[0] == pytest.approx((0.0, math.log(2)))
     assert random.adaptivity_nats_by_glimpse == ((0.0, 0.0),)
 

@@ -46,7 +46,7 @@ def bank_of(images: Tensor, *, mirror: bool = True, components: int = 1000, grou
     )
 
 
-def nobody(count: int) -> Tensor:
+def no_groups(count: int) -> Tensor:
     """Groups that no image of the bank belongs to."""
     return torch.full((count,), -1)
 
@@ -129,7 +129,7 @@ def test_with_all_components_proposals_are_ranked_by_their_pixels(mirror: bool, 
     bank = bank_of(images, mirror=mirror)
     options = RetrievalOptions(proposals=80 * (1 + mirror))
     seen = look(others, GRID, torch.tensor([cells] * 3))
-    ranked = Retrieval(bank, GRID, options)._propose(seen, nobody(3))
+    ranked = Retrieval(bank, GRID, options)._propose(seen, no_groups(3))
     views = (lambda picture: picture, mirrored)[: 1 + mirror]
     pictures = [view(picture) for picture in images[:, 0].tolist() for view in views]
     for row, other in enumerate(others[:, 0].tolist()):
@@ -145,10 +145,10 @@ def test_images_may_be_looked_at_in_different_places() -> None:
     retrieval = Retrieval(bank_of(images), GRID, RetrievalOptions(proposals=10))
     cells = torch.tensor([[5, 0], [0, 5], [5, 7]])
     seen = look(images[:3], GRID, cells)
-    together = retrieval._propose(seen, nobody(3))
+    together = retrieval._propose(seen, no_groups(3))
     for row in range(3):
         assert int(together[row][0]) == 2 * row  # itself, exactly; its mirror image would be one more
-        alone = retrieval._propose(Glimpses(seen.patches[[row]], seen.cells[[row]]), nobody(1))
+        alone = retrieval._propose(Glimpses(seen.patches[[row]], seen.cells[[row]]), no_groups(1))
         assert torch.as_tensor(alone[0]).tolist() == torch.as_tensor(together[row]).tolist()
 
 
@@ -161,7 +161,7 @@ def test_weights_are_those_of_the_summed_distances(shift: int, mirror: bool) -> 
     cells, N, target = [0, 10], 4000, 6.0
     options = RetrievalOptions(completions=N, proposals=100, shift=shift, effective=target / N)
     found = Retrieval(bank_of(images, mirror=mirror), GRID, options)(
-        look(other, GRID, torch.tensor([cells])), groups=nobody(1), generator=chance()
+        look(other, GRID, torch.tensor([cells])), groups=no_groups(1), generator=chance()
     )
     pictures = images[:, 0].tolist()
     pictures += [mirrored(picture) for picture in pictures] if mirror else []
@@ -189,7 +189,7 @@ def test_every_glimpse_has_its_say() -> None:
     bank = bank_of(torch.cat((left, right, near, noise(5))), mirror=False)
     options = RetrievalOptions(completions=100, shift=0, effective=0.011)
     found = Retrieval(bank, GRID, options)(
-        look(true, GRID, torch.tensor([[0, 3]])), groups=nobody(1), generator=chance()
+        look(true, GRID, torch.tensor([[0, 3]])), groups=no_groups(1), generator=chance()
     )
     assert found.weights[(found.images == near).flatten(1).all(1)].sum() > 0.9
 
@@ -203,7 +203,7 @@ def test_completions_of_an_enumerable_world_are_its_posterior() -> None:
     for atom in range(len(TILES.images)):
         for cells in ([4], [0, 5], [8, 2, 3]):
             seen = look(TILES.image_tensor()[[atom]], TILES.grid(), torch.tensor([cells]))
-            found = weight_by_image(retrieval(seen, groups=nobody(1), generator=chance(atom)))
+            found = weight_by_image(retrieval(seen, groups=no_groups(1), generator=chance(atom)))
             agree = [TILES.images[other] for other, _ in TILES.completions(TILES.look(atom, cells))]
             expected = {key: count / len(agree) for key, count in Counter(agree).items()}
             assert found.keys() == expected.keys()
@@ -229,12 +229,12 @@ def test_an_image_that_was_moved_is_found_and_moved_back(move: tuple[int, int]) 
     seen = look(true, SPACIOUS, torch.tensor([[5 * 12 + 5, 3 * 12 + 7]]))
     options = RetrievalOptions(completions=8, shift=2, effective=1 / 8)
     bank = bank_of(images)
-    found = Retrieval(bank, SPACIOUS, options)(seen, groups=nobody(1), generator=chance())
+    found = Retrieval(bank, SPACIOUS, options)(seen, groups=no_groups(1), generator=chance())
     assert torch.equal(found.images, true)
     assert found.weights.tolist() == [1.0]
     for other in (0, 1):  # neither without shifts, nor with others
         options = RetrievalOptions(completions=8, shift=other, effective=1 / 8)
-        found = Retrieval(bank, SPACIOUS, options)(seen, groups=nobody(1), generator=chance())
+        found = Retrieval(bank, SPACIOUS, options)(seen, groups=no_groups(1), generator=chance())
         assert not (found.images == true).flatten(1).all(1).any()
 
 
@@ -244,9 +244,9 @@ def test_the_mirror_image_of_a_bank_image_is_found_by_its_pixels(cells: list[int
     true = torch.tensor(mirrored(images[7, 0].tolist()), dtype=torch.uint8)[None, None]
     seen = look(true, GRID, torch.tensor([cells]))
     options = RetrievalOptions(completions=8, shift=0, effective=1 / 8, proposals=5)
-    found = Retrieval(bank_of(images), GRID, options)(seen, groups=nobody(1), generator=chance())
+    found = Retrieval(bank_of(images), GRID, options)(seen, groups=no_groups(1), generator=chance())
     assert torch.equal(found.images, true)
-    found = Retrieval(bank_of(images, mirror=False), GRID, options)(seen, groups=nobody(1), generator=chance())
+    found = Retrieval(bank_of(images, mirror=False), GRID, options)(seen, groups=no_groups(1), generator=chance())
     assert not torch.equal(found.images[:1], true)
 
 
@@ -300,7 +300,7 @@ def test_scales_and_colours_are_compared_too() -> None:
     images = noise(30, 3)
     options = RetrievalOptions(completions=8, shift=1, effective=1 / 8, proposals=5)
     found = Retrieval(bank_of(images), grid, options)(
-        look(images[[4]], grid, torch.tensor([[5, 9]])), groups=nobody(1), generator=chance()
+        look(images[[4]], grid, torch.tensor([[5, 9]])), groups=no_groups(1), generator=chance()
     )
     assert torch.equal(found.images, images[[4]])
 
@@ -407,6 +407,6 @@ def test_an_image_of_the_bank_completes_itself_at_every_glimpse_size(glimpse_px:
     complete = Retrieval(bank_of(images), grid, RetrievalOptions(completions=8, proposals=20, rank=20, effective=0.125))
     cells = torch.zeros(1, 1, dtype=torch.long)
     seen = Glimpses(look(images[3:4], grid, cells).patches, cells)
-    found = complete(seen, groups=nobody(1), generator=chance())
+    found = complete(seen, groups=no_groups(1), generator=chance())
     assert torch.equal(found.images[found.weights.argmax()], images[3])
     assert found.weights.max() > 0.9

@@ -1,4 +1,4 @@
-"""Every method as a run of `nogs train`: what its row says is what it is taught, and what it learns from."""
+"""Every method as a run of `nogs train`: it is trained with the objective and the sequences of its row."""
 
 from __future__ import annotations
 

@@ -258,7 +258,7 @@ def test_the_published_archive_lies_on_its_own_grid() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "reason"),
     [
         (["4,across,1,ten,10,"], "x.csv line 2: 'ten', '10' are not a row and a column in pixels"),
         (["4,across,0,10,10,"], "x.csv line 2: column step: '0' is not 1, 2, ..."),
@@ -274,10 +274,10 @@ def test_the_published_archive_lies_on_its_own_grid() -> None:
         (["69,across,1,0,0,", "69,across,2,0,0,"], "none of its 1 images is in the train split of `data`"),
     ],
 )
-def test_bad_csv(tmp_path: Path, source: nogs.Source, rows: list[str], says: str) -> None:
+def test_bad_csv(tmp_path: Path, source: nogs.Source, rows: list[str], reason: str) -> None:
     with pytest.raises(nogs.UserError) as caught:
         take(tmp_path, source, write_csv(tmp_path / "x.csv", *rows))
-    assert says in str(caught.value)
+    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

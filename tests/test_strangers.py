@@ -1,4 +1,4 @@
-"""Model files from strangers: whatever is wrong with one, it is one line, and nothing large is allocated."""
+"""Damaged model files: every kind of damage is one line, and nothing large is allocated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The inference network: what it draws, what it says of it, and whom its losses teach."""
+"""The inference network: its draws, their log-probabilities, and which parameters its losses train."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_step_trains_the_classifier_on_a_draw_by_the_posterior_weights() -> No
     18 coordinates within 5 standard errors, a false alarm once in 10^5 seeds."""
     network, inference = networks(FOUR)
     with torch.no_grad():
-        network.classifier.weight.mul_(8)  # sequences differ in what they say
+        network.classifier.weight.mul_(8)  # so that the answer depends on the sequence
     images, labels, samples = noise(1), torch.tensor([1]), 6
     draws = [Generator().manual_seed(seed) for seed in range(100)]
     known = training(network, images, labels, wake_sleep_samples=samples)
@@ -209,10 +209,10 @@ def test_images_do_not_depend_on_their_batch() -> None:
 def test_the_network_climbs_its_log_marginal() -> None:
     """All 16 sequences of two glimpses at four cells, from a uniform proposal, through the network itself.
 
-    The location head alone: its gradient does not hear of the mean over t that the label's term is.
+    The location head alone: the label's term, a mean over t, does not enter its gradient.
     """
     network, _ = networks(FOUR)
-    with torch.no_grad():  # what is said must depend on where one looked
+    with torch.no_grad():  # so that the answer depends on the locations
         network.classifier.weight.mul_(8)
     sequences = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     images, parameters = noise(1).expand(16, -1, -1, -1), list(network.locator.parameters())

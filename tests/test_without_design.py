@@ -74,15 +74,15 @@ def test_a_network_of_learned_gains_stops_by_itself_and_another_does_not(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     Image.fromarray(pictures(np.array([0]), seed=1)[0]).save(tmp_path / "image.png")
-    ask = nogs.Predict(finished / "train" / f"{name}-seed0", (tmp_path / "image.png",), json=True)
+    config = nogs.Predict(finished / "train" / f"{name}-seed0", (tmp_path / "image.png",), json=True)
     for threshold, steps in ((0.0, T), (100.0, 1)):
-        nogs.predict(replace(ask, threshold=threshold))
+        nogs.predict(replace(config, threshold=threshold))
         answer = json.loads(capsys.readouterr().out)
         assert answer["steps"] == steps
     whole = read(finished, "results.json")["methods"][name]
     assert answer["macs"] == whole["macs_by_glimpse"][0] + whole["macs_by_part"]["locator"]  # its gain was predicted
     with pytest.raises(UserError, match="a network of ram predicts no gain itself"):
-        nogs.predict(replace(ask, model=finished / "train" / "ram-seed0", threshold=0.1))
+        nogs.predict(replace(config, model=finished / "train" / "ram-seed0", threshold=0.1))
 
 
 @pytest.mark.slow

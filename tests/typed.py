@@ -24,14 +24,14 @@ def typed(*args: object) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def refused(ended: Ended, *says: str) -> None:
+def refused(ended: Ended, *reason: str) -> None:
     """Check for exit code 2, and one line that names the cause and the fix."""
     assert ended.code == 2, ended
     assert ended.err.startswith("nogs: ")
     assert len(ended.err.splitlines()) == 1, ended.err
     assert ended.err.endswith("\n")
     assert ended.out == ""
-    for part in says:
+    for part in reason:
         assert part in ended.err
 
 

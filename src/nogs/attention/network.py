@@ -188,7 +188,7 @@ class HardAttention(nn.Module):
         return torch.stack(states[1:], dim=1)
 
     def rollout(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State) -> Rollout:
-        """Return the output of every head for the hidden ``states`` after glimpses at ``cells``, whoever chose them."""
+        """Return the output of every head for the hidden ``states`` after glimpses at any ``cells``."""
         return self._rollout(cells, states, location_log_probs(cells, self.logits_along(cells, states, begin)), begin)
 
     def logits_along(

@@ -26,7 +26,7 @@ QUALITY = 95
 
 
 class Shard(NamedTuple):
-    """n images: their JPEG files in one array, the end of each file in it, and the latents."""
+    """n images as JPEG files one after the other in ``compressed``; ``ends``: the index after the last byte of each."""
 
     compressed: UInt8[Tensor, " bytes"]
     ends: Int[Tensor, " n"]

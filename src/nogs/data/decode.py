@@ -1,6 +1,6 @@
 """Decode image files to square uint8 pixels, with Pillow, in a pool of threads.
 
-Every image is turned upright as its EXIF orientation says, cropped to its box or fitted to a square, and resized with
+Every image is turned upright by its EXIF orientation, cropped to its box or fitted to a square, and resized with
 antialiasing. Grey images keep one channel if all of them are grey, and become RGB otherwise. Transparent pixels are
 composited on white. More than 8 bits a channel need a range of values, which is mapped to 0..255 linearly and clipped.
 """

@@ -41,7 +41,7 @@ def chance_nll(labels: Int[Tensor, " n"]) -> float:
 
 
 def targets(logs: Sequence[Sequence[Row]]) -> Targets:
-    """Return the targets that the seeds of the reference set."""
+    """Return the target losses: `MARGIN_NATS` above the mean, and above the least, of the seeds' best losses."""
     best = [best_nll(rows) for rows in logs]
     return Targets(mean(best) + MARGIN_NATS, min(best) + MARGIN_NATS)
 
@@ -66,7 +66,7 @@ class Convergence(NamedTuple):
 
 
 def convergence(logs: Sequence[Sequence[Row]], to: Targets | None) -> Convergence:
-    """Return what each seed needed to converge and to reach the targets, and how long it was trained.
+    """Return iterations and seconds of each seed until convergence, until each target, and of its whole training.
 
     ``to``: None if the reference was not trained, so that there is no target.
     """

@@ -56,7 +56,7 @@ class Begin(nn.Module):
 
 
 class Step(nn.Module):
-    """Glimpse t. ``policy`` as in `Begin`; ``rule`` predicts whether to go on, None for a fixed number of glimpses."""
+    """Glimpse t. ``policy``: as in `Begin`. ``rule``: predicts the gain of going on; None: no image stops early."""
 
     def __init__(self, network: HardAttention, *, policy: bool, rule: Rule | None) -> None:
         super().__init__()

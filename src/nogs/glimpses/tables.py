@@ -12,6 +12,6 @@ def table(compute: Callable[[], Tensor]) -> Tensor:
     """Return ``compute()``, or an empty tensor while networks are built on the device "meta".
 
     `nogs.weights` builds a network there to compare shapes with a file whose spec may be wrong, and must not allocate
-    what the spec asks for. ``compute`` chooses the CPU itself, because arithmetic on "meta" imports torch's compiler.
+    what the spec needs. ``compute`` chooses the CPU itself, because arithmetic on "meta" imports torch's compiler.
     """
     return torch.empty(0) if torch.empty(0).device.type == "meta" else compute()

@@ -13,7 +13,7 @@ from nogs.runs.files import write_whole
 
 CARD = "README.md"
 MAX_REASON = 200
-"""Characters of an error of the hub that a message quotes."""
+"""Number of characters of a hub error that a message quotes."""
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = ("*.safetensors", "*.json", "COMPLETE")
 """The files of a hub repository that are downloaded."""
 MAX_REASON = 200
-"""Characters of an error of the hub that a message quotes."""
+"""Number of characters of a hub error that a message quotes."""
 
 
 def load_model(

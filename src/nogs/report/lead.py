@@ -48,7 +48,7 @@ def _adaptivity(results: Results, name: str) -> str:
 
 
 def remarks(results: Results) -> list[str]:
-    """Return what a reader has to know beside the outcome: baseline, posterior without use, files left out."""
+    """Return the reservations about the outcome: better baseline, useless posterior, files left out."""
     sentences = []
     if results.target_is_chance:
         sentences.append(

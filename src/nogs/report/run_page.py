@@ -59,7 +59,7 @@ def sections_of(material: Material) -> list[Section]:
 
 
 def facts_on(material: Material) -> list[Fact]:
-    """Return what was run, on what and when, and how to use the trained network."""
+    """Return the facts of the run: data, settings, date and versions, and the command that uses the trained network."""
     results, provenance, grid = material.results, material.provenance, material.grid
     versions, commit = provenance.get("versions", {}), provenance.get("commit")
     machine = [str(provenance[key]) for key in ("hardware", "device", "platform") if provenance.get(key)]

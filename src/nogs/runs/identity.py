@@ -15,7 +15,7 @@ from nogs.errors import UserError
 Kind = TypeVar("Kind")
 
 MAY_CHANGE = ("machine", "jobs")
-"""Fields of a config that say where a run is computed. They do not change its results and may differ at --resume."""
+"""Fields of a config for where a run is computed. They do not change its results and may differ at --resume."""
 
 SHOWN = 60
 """Characters of a value in an error text."""

@@ -187,7 +187,7 @@ def _stopped(
     *,
     generator: Generator,
 ) -> StoppedNetwork:
-    """Return what every rule does to one network, at the thresholds that a fit-stopping run chose on other images."""
+    """Stop one network by every rule, at the thresholds that a fit-stopping run chose on other images."""
     held_out = stopping.load_json("results.json")
     stops = stop_by_every_rule(
         outlook,

@@ -142,7 +142,7 @@ def _given_up(iteration: int, best: Mapping[str, Mapping[str, Any]], patience: i
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what a step frees for the next one, which asks for the same again.
+    """Make the C library keep freed memory for the next step, which allocates the same again.
 
     glibc otherwise gives tensors of 128 KiB and more, and the top of its heap, back to the system, which then has
     to hand out and clear every page anew: a quarter to a third of a step. Other C libraries are left as they are.

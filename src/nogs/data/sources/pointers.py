@@ -1,7 +1,7 @@
-"""Draw digits at d places and a pointer that only says which of them is the label: the task ``pointers``.
+"""Draw digits at d places and a pointer that shows only which of them is the label: the task ``pointers``.
 
 The places and the pointer's are the same in all images. The digits at the other places are of random classes, so before
-the pointer is seen a digit says little, and the pointer alone says nothing of the label. A search that looks one step
+the pointer is seen a digit carries little about the label, and the pointer alone nothing. A search that looks one step
 ahead takes about 3 - 1/d glimpses, where two suffice: the pointer, then the place that it names. Digits are split into
 train, val and test first. Canvases are stored sparsely (`nogs.data.canvases`).
 """

@@ -79,13 +79,13 @@ def draw_costs(ax: Axes, results: Results) -> None:
     key = "test_balanced_accuracy_by_glimpse" if results.test.uneven else "test_accuracy_by_glimpse"
     for name, scores in results.methods.items():
         label = f"{title_of(name)}, 1–{len(scores.macs_by_glimpse)} glimpses"
-        _spent(ax, scores.macs_by_glimpse, getattr(scores, key), colour_of(name), label, "o-")
+        _draw_by_cost(ax, scores.macs_by_glimpse, getattr(scores, key), colour_of(name), label, "o-")
     if results.stopping_method and results.stopping:
         curves = (results.stopping_balanced_by_seed or results.stopping_by_seed)["eig"]
         macs = [point.macs for point in results.stopping["eig"]]
         accuracy = [tuple(point.accuracy for point in curve) for curve in curves]
         label = f"{title_of(results.stopping_method)}, adaptive stopping"
-        _spent(ax, macs, accuracy, RULE_COLOURS["eig"], label, "--")
+        _draw_by_cost(ax, macs, accuracy, RULE_COLOURS["eig"], label, "--")
     _whole_images(ax, results)
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
@@ -110,7 +110,9 @@ def _whole_images(ax: Axes, results: Results) -> None:
         ax.axhline(height, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label="upper bound")
 
 
-def _spent(ax: Axes, macs: Sequence[Number], by_seed: Sequence[ByGlimpse], colour: str, label: str, style: str) -> None:
+def _draw_by_cost(
+    ax: Axes, macs: Sequence[Number], by_seed: Sequence[ByGlimpse], colour: str, label: str, style: str
+) -> None:
     """Draw the mean over seeds in order of cost, and a band from the lowest seed to the highest."""
     columns = sorted(zip(macs, zip(*by_seed, strict=True), strict=True))
     costs = [cost for cost, _ in columns]
