@@ -37,7 +37,7 @@ TIE = 1e-5
 
 
 class Reference(NamedTuple):
-    """What torch computes for n images at t = 1..T: cells, probabilities, gains, and the smallest difference
+    """The results of torch for n images at t = 1..T: cells, probabilities, gains, and the smallest difference
     between a choice and the next best so far."""
 
     cells: Tensor

@@ -104,7 +104,7 @@ def test_deterministic_and_the_same_after_save_and_load(size: int, channels: int
 
 @pytest.mark.parametrize(("size", "channels", "scales"), [(3, 1, 1), (8, 3, 2), (16, 3, 1)])
 def test_known_glimpses_are_remembered_as_if_looked_at_one_by_one(size: int, channels: int, scales: int) -> None:
-    """And so are their gradients, and what is said without any."""
+    """Their gradients are equal too, and so are the answers without gradients."""
     network, images = make(size, channels, scales), noise(20, channels)
     cells = given_cells(network, 20)
     led = network(images, glimpses=T, choose=following(cells, greedy))

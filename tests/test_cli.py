@@ -30,7 +30,7 @@ COMMANDS = (
 
 
 def test_help_needs_no_torch() -> None:
-    """What takes long is what is imported; how long it takes depends on the machine."""
+    """Imports are compared, not seconds, because seconds depend on the machine."""
     script = f"""
 import sys
 from nogs.cli import main
@@ -108,7 +108,7 @@ def test_a_command_that_does_not_parse(args: tuple[str, ...], culprit: str, tmp_
 def test_errors_of_the_parser_are_one_line_with_the_fix(
     args: str, line: str, columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """However wide the terminal: the parser draws a box in it."""
+    """The parser draws a box as wide as the terminal, which must not break the line."""
     monkeypatch.setenv("COLUMNS", str(columns))
     assert nogs.cli.main(args.split()) == 2
     printed = capsys.readouterr()
@@ -269,7 +269,7 @@ def test_control_c_while_the_command_ends_is_ignored(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("command", ["--help", "run --help", "--version"])
 def test_a_closed_pipe_is_no_error(command: str) -> None:
-    """As `head` in `nogs predict ... | head`, once it has its lines."""
+    """The reader closes the pipe, as `head` does in `nogs predict ... | head`."""
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run([NOGS, *command.split()], stdout=writer, stderr=subprocess.PIPE, check=False)

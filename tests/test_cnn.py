@@ -55,7 +55,7 @@ def test_a_stem_by_hand() -> None:
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_small_image_keeps_a_map_of_two_pixels(architecture: str) -> None:
-    """And never one of more than four: published networks end at a 32nd of the image."""
+    """Up to 64 pixels, a 32nd of which is two: the published networks end at a 32nd of the image."""
     last = {"shufflenet-v2": "conv5", "mobilenet-v2": "features"}[architecture]
     for resolution_px in (MIN_PX, 9, 12, 16, 17, 24, 32, 33, 48, 64):
         network = cnn(architecture, resolution_px)

@@ -191,7 +191,7 @@ def test_a_report_refuses_a_finished_pipeline_with_any_damage(finished: Finished
 
 
 def answer_of(command: Callable[[], Any]) -> Any:
-    """What a command returns, or the error that it raises for the user."""
+    """Return the result of a command, or the error that it raises for the user."""
     try:
         return plain(command())
     except nogs.UserError as error:

@@ -114,7 +114,7 @@ def test_the_choice_is_worth_testing(world: World) -> None:
 
 
 def anything(world: World) -> Completions:
-    """What an image may be before anything was seen."""
+    """All images of the world, as completions before the first glimpse."""
     return Completions(
         world.image_tensor(),
         torch.zeros(len(world.images), dtype=torch.long),

@@ -44,7 +44,7 @@ def test_the_share_of_pixels_is_what_the_page_says(capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize(("glimpse_px", "evidence_px"), [(32, 28), (16, 13), (9, 9)])
 def test_the_rule_of_the_stride_cuts_no_evidence(glimpse_px: int, evidence_px: int) -> None:
-    """And a step more does."""
+    """A step that is one pixel longer cuts some."""
 
     def cut(stride_px: int) -> bool:
         offsets = nogs.Grid(64, glimpse_px, stride_px).offsets_px

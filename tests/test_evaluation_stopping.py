@@ -47,7 +47,7 @@ def test_one_setting_for_all_tasks_by_hand() -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_number_of_glimpses_for_each_task_is_the_best_on_validation(seed: int) -> None:
-    """Of all T to the power of n choices, none is better there for as few glimpses; its row is what it does in test."""
+    """On validation images none of the T^n choices is better for as few glimpses; the row has test figures."""
     accuracy = torch.rand(2, 3, 4, generator=Generator().manual_seed(seed), dtype=torch.float64).tolist()
     validation, test = accuracy
     fixed = [points(*([float(t), float(t), of[t - 1], 100.0 * t] for t in range(1, 5))) for of in test]

@@ -98,7 +98,7 @@ def test_squares_copied_a_line_at_a_time_are_those_taken_a_pixel_at_a_time(grid:
 def test_many_glimpses_of_an_image_are_as_few_of_it(
     grid: Grid, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However they are cut: in and outside the image, and of some images only."""
+    """For glimpses inside and outside of the image, and of some images only."""
     images, rows = images_of(grid).to(dtype), torch.tensor([1, 0, 1])
     places = torch.randint(-grid.image_px, 2 * grid.image_px, (3, 200, 2), generator=torch.Generator().manual_seed(2))
     few = torch.cat([fovea(images, grid, some, rows) for some in places.split(1, dim=1)], dim=1)

@@ -1,4 +1,4 @@
-"""What a process imports to do its work: torch's compiler and scipy.stats take seconds, and no stage needs them."""
+"""Imports of a process that runs stages: torch's compiler and scipy.stats take seconds, and no stage needs them."""
 
 from __future__ import annotations
 

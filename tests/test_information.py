@@ -24,7 +24,7 @@ from world import entropy as entropy_of
 
 
 class Situation(NamedTuple):
-    """What was seen of an image, and the exact posteriors after one more glimpse of each completion."""
+    """The glimpses of an image, and the exact posteriors after one more glimpse of each completion."""
 
     world: World
     seen: Seen

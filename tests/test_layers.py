@@ -1,4 +1,4 @@
-"""What importing the command line costs; `lint-imports` holds the rest of the layers."""
+"""The imports of the command line; `lint-imports` checks the other layers."""
 
 import subprocess
 import sys

@@ -31,7 +31,7 @@ Noted = Callable[[int, str], None]
 
 
 class Killed(Exception):  # noqa: N818 (not an error of ours)
-    """What a kill looks like from inside."""
+    """Raised in place of a kill."""
 
 
 def quietly(done: int, note: str) -> None:

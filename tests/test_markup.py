@@ -22,7 +22,7 @@ NAMES = ("[/bold] [red] :smile: {task} %s", r"$\frac$ $x$ \n", "<script>alert(1)
 def test_the_table_on_the_terminal_shows_names_as_they_are(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The path of the data in `reported` is markup, too; its report is drawn in test_report."""
+    """The path of the data has markup in it as well. The page with these names is drawn in test_report."""
     monkeypatch.setenv("COLUMNS", "300")
     path = make_run(tmp_path / name.replace("/", "|"))
     print_results(path)

@@ -129,7 +129,7 @@ def test_a_run_is_not_overwritten_and_a_finished_one_is_left_as_it_is(pipeline: 
 
 @pytest.mark.slow
 def test_a_run_takes_more_methods_and_seeds_later(pipeline: Pipeline, tmp_path: Path) -> None:
-    """What was trained stays to the byte; what was made of all of it is made anew; less than there is, is refused."""
+    """Finished trainings keep their bytes, evaluation and report are redone, and fewer methods or seeds are refused."""
     out = tmp_path / "grown"
     shutil.copytree(pipeline.out, out)
     trained = {file: file.read_bytes() for file in (out / "train").rglob("model.safetensors")}
@@ -346,7 +346,7 @@ def test_the_example_runs_on_a_folder_of_images(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_is_one_line(tmp_path: Path) -> None:
-    """As for memory: SIGKILL, from outside. What was being written can be gone on with."""
+    """By SIGKILL, as the system does when memory is short. The run can be resumed."""
     flags = (*FLAGS[: FLAGS.index("--iterations")], "--iterations", 20_000, "--posterior-iterations", 20)
     out = tmp_path / "out"
     command = ("run", "--data", f"npz:{write_npz(tmp_path / 'images.npz')}", *flags, "--annotate", 30, "--out", out)

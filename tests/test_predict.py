@@ -40,7 +40,7 @@ def refusal(model: Path, *files: Path) -> str:
 
 
 def trained(place: Path, data: Path, **source: Any) -> RunDirectory:
-    """A network trained for one iteration: what it answers does not matter, but that it answers the same."""
+    """A network trained for one iteration; the tests compare its answers with each other."""
     config = nogs.Train(
         nogs.Machine(place, device="cpu"),
         nogs.Source(data=f"folder:{data}", **source),

@@ -37,7 +37,7 @@ FIGURES = {*SECTIONS} - TABLES_ALONE - {"information-gain"} | {f"information-gai
 
 
 class Reading(HTMLParser):
-    """What a reader finds on the page: section ids, image sources, and all text."""
+    """The content of the page: section ids, image sources, and all text."""
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the figures of costs, stopping, seconds, answers and designs show, against hand counts."""
+"""The figures of costs, stopping, seconds, answers and designs, against values counted by hand."""
 
 from __future__ import annotations
 

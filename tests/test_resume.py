@@ -210,7 +210,7 @@ def assert_same(whole: Path, resumed: Path) -> None:
 
 
 def files(run: Path) -> set[str]:
-    """What a run consists of. A checkpoint is kept by time; half-written neighbours may be left by a kill."""
+    """The files of a run, without checkpoints, which depend on time, and without those that a kill left partial."""
     return {file.name for file in run.iterdir() if file.suffix != ".partial" and file.name != "checkpoint.safetensors"}
 
 

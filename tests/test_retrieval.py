@@ -38,7 +38,7 @@ def noise(count: int, channels: int = 1, *, px: int = IMAGE_PX, seed: int = 0) -
 
 
 def bank_of(images: Tensor, *, mirror: bool = True, components: int = 1000, groups: Tensor | None = None) -> Bank:
-    """As build-bank makes it, but for the precision of the latents."""
+    """A bank as build-bank writes it, but with latents in full precision."""
     mean, basis = principal_components(images, components=components, generator=chance())
     groups = torch.arange(len(images)) if groups is None else groups
     return Bank(
@@ -195,7 +195,7 @@ def test_every_glimpse_has_its_say() -> None:
 
 
 def test_completions_of_an_enumerable_world_are_its_posterior() -> None:
-    """With exact matches at hand and no wish for more, what is left are the atoms that agree with the glimpses."""
+    """With exact matches and an effective sample size of one, only the atoms that agree with the glimpses are left."""
     bank = bank_of(TILES.image_tensor(), mirror=False)
     N = 960
     retrieval = Retrieval(bank, TILES.grid(), RetrievalOptions(completions=N, shift=0, effective=1 / N))

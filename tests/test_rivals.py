@@ -95,7 +95,7 @@ def network_of(run: RunDirectory, name: str = "model") -> tuple[HardAttentionSpe
 
 
 def untrained() -> HardAttention:
-    """What every training with seed 0 starts from."""
+    """The initial weights of every training with seed 0."""
     torch.manual_seed(0)
     grid = Grid(IMAGE_PX, GLIMPSE_PX, STRIDE_PX)
     return HardAttention(grid, channels=1, classes=3, hidden=HIDDEN)

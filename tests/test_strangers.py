@@ -22,7 +22,7 @@ from tiny import CLASSES, GLIMPSE_PX, IMAGE_PX, STRIDE_PX, T
 VALUES = (None, 0, -1, 1, 2**14, 10**6, 2**31, 10**18, 1e308, float("nan"), "x", "0" * 50, True, [], {}, [[]])
 COUNT = 1000
 EXTRA_MIB = 100
-"""What torch and safetensors may take beside the file, of 20 KB."""
+"""Memory that torch and safetensors may take beside the file, which has 20 KB."""
 
 
 @pytest.fixture(scope="module")

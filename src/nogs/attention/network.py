@@ -32,7 +32,7 @@ from nogs.glimpses.grid import Grid
 
 
 class State(NamedTuple):
-    """What a network carries from glimpse to glimpse of B images: h_t, and the scene if it has an overview."""
+    """The recurrent state of B images: h_t, and the scene if the network has an overview."""
 
     h: Float[Tensor, "B h"]
     scene: Scene | None = None

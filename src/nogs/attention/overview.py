@@ -30,7 +30,7 @@ INITIAL_LOGIT = -3.0
 
 
 class Scene(NamedTuple):
-    """What the location head uses beside the hidden state of B images.
+    """The input of the location head beside the hidden state of B images.
 
     ``features``: of the overview, v x v. ``seen``: 1 where the centre of an overview pixel lies in a glimpse taken.
     """

@@ -154,7 +154,7 @@ def temper(distance: Float[Tensor, " M"], effective: float) -> Float[Tensor, " M
     """
     excess = distance - distance.min()
     low, high = torch.tensor(-12.0), torch.tensor(24.0)  # log 2σ²: only exact matches count, to equal weights
-    for _ in range(24):  # which leaves an interval of two millionths in log 2σ²
+    for _ in range(24):  # 24 halvings leave an interval of two millionths in log 2σ²
         middle = (low + high) / 2
         weights = torch.softmax(-excess / middle.exp(), 0)
         if 1 / weights.square().sum() < effective:

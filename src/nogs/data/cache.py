@@ -132,7 +132,7 @@ def _write(place: Path, files: Sequence[Path], frame: Frame, surveyed: Survey, b
     It is written as a stream, because a full disk then raises OSError. Through a memory map it would send SIGBUS.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
-    for old in place.parent.glob("*.partial"):  # of processes that were killed
+    for old in place.parent.glob("*.partial"):  # left by processes that were killed
         with contextlib.suppress(FileNotFoundError):
             if time.time() - old.stat().st_mtime > _DAY_S:
                 old.unlink()

@@ -136,7 +136,7 @@ def decode(
                 if isinstance(turned, str):
                     return turned
                 return square(turned, frame, box.within(*turned.size) if box else None)
-        except Exception as error:  # as above
+        except Exception as error:  # Pillow's plugins raise many kinds of errors for damaged files
             return _reason(file, error)
 
     items = [(file, boxes[i] if boxes else None) for i, file in enumerate(files)]

@@ -123,6 +123,6 @@ def _differences(scores: MethodScores, other: MethodScores, key: str, seeds: Seq
 
 
 def _iterations_needed(scores: MethodScores) -> dict[int, Number]:
-    """Return the iterations of each seed to the target; those of its whole training if it never reached it."""
+    """Return the iterations of each seed to the target, or all that it was trained if it never reached the target."""
     columns = zip(scores.seeds, scores.iterations_to_target, scores.iterations_trained, strict=True)
     return {seed: trained if reached is None else reached for seed, reached, trained in columns}

@@ -141,7 +141,7 @@ class _CounterMode(_Counter, TorchDispatchMode):
 
 
 def _counted(network: nn.Module, run: Callable[[], object]) -> Counter[str]:
-    """Return path of each module, and ``TOTAL`` → multiply-adds in ``run()``."""
+    """Return the multiply-adds of each module in ``run()``, by its path, and their sum as ``TOTAL``."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     # The counter fails on parameters with gradients that are arguments of a module, as the posterior's h_0 is.
     network.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What was recorded of trained networks on the test split, summed up over seeds: the scores of one method."""
+"""The scores of one method: records of its trained networks on the test split, summed up over seeds."""
 
 from __future__ import annotations
 

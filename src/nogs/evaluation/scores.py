@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 MAX_CONFUSION_CLASSES = 20
-"""Of more classes no confusion matrix is kept."""
+"""Largest number of classes for which a confusion matrix is kept."""
 UNEVEN = 1.5
 """Ratio of the largest class to the smallest above which accuracy alone misleads."""
 

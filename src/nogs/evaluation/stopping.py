@@ -37,7 +37,7 @@ class Advantage:
 
 
 class StoppedNetwork(NamedTuple):
-    """What every rule does to one network on n test images.
+    """The effect of every stopping rule on one network and n test images.
 
     ``macs``: rule → multiply-adds of an image that it stops after t = 1..T glimpses. ``held_out_accuracy``: after each
     of T glimpses, on the validation images that the heads were not fitted to.

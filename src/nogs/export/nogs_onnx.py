@@ -179,7 +179,7 @@ def reduced(images: Array, px: int) -> Array:
     pixel, part = np.arange(side), np.arange(px)[:, None]
     covers = ((pixel >= part * side // px) & (pixel < -(-(part + 1) * side // px))).astype(float)
     count = covers.sum(1).astype(np.float32)
-    sums = (covers @ images @ covers.T).astype(np.float32)  # of whole numbers, exact
+    sums = (covers @ images @ covers.T).astype(np.float32)  # exact, because these are sums of whole numbers
     return np.rint(sums / count[:, None] / count).astype(np.uint8)
 
 

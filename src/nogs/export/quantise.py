@@ -16,7 +16,7 @@ QUANTISED = ["Gemm", "MatMul"]
 
 def quantised(model: bytes) -> bytes:
     """Return the ONNX model with 8-bit matrix products."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic  # with onnxruntime an extra
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # onnxruntime is an extra
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,7 @@ MAX_REASON = 200
 
 @runtime_checkable
 class Api(Protocol):
-    """What is used of `huggingface_hub.HfApi`."""
+    """The methods of `huggingface_hub.HfApi` that are used."""
 
     def create_repo(self, repo_id: str, *, private: bool, exist_ok: bool) -> Any: ...
 
@@ -57,7 +57,7 @@ def push_to_hub(
             api.upload_folder(
                 repo_id=name, folder_path=Path(folder), commit_message=f"Upload a {model.spec.method} model"
             )
-        except Exception as error:  # of huggingface_hub, its HTTP client and the system: many kinds
+        except Exception as error:  # huggingface_hub, its HTTP client and the system raise many kinds
             reason = str(error).partition("\n")[0][:MAX_REASON]
             raise RunError(f"name={name} cannot be uploaded to the Hugging Face hub: {reason}") from None
     return f"https://huggingface.co/{name}"

@@ -65,7 +65,7 @@ def whole(image: ImageLike, range: Range | None) -> PIL.Image.Image:
         size = (1, 1) if isinstance(turned, str) else turned.size
     if isinstance(turned, str):
         raise UserError(f"image {turned}")
-    if turned.has_transparency_data:  # composited as for the network
+    if turned.has_transparency_data:  # composited on white, as for the network
         side = max(size)
         pixels = square(turned, Frame(3, side, "pad"))
         left, top = (side - size[0]) // 2, (side - size[1]) // 2

@@ -81,7 +81,7 @@ def _local(path: str | Path, *, revision: str | None) -> Path:
 
     try:
         return Path(snapshot_download(str(path), revision=revision, allow_patterns=list(HUB_FILES)))
-    except Exception as error:  # of huggingface_hub, its HTTP client and the system: many kinds
+    except Exception as error:  # huggingface_hub, its HTTP client and the system raise many kinds
         reason = str(error).partition("\n")[0][:MAX_REASON]
         raise UserError(
             f"model={path} is no folder here, and cannot be downloaded from the Hugging Face hub ({reason}): check the "

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 IMAGES_AT_ONCE = 64
-"""Most images that `Model.answers` decodes and classifies together."""
+"""Largest batch of images that `Model.answers` decodes and classifies."""
 KEYS = 2**20
 """Number of keys that `chance` distinguishes."""
 
@@ -180,7 +180,7 @@ class Model(nn.Module):
     def answers(self, images: Sequence[ImageLike], *, threshold: float | None = None) -> Iterator[Answer | str]:
         """Yield the answer for each image in order, or the reason why the image cannot be used."""
         rule = self.rule(threshold)
-        start, size = 0, 1  # a first answer soon, then larger batches
+        start, size = 0, 1  # small first batches, so that the first answer comes soon
         while start < len(images):
             batch = images[start : start + size]
             start, size = start + size, min(2 * size, IMAGES_AT_ONCE)

@@ -31,7 +31,7 @@ from nogs.report.style import ARCHITECTURE_TITLES, title_of
 ACCURACY, BALANCED_ACCURACY, COST = "Test accuracy", "Balanced accuracy", "Multiply-adds of an image"
 """Lines of the results table that networks on whole images have values for too."""
 MOST_CNNS = 3
-"""Of more CNNs than these the results table has the best alone."""
+"""Largest number of CNNs that the results table lists; of more it has the best alone."""
 LEAST_ACCURATE = 20
 """Classes that are listed, of more than a confusion matrix is kept for."""
 

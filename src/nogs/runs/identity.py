@@ -66,7 +66,7 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and type(value) in (int, float):
-        with suppress(OverflowError):  # of whole numbers beyond the range of floats
+        with suppress(OverflowError):  # whole numbers beyond the range of floats
             return float(value)
     if isinstance(hint, type) and type(value) is hint:
         return value

@@ -51,7 +51,7 @@ def progress_bars() -> Iterator[Progress]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        console=Console(stderr=True, force_jupyter=False),  # whose bars need ipywidgets, and warn without
+        console=Console(stderr=True, force_jupyter=False),  # bars in Jupyter need ipywidgets, and warn without it
     ) as bars:
         yield bars
 

@@ -47,7 +47,7 @@ class StoppingHeads(nn.Module):
         return (3 * self.glimpses + self.glimpses - 1) * HEAD_WIDTH
 
     def features(self, class_logits: Float[Tensor, "*batch C"], t: Int[Tensor, "*#batch"]) -> Float[Tensor, "*batch f"]:
-        """Return the inputs of the heads after glimpse ``t``, which counts from 1; f = 3 T."""
+        """Return the f = 3 T inputs of the heads after glimpse ``t``, which counts from 1."""
         log_probs = class_logits.detach().log_softmax(-1)
         confidence = log_probs.amax(-1).exp()
         summary = torch.stack((torch.ones_like(confidence), entropy(log_probs), confidence), dim=-1)

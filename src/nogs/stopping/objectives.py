@@ -24,7 +24,7 @@ from nogs.stopping.rules import at_step, halt, mean_field, stop_log_probs, stop_
 
 
 class Targets(NamedTuple):
-    """What the heads are fitted to, for n images: gains after t of k more glimpses, and the label's predictions."""
+    """The targets of the heads for n images: gains of k more glimpses after t, and predictions of the label."""
 
     entropy_gain: Float[Tensor, "n G K"]
     accuracy_gain: Float[Tensor, "n G K"]

@@ -154,7 +154,7 @@ def keep_freed_memory() -> None:
 
 
 class Progress(NamedTuple):
-    """What a checkpoint knows beside the weights: how far it came, and how long that took."""
+    """The part of a checkpoint beside the weights: iterations done, and seconds spent."""
 
     iteration: int
     seconds: float
