@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nogs.completion.protocol import Completion
+from nogs.completion.protocol import Completion, Completions
 from nogs.data import ImageSet
 from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
 from nogs.design.greedy import design_sequences
@@ -48,8 +50,8 @@ def examples(
     """Design sequences for ``count`` test images, of every class in turn, with exhaustive maps.
 
     ``posterior``: of one label. ``sequences``: those of the search, whose first map and mean maps are used again.
-    Returns tensors by name: images, pixels, labels, cells, maps, the posterior's log-probabilities, the mean test
-    image, and one step in detail.
+    Returns tensors by name: images, pixels, labels, cells, maps, the posterior's log-probabilities, the heaviest
+    completions before each glimpse but the first, and one step in detail.
     """
     test, C = data.members("test"), len(data.classes)
     by_class = [test[data.labels[test] == c] for c in range(C)]
@@ -84,35 +86,68 @@ def examples(
         "eig": designed.eig,
         "epe": designed.epe,
         "log_probs": posterior_log_probs(posterior, data, images, designed.cells),
-        **_step_in_detail(posterior, completion, data, images, designed.cells),
+        **_completions(posterior, completion, data, images, designed.cells),
     }
 
 
-def _step_in_detail(
+def _completions(
     posterior: Posterior, completion: Completion, data: ImageSet, images: Int[Tensor, " n"], cells: Int[Tensor, "n T"]
 ) -> dict[str, Tensor]:
-    """Return the heaviest completions of each image half way through its sequence, and the gain map of each.
+    """Return the heaviest completions of each image before each glimpse t = 2..T, and half way the gain map of each.
 
-    The generator is that of `examples`, so these are the completions that the next glimpse was chosen by. Returns
-    nothing where half way is before the first glimpse.
+    The generators are those of `examples`, so the next glimpse was chosen by these completions. Returns nothing where
+    there is one glimpse, or no image.
     """
-    t = cells.shape[1] // 2
-    if not len(images) or not t:
+    T = cells.shape[1]
+    if not len(images) or T < 2:
         return {}
-    seen = look(data.images[images], posterior.grid, cells[:, :t])
-    completions = completion(seen, groups=data.groups[images], generator=chance(10, t))
+    found = []
+    for t in range(1, T):
+        seen = look(data.images[images], posterior.grid, cells[:, :t])
+        found.append(completion(seen, groups=data.groups[images], generator=chance(10, t)))
+    count = min(SHOWN, *(int(of.owners.bincount().min()) for of in found))
+    heaviest = [[_heaviest(of, image, count) for image in range(len(images))] for of in found]
+    return {
+        "completions_by_glimpse": _by_image(
+            [of.images[rows] for rows in at] for of, at in zip(found, heaviest, strict=True)
+        ),
+        "completion_weights_by_glimpse": _by_image(
+            [of.weights[rows] for rows in at] for of, at in zip(found, heaviest, strict=True)
+        ),
+        "completion_gains": torch.stack(
+            _gains_by_completion(posterior, data, images, cells[:, : T // 2], found[T // 2 - 1], heaviest[T // 2 - 1])
+        ),
+    }
+
+
+def _heaviest(completions: Completions, owner: int, count: int) -> Int[Tensor, " k"]:
+    """Return the rows of the ``count`` heaviest completions of an image, heaviest first."""
+    of_owner = (completions.owners == owner).nonzero()[:, 0]
+    return of_owner[completions.weights[of_owner].argsort(descending=True, stable=True)[:count]]
+
+
+def _by_image(glimpses: Iterable[Sequence[Tensor]]) -> Tensor:
+    """Stack tensors of each glimpse and image so that the image comes first, then the glimpse."""
+    return torch.stack([torch.stack([*of_images]) for of_images in glimpses], dim=1)
+
+
+def _gains_by_completion(
+    posterior: Posterior,
+    data: ImageSet,
+    images: Int[Tensor, " n"],
+    cells: Int[Tensor, "n t"],
+    completions: Completions,
+    heaviest: Sequence[Int[Tensor, " k"]],
+) -> list[Float[Tensor, "k L"]]:
+    """Return the gain map of each of the ``heaviest`` completions, image by image, after glimpses at ``cells``."""
     there = completions.to(posterior.device)
     P, L = len(completions.owners), len(posterior.grid)
     candidates = every_candidate(there.images, there.owners, locations=L)
-    predicted = posterior.lookahead(seen.to(posterior.device), candidates)
-    log_probs = predicted.logits.unflatten(0, (P, L)).cpu()
-    fewest = int(completions.owners.bincount().min())
-    kept: dict[str, list[Tensor]] = {"completions": [], "completion_weights": [], "completion_gains": []}
-    for row in range(len(images)):
-        of_row = (completions.owners == row).nonzero()[:, 0]
-        weights = completions.weights[of_row]
-        gains = information_gain_by_completion(log_probs[of_row], weights)
-        heaviest = weights.argsort(descending=True, stable=True)[: min(SHOWN, fewest)]
-        for key, column in zip(kept, (completions.images[of_row], weights, gains), strict=True):
-            kept[key].append(column[heaviest])
-    return {key: torch.stack(rows) for key, rows in kept.items()}
+    seen = look(data.images[images], posterior.grid, cells).to(posterior.device)
+    log_probs = posterior.lookahead(seen, candidates).logits.unflatten(0, (P, L)).cpu()
+    kept = []
+    for image, rows in enumerate(heaviest):
+        of_image = (completions.owners == image).nonzero()[:, 0]
+        gains = information_gain_by_completion(log_probs[of_image], completions.weights[of_image])
+        kept.append(gains[torch.searchsorted(of_image, rows)])
+    return kept

@@ -21,17 +21,12 @@ def look_shares(cells: Sequence[Int[Tensor, "n T"]], locations: int) -> Float[Te
 
 
 def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[str, Tensor]:
-    """Return ``count`` test images with the network's own glimpses: half classified correctly, half not, if so many.
+    """Return ``count`` test images (`right_and_wrong`) with the network's own glimpses.
 
     ``mean_image`` is that of all test images, in [0, 255].
-
-    Of either kind the first ones in the order of the split, so that none is picked by its looks.
     """
     test = data.members("test")
-    right = last_right(record, data.labels[test])
-    correct, wrong = right.nonzero()[:, 0], (~right).nonzero()[:, 0]
-    wrong = wrong[: max(count // 2, count - len(correct))]
-    rows = torch.cat((correct[: count - len(wrong)], wrong))
+    rows = right_and_wrong(record, data.labels[test], count=count)
     return {
         "pixels": data.images[test[rows]],
         "labels": data.labels[test[rows]],
@@ -39,6 +34,17 @@ def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[
         "log_probs": record.log_probs[rows],
         "mean_image": mean_image(data.images, test),
     }
+
+
+def right_and_wrong(record: NetworkRecord, labels: Int[Tensor, " n"], *, count: int) -> Int[Tensor, " rows"]:
+    """Return ``count`` test images by row: half classified correctly, half not, if there are so many.
+
+    Of either kind the first ones in the order of the split, so that none is picked by its looks.
+    """
+    right = last_right(record, labels)
+    correct, wrong = right.nonzero()[:, 0], (~right).nonzero()[:, 0]
+    wrong = wrong[: max(count // 2, count - len(correct))]
+    return torch.cat((correct[: count - len(wrong)], wrong))
 
 
 def headline(names: Iterable[str]) -> str | None:

@@ -15,15 +15,20 @@ from nogs.evaluation.schema import SCHEMA, PosteriorScores, Results, SequenceSco
 from nogs.evaluation.scores import class_frequencies, is_uneven
 from nogs.evaluation.seconds import Before, end_to_end
 from nogs.evaluation.stopping import StoppedNetwork, stopping_scores
+from nogs.evaluation.thresholds import Thresholded, mean_curves
 from nogs.runs.device import chance
 
 
 class Evaluated(NamedTuple):
-    """One train run: its record, its validations, the seconds before it, and its stopping rules if it has any."""
+    """One train run: its record, its validations, the seconds before it, and its stopping rules.
+
+    ``thresholded``: by thresholds on what the network computes. ``stopped``: by heads that were fitted to it, if any.
+    """
 
     record: NetworkRecord
     log: Sequence[Row]
     before: Before | None
+    thresholded: Thresholded
     stopped: StoppedNetwork | None
 
 
@@ -77,6 +82,9 @@ def results_of(
         },
         end_to_end=seconds,
         linear=logistic_regression(data),
+        stopping_by_threshold={
+            name: mean_curves([one.thresholded for one in seeds]) for name, seeds in evaluated.items()
+        },
         stopping_method=stopped[0][0] if stopped else None,
         **stopping_scores([one for _, one in stopped], labels, chance(16))._asdict(),
     )

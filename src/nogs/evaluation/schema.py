@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from nogs.evaluation.seconds import Seconds
 from nogs.evaluation.stopping import Advantage
+from nogs.evaluation.thresholds import ThresholdCurve
 from nogs.evaluation.typed_json import MismatchError, Number, from_json
 from nogs.evaluation.uncertainty import Bounded, McNemar
 from nogs.evaluation.usefulness import Worth
@@ -202,6 +203,8 @@ class Results:
     cnn: tuple[WholeImage, ...] = ()
     cnn_means: tuple[WholeImage, ...] = ()
     upper_bound: WholeImage | None = None
+    stopping_by_threshold: Mapping[str, Mapping[str, ThresholdCurve]] = field(default_factory=dict)
+    """method → rule → what each of a few fixed thresholds does, mean over seeds (`nogs.evaluation.thresholds`)"""
     stopping_method: str | None = None
     stopping: Mapping[str, Curve] = field(default_factory=dict)
     stopping_by_seed: Mapping[str, tuple[Curve, ...]] = field(default_factory=dict)

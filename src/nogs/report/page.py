@@ -8,11 +8,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from importlib.resources import files
 from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from nogs.report.player import Player
 from nogs.report.section import Section
 from nogs.report.style import BASIC, OF_METHOD, colour_of, for_both_papers, styled
 
@@ -46,12 +49,18 @@ class Fact(NamedTuple):
 
 
 def draw_page(
-    sections: Sequence[Section], *, title: str, lead: Sequence[str], facts: Sequence[Fact], methods: Sequence[str]
+    sections: Sequence[Section],
+    *,
+    title: str,
+    lead: Sequence[str],
+    facts: Sequence[Fact],
+    methods: Sequence[str],
+    player: Player | None = None,
 ) -> Page:
     """Draw the figures of ``sections`` and put all into the template.
 
     ``lead``: sentences, of which the first stands above the first section and the others beneath it. ``methods``: those
-    whose colours the heads of tables have.
+    whose colours the heads of tables have. ``player``: what a reader with a script plays with, above all sections.
     """
     drawn = {section.id: _drawn(section) for section in sections}
     pages = Environment(
@@ -68,6 +77,8 @@ def draw_page(
         sections=[(section, drawn[section.id], _layout(drawn[section.id])) for section in sections],
         methods=[(name, *OF_METHOD.get(name, (colour_of(name), colour_of(name)))) for name in methods],
         basic=BASIC,
+        player=player,
+        player_script=Markup((files("nogs.report") / "player.js").read_text(encoding="utf-8")) if player else "",
     )
     return Page(html, [figure for figures in drawn.values() for figure in figures])
 

@@ -35,7 +35,10 @@ class Step(NamedTuple):
 
 
 class Example(NamedTuple):
-    """A test image that a sequence was designed for, the map in nats at each step, and the posterior after it."""
+    """A test image that a sequence was designed for, the map in nats at each step, and the posterior after it.
+
+    ``completions``: the heaviest before each glimpse but the first, with their ``weights``; None of one glimpse alone.
+    """
 
     picture: UInt8[Tensor, "c H H"]
     label: int
@@ -44,6 +47,8 @@ class Example(NamedTuple):
     log_probs: Float[Tensor, "T C"]
     step: Step | None
     """the step half way, unless that is the first"""
+    completions: UInt8[Tensor, "G k c H H"] | None = None
+    weights: Float[Tensor, "G k"] | None = None
 
 
 class Design(NamedTuple):
@@ -64,13 +69,37 @@ class Answers(NamedTuple):
     log_probs: Float[Tensor, "n T C"]
 
 
+class Walk(NamedTuple):
+    """Few test images under one network: its glimpses, class log-probabilities, maps, and when each rule stops.
+
+    ``maps``: what each glimpse was chosen by, predicted gains in nats (``gains``) or probabilities; None of a method
+    that chooses nothing. ``stops``: rule → glimpses of each image at each of k thresholds.
+    """
+
+    seed: int
+    gains: bool
+    cells: Int[Tensor, "n T"]
+    log_probs: Float[Tensor, "n T C"]
+    maps: Float[Tensor, "n T L"] | None
+    stops: dict[str, Int[Tensor, "n k"]]
+
+
+class Steps(NamedTuple):
+    """Test images to step through, those of `Material.examples` first, under each method."""
+
+    pixels: UInt8[Tensor, "n c H H"]
+    labels: Int[Tensor, " n"]
+    walks: dict[str, Walk]
+
+
 @dataclass(frozen=True)
 class Material:
     """All that figures, captions and tables are drawn from.
 
     ``design``: None, and no ``examples``, if nothing was designed. ``logs``: method → validations of each seed whose
     run is still there. ``looks``: method, or "designed" → share of images that look at each cell in each glimpse.
-    ``mean_image`` is in [0, 255]. ``publishable``: draw on the mean image in place of photographs.
+    ``mean_image`` is in [0, 255]. ``steps``: None of a run that an older version evaluated. ``publishable``: draw on
+    the mean image in place of photographs.
     """
 
     results: Results
@@ -82,6 +111,7 @@ class Material:
     examples: tuple[Example, ...]
     mean_image: Float[Tensor, "c H H"]
     answers: Answers
+    steps: Steps | None
     publishable: bool
 
     @property
@@ -118,6 +148,7 @@ def gather(path: Path, *, argument: str = "run", publishable: bool = False) -> M
         examples=_examples(saved) if designed else (),
         mean_image=answers["mean_image"],
         answers=Answers(network["method"], network["seed"], *(answers[key] for key in Answers._fields[2:])),
+        steps=_steps(evaluation) if evaluation.has("steps") else None,
         publishable=publishable,
     )
 
@@ -131,22 +162,41 @@ def _logs(evaluation: RunDirectory) -> dict[str, list[list[Row]]]:
     return logs
 
 
+def _steps(evaluation: RunDirectory) -> Steps:
+    saved, methods = evaluation.load_tensors("steps"), evaluation.load_metadata("steps")["methods"]
+    walks = {}
+    for name, meta in methods.items():
+        own = {key.removeprefix(f"{name}."): tensor for key, tensor in saved.items() if key.startswith(f"{name}.")}
+        stops = {key.removeprefix("stops."): steps for key, steps in own.items() if key.startswith("stops.")}
+        walks[name] = Walk(meta["seed"], meta["gains"], own["cells"], own["log_probs"], own.get("maps"), stops)
+    return Steps(saved["pixels"], saved["labels"], walks)
+
+
 def _examples(saved: dict[str, Tensor]) -> tuple[Example, ...]:
     columns = (saved[key] for key in ("pixels", "labels", "cells", "eig", "log_probs"))
+    completed = [saved.get(f"completion{key}_by_glimpse") for key in ("s", "_weights")]
     return tuple(
-        Example(picture, int(label), cells, eig, log_probs, _step(saved, number))
+        Example(
+            picture,
+            int(label),
+            cells,
+            eig,
+            log_probs,
+            _step(saved, number),
+            *(of_all if of_all is None else of_all[number] for of_all in completed),
+        )
         for number, (picture, label, cells, eig, log_probs) in enumerate(zip(*columns, strict=True))
     )
 
 
 def _step(saved: dict[str, Tensor], number: int) -> Step | None:
-    """Return the step of which an evaluation keeps completions: half way through the sequence."""
-    if "completions" not in saved:
+    """Return the step of which an evaluation keeps the map of each completion: half way through the sequence."""
+    if "completions_by_glimpse" not in saved:
         return None
     t = saved["cells"].shape[1] // 2
     return Step(
-        completions=saved["completions"][number],
-        weights=saved["completion_weights"][number],
+        completions=saved["completions_by_glimpse"][number, t - 1],
+        weights=saved["completion_weights_by_glimpse"][number, t - 1],
         gains_nats=saved["completion_gains"][number],
         mean_nats=saved["eig"][number, t],
         cells=saved["cells"][number, : t + 1],

@@ -19,6 +19,7 @@ from nogs.report.figures import (
 )
 from nogs.report.lead import lead_of_run
 from nogs.report.page import Fact, Page, draw_page
+from nogs.report.player import player_of
 from nogs.report.read import Material
 from nogs.report.section import Section
 from nogs.report.tables import by_class, exact_tests, note_on, results_table
@@ -34,6 +35,7 @@ def build(material: Material) -> Page:
         lead=lead_of_run(results),
         facts=facts_on(material),
         methods=tuple(results.methods),
+        player=player_of(material),
     )
 
 

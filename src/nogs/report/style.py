@@ -48,6 +48,7 @@ BASIC: dict[str, Pair] = {
     "designed": ("#1f8a5b", "#4fc48d"),
     "random": ("#8a93a3", "#8d97a8"),
     "around": ("#eef1f5", "#0f131a"),
+    "wrong": ("#b42318", "#ff8f87"),
 }
 OF_METHOD: dict[str, Pair] = {
     "ram": ("#3567b0", "#6f9fe6"),
@@ -78,7 +79,7 @@ OF_RULE: dict[str, Pair] = {
 OTHERS: tuple[Pair, ...] = (("#c92a2a", "#ff8787"), ("#5f3dc4", "#a18bf0"), ("#087f5b", "#38d9a9"))
 """Colours of methods that have none of their own."""
 DARK_OF = dict((*BASIC.values(), *OF_METHOD.values(), *OF_RULE.values(), *OTHERS))
-PAPER, INK, FAINT, LINE, FILL, DESIGNED, RANDOM, _ = (light for light, _ in BASIC.values())
+PAPER, INK, FAINT, LINE, FILL, DESIGNED, RANDOM, *_ = (light for light, _ in BASIC.values())
 RULE_COLOURS = {rule: light for rule, (light, _) in OF_RULE.items()}
 LOSS = OTHERS[0][0]
 """Colour of wrong answers."""

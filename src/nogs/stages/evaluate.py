@@ -36,7 +36,9 @@ from nogs.evaluation.records import NetworkRecord
 from nogs.evaluation.results import Evaluated, results_of
 from nogs.evaluation.schema import PosteriorScores, SequenceScores
 from nogs.evaluation.scores import ByGlimpse, scores_by_glimpse
+from nogs.evaluation.steps import record_steps
 from nogs.evaluation.stopping import StoppedNetwork
+from nogs.evaluation.thresholds import by_threshold
 from nogs.evaluation.typed_json import to_json
 from nogs.glimpses.fovea import pixels_read_share
 from nogs.glimpses.grid import Grid
@@ -87,15 +89,29 @@ def evaluate(config: Evaluate, tick: Tick | None = None) -> RunDirectory:
             evaluated.setdefault(name, []).append(one)
         posterior_scores, sequence_scores, step = None, None, len(trained) + 1
         designed: list[Int[Tensor, "n T"]] = []
+        examples_shown = torch.empty(0, dtype=torch.long)
         if searched and fitted:
             report(len(trained), "the posterior")
             design = _design(searched, fitted, device, task=source.task)
             posterior_scores, sequence_scores = _score_design(design, data)
             report(step, "examples")
-            _save_examples(run, design, data, count=config.examples, tick=lambda _, note: report(step, note))
+            examples_shown = _save_examples(
+                run, design, data, count=config.examples, tick=lambda _, note: report(step, note)
+            )
             designed.append(design.sequences.cells)
         grid = read_spec(trained[0], "model", kind=HardAttentionSpec).grid
-        _save_pictures(run, evaluated, designed, data, grid=grid)
+        shown = _save_pictures(run, evaluated, designed, data, grid=grid)
+        first = {name: next(run for run in trained if run.config["method"] == name) for name in evaluated}
+        steps, meta = record_steps(
+            evaluated,
+            data,
+            pixels,
+            network_of=lambda name: load_network(first[name], "model", kind=HardAttentionSpec, device=device)[1],
+            designed=examples_shown,
+            about=shown,
+            count=ANSWERS,
+        )
+        run.save_tensors("steps", steps, methods=meta)
         report(len(trained) + 2, "")
     results = results_of(evaluated, data, source=source.data, posterior=posterior_scores, sequences=sequence_scores)
     run.save_json("results.json", to_json(results))
@@ -155,19 +171,20 @@ def _evaluate(
         mean_glimpses=seen.steps.float().mean().item() if halting is not None else None,
     )
     kept = {"cells": cells, "log_probs": log_probs, "images": test, "labels": labels}
+    map_gain = greatest_gains(seen.peak_logits, seen.class_logits).cpu() if row.policy in GAIN_MAPS else None
+    heads = load_stopping(stopping, trained=model, device=device) if stopping else None
+    macs = macs_by_rule(
+        record.macs_by_glimpse,
+        answer_macs=network.classifier.weight.numel(),
+        head_macs=heads.macs if heads else 0,
+        locator_macs=record.macs_by_part.get("locator", 0),
+    )
+    thresholded = by_threshold(log_probs, labels, map_gain=map_gain, macs=macs)
     stopped = None
-    if stopping:
-        heads = load_stopping(stopping, trained=model, device=device)
-        outlook = Outlook(log_probs, *(output.cpu() for output in heads(log_probs.to(device))))
-        if row.policy in GAIN_MAPS:
-            outlook = outlook._replace(map_gain=greatest_gains(seen.peak_logits, seen.class_logits).cpu())
+    if stopping and heads:
+        outputs = (output.cpu() for output in heads(log_probs.to(device)))
+        outlook = Outlook(log_probs, *outputs, map_gain=map_gain)
         kept |= recorded(outlook)
-        macs = macs_by_rule(
-            record.macs_by_glimpse,
-            answer_macs=network.classifier.weight.numel(),
-            head_macs=heads.macs,
-            locator_macs=record.macs_by_part.get("locator", 0),
-        )
         stopped = _stopped(stopping, outlook, labels, macs, generator=chance(seed, 15))
         if joint:
             networks = [_joint_network(of_cost, device) for of_cost in joint]
@@ -176,7 +193,7 @@ def _evaluate(
                 stops={**stopped.stops, "act_joint": rival.stops}, macs={**stopped.macs, "act_joint": rival.macs}
             )
     run.save_tensors(f"{model.config['method']}-seed{seed}", kept)
-    return Evaluated(record, model.rows(), seconds_before(model), stopped)
+    return Evaluated(record, model.rows(), seconds_before(model), thresholded, stopped)
 
 
 def _stopped(
@@ -245,8 +262,8 @@ def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, Sequ
     )
 
 
-def _save_examples(run: RunDirectory, design: Design, data: ImageSet, *, count: int, tick: Tick) -> None:
-    """Write the designs of ``count`` test images as tensors."""
+def _save_examples(run: RunDirectory, design: Design, data: ImageSet, *, count: int, tick: Tick) -> Tensor:
+    """Write the designs of ``count`` test images as tensors; return the images."""
     posterior, how = design.posterior, design.searched.config
     bank = load_bank(read_run(Path(how["bank"]), "build-bank"), data, tick)
     designed = examples(
@@ -259,6 +276,7 @@ def _save_examples(run: RunDirectory, design: Design, data: ImageSet, *, count: 
         pooling=how["pooling"],
     )
     run.save_tensors("examples", designed, criterion=how["criterion"], pooling=how["pooling"])
+    return designed["images"]
 
 
 def _save_pictures(
@@ -268,8 +286,11 @@ def _save_pictures(
     data: ImageSet,
     *,
     grid: Grid,
-) -> None:
-    """Write where methods and ``designed`` sequences look, and single test images with their answers, as tensors."""
+) -> str:
+    """Write where methods and ``designed`` sequences look, and single test images with their answers, as tensors.
+
+    Returns the method whose answers they are.
+    """
     cells = {name: [one.record.cells for one in seeds] for name, seeds in evaluated.items()}
     if designed:
         cells["designed"] = list(designed)
@@ -278,3 +299,4 @@ def _save_pictures(
     first = evaluated[shown][0].record
     pictures = single_images(first, data, count=ANSWERS)
     run.save_tensors("answers", pictures, method=shown, seed=first.seed, grid=dataclasses.asdict(grid))
+    return shown

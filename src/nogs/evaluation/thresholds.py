@@ -1,0 +1,122 @@
+"""Accuracy, cost and glimpses of every method over thresholds of stopping, without heads that are fitted to stop.
+
+Each image stops on its own, by what its network computes anyway: where the answer is confident enough, or, for a
+method that predicts gains, where no location promises enough. The thresholds are round numbers that are fixed before
+any image is looked at, so no curve is drawn on the images that its thresholds were chosen on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from nogs.evaluation.scores import balanced_accuracy, right_by_glimpse
+from nogs.stopping.curves import MAP, Stops
+from nogs.stopping.rules import at_step, stop_above, stop_at, stop_below
+
+CONFIDENCES = (
+    0,
+    0.3,
+    0.4,
+    0.5,
+    0.55,
+    0.6,
+    0.65,
+    0.7,
+    0.75,
+    0.8,
+    0.85,
+    0.9,
+    0.93,
+    0.95,
+    0.97,
+    0.98,
+    0.99,
+    0.995,
+    0.999,
+    1,
+)
+"""Probabilities of the answer above which an image stops: after the first glimpse at 0, after the last at 1."""
+GAINS_NATS = (2, 1, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0)
+"""Greatest predicted gains below which an image stops. `thresholds_nats` leaves out those that stop none."""
+
+
+class ThresholdPoint(NamedTuple):
+    """What one threshold does to all test images: a confidence, a gain in nats, or a number of glimpses."""
+
+    threshold: float
+    mean_glimpses: float
+    accuracy: float
+    balanced_accuracy: float
+    macs: float
+
+
+ThresholdCurve = tuple[ThresholdPoint, ...]
+
+
+class Thresholded(NamedTuple):
+    """What every rule does to one network on n test images: its stops, and its points, rule by rule."""
+
+    stops: Mapping[str, Stops]
+    curves: Mapping[str, ThresholdCurve]
+
+
+def thresholds_nats(classes: int) -> tuple[float, ...]:
+    """Return descending thresholds of gains. The first one stops every image: no gain is above log ``classes``."""
+    most = math.log(classes)
+    return (max(most, *GAINS_NATS[:1]), *(gain for gain in GAINS_NATS if gain < most))
+
+
+def by_threshold(
+    log_probs: Float[Tensor, "n T C"],
+    labels: Int[Tensor, " n"],
+    *,
+    map_gain: Float[Tensor, "n G"] | None,
+    macs: Mapping[str, Sequence[int]],
+) -> Thresholded:
+    """Return what thresholds do to a network.
+
+    ``map_gain``: of a network whose location head is a gain map (`nogs.attention.gain.greatest_gains`). ``macs``: rule
+    → multiply-adds of an image that stops after t = 1..T glimpses.
+    """
+    n, T, C = log_probs.shape
+    confidence = log_probs.amax(-1).exp()
+    steps: dict[str, tuple[Sequence[float], list[Tensor]]] = {
+        "fixed": ([float(t) for t in range(1, T + 1)], [stop_at(n, t) for t in range(1, T + 1)]),
+        "confidence": (CONFIDENCES, [stop_above(confidence, x) for x in CONFIDENCES]),
+    }
+    if map_gain is not None:
+        gains = thresholds_nats(C)
+        steps[MAP] = gains, [stop_below(map_gain, x) for x in gains]
+    right = right_by_glimpse(log_probs, labels)
+    stops = {
+        rule: Stops(settings, chosen := torch.stack(of_rule), at_step(right, chosen))
+        for rule, (settings, of_rule) in steps.items()
+    }
+    return Thresholded(stops, {rule: _curve(of, macs[rule], labels) for rule, of in stops.items()})
+
+
+def mean_curves(seeds: Sequence[Thresholded]) -> dict[str, ThresholdCurve]:
+    """Return the mean over seeds, threshold by threshold."""
+    return {
+        rule: tuple(ThresholdPoint(*row) for row in np.mean([of.curves[rule] for of in seeds], axis=0).tolist())
+        for rule in seeds[0].curves
+    }
+
+
+def _curve(stops: Stops, macs_by_glimpse: Sequence[int], labels: Int[Tensor, " n"]) -> ThresholdCurve:
+    macs = torch.tensor(macs_by_glimpse, dtype=torch.float64)
+    columns = (
+        torch.tensor(stops.settings, dtype=torch.float64),
+        stops.steps.double().mean(1),
+        stops.right.double().mean(1),
+        balanced_accuracy(stops.right.T, labels).double(),
+        macs[stops.steps - 1].mean(1),
+    )
+    return tuple(ThresholdPoint(*row) for row in torch.stack(columns, 1).tolist())
