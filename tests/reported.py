@@ -28,6 +28,7 @@ from nogs.evaluation.schema import (
 )
 from nogs.evaluation.seconds import Seconds
 from nogs.evaluation.stopping import Advantage
+from nogs.evaluation.thresholds import ThresholdPoint
 from nogs.evaluation.typed_json import from_json, to_json
 from nogs.evaluation.uncertainty import Bounded
 from nogs.glimpses.grid import Grid
@@ -174,6 +175,7 @@ def results_of(methods: tuple[str, ...], seeds: tuple[int, ...], *, classes: tup
         },
         end_to_end=seconds,
         linear=WholeImage("logistic regression", "logistic regression", 24, 1728, 0.8, 0.811, 0.78, 0.79, 0.9),
+        stopping_by_threshold={name: thresholds_of(name) for name in methods},
         stopping_method="ps-nogs",
         **stopping_of(len(seeds)),
     )
@@ -286,8 +288,8 @@ def examples_of(count: int) -> dict[str, Tensor]:
         "eig": maps_nats,
         "epe": 1 - maps_nats,
         "log_probs": log_probs,
-        "completions": pictures.roll(1, 0)[:, None].repeat(1, 2, 1, 1, 1),
-        "completion_weights": torch.tensor([0.5, 0.25]).expand(count, 2),
+        "completions_by_glimpse": pictures.roll(1, 0)[:, None, None].repeat(1, T - 1, 2, 1, 1, 1),
+        "completion_weights_by_glimpse": torch.tensor([0.5, 0.25]).expand(count, T - 1, 2),
         "completion_gains": maps_nats[:, 1:3],
     }
 
@@ -323,6 +325,7 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
         "log_probs": log_probs.contiguous(),
         "mean_image": examples_of(2)["pixels"].float().mean(0),
     }
+    save_steps(evaluation, methods)
     shown = "ps-nogs" if "ps-nogs" in methods else methods[0]
     evaluation.save_tensors("answers", answers, method=shown, seed=seeds[0], grid=asdict(GRID))
     evaluation.save_json("results.json", to_json(results_of(methods, seeds)))
@@ -333,6 +336,38 @@ def make_run(path: Path, methods: tuple[str, ...] = ("ram", "ps-nogs"), seeds: t
 def save_examples(evaluation: RunDirectory, *, criterion: str = "eig", pooling: float = 0.0, **changed: Tensor) -> None:
     tensors = examples_of(3) | changed
     evaluation.save_tensors("examples", tensors, criterion=criterion, pooling=pooling)
+
+
+def save_steps(evaluation: RunDirectory, methods: tuple[str, ...], **changed: Tensor) -> None:
+    """Five images: those of the examples and two more. The control has no maps, and a learned gain has gains."""
+    tensors = {"images": torch.arange(5), "pixels": examples_of(5)["pixels"], "labels": torch.arange(5) % CLASSES}
+    for number, method in enumerate(methods):
+        cells = cells_of(5, 20 + number, 1.5)
+        tensors[f"{method}.cells"] = cells
+        tensors[f"{method}.log_probs"] = torch.randn(5, T, CLASSES, generator=chance(number)).log_softmax(-1)
+        if method != "path":
+            tensors[f"{method}.maps"] = 0.1 * torch.rand(5, T, len(GRID), generator=chance(number))
+            tensors[f"{method}.maps"].scatter_(2, cells[..., None], 0.3)
+        for rule, curve in thresholds_of(method).items():
+            steps = torch.arange(len(curve)).mul(T - 1).div(len(curve) - 1).round().long() + 1
+            tensors[f"{method}.stops.{rule}"] = steps.expand(5, -1)
+    meta = {method: {"seed": 0, "gains": method == "gain"} for method in methods}
+    evaluation.save_tensors("steps", tensors | changed, methods=meta)
+
+
+def thresholds_of(method: str) -> dict[str, tuple[ThresholdPoint, ...]]:
+    """Curves that rise from 0.5, more slowly under RAM."""
+
+    def curve(settings: tuple[float, ...]) -> tuple[ThresholdPoint, ...]:
+        height = 0.3 if method == "ram" else 0.4
+        shares = [k / (len(settings) - 1) for k in range(len(settings))]
+        return tuple(
+            ThresholdPoint(setting, 1 + (T - 1) * x, 0.5 + height * x, 0.4 + height * x, 61_234 * (1 + (T - 1) * x))
+            for setting, x in zip(settings, shares, strict=True)
+        )
+
+    curves = {"fixed": curve((1.0, 2.0, 3.0, 4.0)), "confidence": curve((0.0, 0.5, 0.8, 0.9, 0.99, 1.0))}
+    return curves | ({"map": curve((1.1, 0.5, 0.05, 0.0))} if method == "gain" else {})
 
 
 def change_results(path: Path, **changed: Any) -> None:

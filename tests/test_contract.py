@@ -138,6 +138,7 @@ def test_results_have_the_keys_and_shapes_of_the_contract(stages: Stages) -> Non
         "comparisons",
         "end_to_end",
         "linear",
+        "stopping_by_threshold",
     }
     for key, shape in CONTRACT.items():
         if isinstance(shape, dict):

@@ -239,7 +239,8 @@ def test_an_evaluation_keeps_the_completions_that_the_next_glimpse_was_chosen_by
     stages.train("ram-0", "ram", iterations=20)
     evaluation = stages.evaluate("evaluation", "ram-0")
     saved, t = evaluation.load_tensors("examples"), T // 2
-    weights, gains = saved["completion_weights"], saved["completion_gains"]
+    weights, gains = saved["completion_weights_by_glimpse"][:, t - 1], saved["completion_gains"]
+    assert saved["completions_by_glimpse"].shape[:3] == (4, T - 1, weights.shape[1])
     whole = weights.sum(1) > 0.999
     assert whole.any()
     expected = saved["eig"][:, t]

@@ -21,11 +21,10 @@ from nogs.stopping.curves import MAP, Stops
 from nogs.stopping.rules import at_step, stop_above, stop_at, stop_below
 
 CONFIDENCES = (
-    0,
+    0.0,
     0.3,
     0.4,
     0.5,
-    0.55,
     0.6,
     0.65,
     0.7,
@@ -40,10 +39,30 @@ CONFIDENCES = (
     0.99,
     0.995,
     0.999,
-    1,
+    1.0,
 )
 """Probabilities of the answer above which an image stops: after the first glimpse at 0, after the last at 1."""
-GAINS_NATS = (2, 1, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.005, 0.002, 0.001, 0)
+GAINS_NATS = (
+    2.0,
+    1.0,
+    0.7,
+    0.5,
+    0.4,
+    0.3,
+    0.25,
+    0.2,
+    0.15,
+    0.1,
+    0.07,
+    0.05,
+    0.03,
+    0.02,
+    0.01,
+    0.005,
+    0.002,
+    0.001,
+    0.0,
+)
 """Greatest predicted gains below which an image stops. `thresholds_nats` leaves out those that stop none."""
 
 

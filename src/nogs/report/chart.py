@@ -12,6 +12,7 @@ from typing import NamedTuple
 from matplotlib.ticker import MaxNLocator
 
 from nogs.evaluation.schema import Results
+from nogs.evaluation.typed_json import Number
 from nogs.report.notation import count, percent, short_count
 from nogs.report.style import title_of
 
@@ -65,10 +66,10 @@ class Chart(NamedTuple):
 
 
 class _Figures(NamedTuple):
-    threshold: float
-    mean_glimpses: float
-    accuracy: float
-    macs: float
+    threshold: Number
+    mean_glimpses: Number
+    accuracy: Number
+    macs: Number
 
 
 def chart_of(results: Results, rule: str, title: str) -> Chart | None:
@@ -83,10 +84,10 @@ def chart_of(results: Results, rule: str, title: str) -> Chart | None:
     ticks = [tick for tick in ticks if 0 <= tick <= 1]
     low, high = min(ticks[:1] + heights), max(ticks[-1:] + heights)
 
-    def x(glimpses: float) -> float:
+    def x(glimpses: Number) -> float:
         return round(LEFT + (WIDTH - LEFT - RIGHT) * (glimpses - 1) / max(1, T - 1), 1)
 
-    def y(accuracy: float) -> float:
+    def y(accuracy: Number) -> float:
         return round(TOP + (HEIGHT - TOP - BOTTOM) * (high - accuracy) / (high - low or 1), 1)
 
     lines = [
@@ -136,7 +137,7 @@ def _curves(results: Results, rule: str) -> Mapping[str, Sequence[_Figures]]:
     }
 
 
-def _setting(rule: str, threshold: float) -> str:
+def _setting(rule: str, threshold: Number) -> str:
     if rule == "fixed":
         return f"after {count(threshold)} glimpse" + ("s" if threshold > 1 else "")
     if rule == "confidence":

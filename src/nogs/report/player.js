@@ -20,7 +20,7 @@
 
   // After how many glimpses the image stops at the chosen threshold; undefined where the method lacks the rule.
   function stop(image) {
-    return image.stops[rule.value]?.[Number(threshold.value)];
+    return rule ? image.stops[rule.value]?.[Number(threshold.value)] : undefined;
   }
 
   function draw(side) {
@@ -184,9 +184,9 @@
   for (const side of SIDES) get(`method-${side}`).addEventListener("change", () => play());
   for (const check of [map, completed].filter(Boolean)) check.addEventListener("change", () => play());
   step.addEventListener("input", () => play());
-  threshold.addEventListener("input", () => move());
-  rule.addEventListener("change", () => choose());
+  threshold?.addEventListener("input", () => move());
+  rule?.addEventListener("change", () => choose());
   new ResizeObserver(() => SIDES.forEach(draw)).observe(get("canvas-left"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => SIDES.forEach(draw));
-  Promise.all(pictures.map((input) => input.nextElementSibling.decode())).then(() => choose({ aloud: false }));
+  Promise.all(pictures.map((input) => input.nextElementSibling.decode())).then(() => (rule ? choose : play)({ aloud: false }));
 })();

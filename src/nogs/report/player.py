@@ -28,6 +28,7 @@ from nogs.report.figures.maps import GAMMA, edges_px
 from nogs.report.notation import percent
 from nogs.report.read import DESIGNED, Example, Material, Steps, Walk
 from nogs.report.style import short, title_of
+from nogs.stopping.curves import MAP
 
 LARGEST_PX, LARGEST_COMPLETION_PX = 384, 96
 """Images are embedded at no more than these side lengths."""
@@ -40,7 +41,7 @@ TOP = 3
 COLOURS = 64
 RULE_TITLES = {
     "confidence": "Confidence of the answer",
-    "gain": "Greatest gain on the map",
+    MAP: "Greatest gain on the map",
     "eig": "Predicted gain of entropy, by fitted heads",
     "accuracy": "Predicted gain of accuracy, by fitted heads",
     "fixed": "The same number of glimpses for every image",
@@ -177,12 +178,12 @@ def _completions(example: Example) -> list[list[list[str]]]:
     ]
 
 
-def _answers(log_probs: Float[Tensor, "T C"], label: int) -> list[list[list[float]]]:
+def _answers(log_probs: Float[Tensor, "T C"], label: int) -> list[list[tuple[int, float]]]:
     """Return [class, probability] after each glimpse: the answer first, then less probable ones and the true class."""
     kept = []
     for of_t in log_probs.exp():
         best = of_t.topk(min(TOP, len(of_t))).indices.tolist()
-        kept.append([[c, round(float(of_t[c]), 3)] for c in (*best, *([label] if label not in best else []))])
+        kept.append([(c, round(float(of_t[c]), 3)) for c in (*best, *([label] if label not in best else []))])
     return kept
 
 
@@ -196,7 +197,7 @@ def _bytes(maps: Float[Tensor, "T L"], most: float, grid: Grid) -> str:
 
 def _edges(grid: Grid) -> list[float]:
     """Return where the tiles of an embedded map begin and end, in pixels of the image, which they cover."""
-    return [0, *edges_px(grid)[_step(grid) : -1 : _step(grid)], grid.image_px]
+    return [0.0, *edges_px(grid)[_step(grid) : -1 : _step(grid)], float(grid.image_px)]
 
 
 def _step(grid: Grid) -> int:

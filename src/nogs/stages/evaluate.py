@@ -183,7 +183,7 @@ def _evaluate(
     stopped = None
     if stopping and heads:
         outputs = (output.cpu() for output in heads(log_probs.to(device)))
-        outlook = Outlook(log_probs, *outputs, map_gain=map_gain)
+        outlook = Outlook(log_probs, *outputs)._replace(map_gain=map_gain)
         kept |= recorded(outlook)
         stopped = _stopped(stopping, outlook, labels, macs, generator=chance(seed, 15))
         if joint:
