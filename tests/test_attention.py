@@ -159,11 +159,11 @@ def test_where_to_look_never_steers_what_is_remembered() -> None:
 def test_the_last_answer_teaches_the_first_look() -> None:
     network, looks = make(), list[Tensor]()
     network.embedding.register_forward_hook(lambda module, inputs, output: looks.append(output))
-    said = network(noise(8), glimpses=T, choose=following(given_cells(network, 8), greedy)).class_logits
+    outputs = network(noise(8), glimpses=T, choose=following(given_cells(network, 8), greedy)).class_logits
     for t, seen in enumerate(looks):
-        (last,) = torch.autograd.grad(said[:, -1].square().sum(), seen, retain_graph=True)
+        (last,) = torch.autograd.grad(outputs[:, -1].square().sum(), seen, retain_graph=True)
         assert (last.abs().sum(1) > 0).all(), t
-        before = torch.autograd.grad(said[:, :t].sum(), seen, retain_graph=True, allow_unused=True)
+        before = torch.autograd.grad(outputs[:, :t].sum(), seen, retain_graph=True, allow_unused=True)
         assert before == (None,) or not before[0].any(), t
 
 
@@ -175,22 +175,22 @@ def test_the_posterior_depends_on_its_glimpses_alone(size: int) -> None:
     cells = [1, len(offsets) + 1]  # (row 0, column 1), then (row 1, column 1)
     squares = [(0, offsets[1]), (offsets[1], offsets[1])]
     choose = following(torch.tensor([cells]), greedy)
-    said = network(images, glimpses=2, choose=choose)
-    assert said.cells.tolist() == [cells]
+    outputs = network(images, glimpses=2, choose=choose)
+    assert outputs.cells.tolist() == [cells]
     outside = others.clone()
     for top, left in squares:
         outside[..., top : top + size, left : left + size] = images[..., top : top + size, left : left + size]
     assert not torch.equal(outside, images)
-    for got, expected in zip(network(outside, glimpses=2, choose=choose), said, strict=True):
+    for got, expected in zip(network(outside, glimpses=2, choose=choose), outputs, strict=True):
         assert torch.equal(got, expected)
     top, left = squares[1]
     inside = images.clone()
     inside[..., top : top + size, left : left + size] = others[..., top : top + size, left : left + size]
     after = network(inside, glimpses=2, choose=choose)
     if size <= top:  # else the squares overlap
-        assert torch.equal(after.class_logits[:, 0], said.class_logits[:, 0])
+        assert torch.equal(after.class_logits[:, 0], outputs.class_logits[:, 0])
         assert torch.equal(location_logits(network, inside, 2, choose), location_logits(network, images, 2, choose))
-    assert not torch.equal(after.class_logits[:, 1], said.class_logits[:, 1])
+    assert not torch.equal(after.class_logits[:, 1], outputs.class_logits[:, 1])
 
 
 def test_the_first_location_is_chosen_blindly_and_the_rest_from_what_was_seen() -> None:
@@ -243,17 +243,17 @@ def test_sampling_never_draws_what_the_policy_rules_out() -> None:
 
 
 def test_following_takes_given_cells_and_chooses_the_others() -> None:
-    asked: list[int] = []
+    steps: list[int] = []
 
     def otherwise(logits: Tensor, t: int) -> Tensor:
-        asked.append(t)
+        steps.append(t)
         return logits.argmin(-1)
 
     choose = following(torch.tensor([[2, 0], [-1, 1], [0, -1]]), otherwise)
     logits = torch.tensor([[0.0, -1.0, 5.0], [7.0, 1.0, 0.0], [3.0, 2.0, 9.0]])
     assert choose(logits, 0).tolist() == [2, 2, 0]
     assert choose(logits, 1).tolist() == [0, 1, 1]
-    assert asked == [0, 1]
+    assert steps == [0, 1]
 
 
 def test_the_supervised_rows_do_not_change_what_the_others_draw() -> None:
@@ -270,10 +270,10 @@ def test_stopping_heads_read_and_never_steer() -> None:
     network = make()
     heads = StoppingHeads(glimpses=T, costs=2)
     rollout = network(noise(5), glimpses=T, choose=greedy)
-    said = heads(rollout.class_logits)
-    assert said.entropy_gain.shape == said.accuracy_gain.shape == (5, T - 1)
-    assert said.act_logits.shape == said.stop_logits.shape == (5, T, 2)
-    sum(column.square().sum() for column in said).backward()
+    outputs = heads(rollout.class_logits)
+    assert outputs.entropy_gain.shape == outputs.accuracy_gain.shape == (5, T - 1)
+    assert outputs.act_logits.shape == outputs.stop_logits.shape == (5, T, 2)
+    sum(column.square().sum() for column in outputs).backward()
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in heads.parameters())
     assert all(parameter.grad is None for parameter in network.parameters())
     # T = 3. Two layers, (3 x 3) x 32 and 32 x 2, counted by hand.
@@ -291,7 +291,7 @@ def test_leaving_the_batch_is_stopping_on_the_record() -> None:
         first.weight.unflatten(1, (T, 3))[:] = first.weight.unflatten(1, (T, 3))[:, :1]
         for rows in (last.weight, last.bias):
             rows[1] = 2 * rows[0]
-        # And they are told apart, as by a network that has learned.
+        # Images differ in their answers, as in a network that has learned.
         network.embedding.what[-1].weight.mul_(300)
         states = network(images, glimpses=T, choose=greedy).states.flatten(0, 1)
         network.classifier.weight.mul_(3 / states.std(0))

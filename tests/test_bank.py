@@ -66,12 +66,12 @@ def shards(run: RunDirectory) -> list[str]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_packed_images_come_back_in_any_order(channels: int) -> None:
-    """To within what JPEG loses of smooth pictures, and each the same whatever it is asked for with."""
+    """To within the loss of JPEG on smooth pictures. The rest of a request changes no image."""
     ramp = torch.linspace(0, 200, 12)[None, :, None] + 4 * torch.arange(12)
     images = torch.stack([(ramp + 2 * number).expand(channels, -1, -1) for number in range(5)]).to(torch.uint8)
-    asked = torch.tensor([4, 0, 3, 0, 2])
-    found = Pictures([pack(images[:2], torch.zeros(2, 1)), pack(images[2:], torch.zeros(3, 1))])(asked)
-    assert (found.int() - images[asked].int()).abs().max() <= 4
+    rows = torch.tensor([4, 0, 3, 0, 2])
+    found = Pictures([pack(images[:2], torch.zeros(2, 1)), pack(images[2:], torch.zeros(3, 1))])(rows)
+    assert (found.int() - images[rows].int()).abs().max() <= 4
     assert torch.equal(found[1], found[3])
 
 
@@ -96,7 +96,7 @@ def test_shards_hold_the_images_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_search_completes_from_a_bank_of_others(stages: Stages, tmp_path: Path) -> None:
-    """Which are found by what was seen of them, straight or mirrored, and are nobody's."""
+    """They are retrieved by what was seen of them, straight or mirrored, and belong to no group."""
     bank = stages.bank(str(tmp_path / "bank"), images=folder_of(tmp_path / "faces"))
     searched = stages.search(str(tmp_path / "sequences"), bank=bank.path)
     assert load_sequences(searched).cells.shape[1] == T
@@ -117,11 +117,11 @@ def test_a_build_that_was_stopped_goes_on_at_its_shard(
 ) -> None:
     place = folder_of(tmp_path / "faces")
     whole = build(tmp_path, "whole", place)
-    decode, asked = nogs.stages.build_bank.decode, []
+    decode, batches = nogs.stages.build_bank.decode, []
 
     def stop_after(files, *how):  # type: ignore[no-untyped-def]
-        asked.append(len(files))
-        if len(asked) == after + 2:  # the first is the sample that PCA is fitted on
+        batches.append(len(files))
+        if len(batches) == after + 2:  # the first is the sample that PCA is fitted on
             raise KeyboardInterrupt
         return decode(files, *how)
 
@@ -129,12 +129,12 @@ def test_a_build_that_was_stopped_goes_on_at_its_shard(
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, "stopped", place)
     assert not RunDirectory(tmp_path / "stopped").complete
-    asked.clear()
+    batches.clear()
     monkeypatch.setattr(
-        nogs.stages.build_bank, "decode", lambda files, *how: asked.append(len(files)) or decode(files, *how)
+        nogs.stages.build_bank, "decode", lambda files, *how: batches.append(len(files)) or decode(files, *how)
     )
     stopped = build(tmp_path, "stopped", place, resume=True)
-    assert asked == [8, 8, 7][after:]  # nothing that was done was done again
+    assert batches == [8, 8, 7][after:]  # nothing that was done was done again
     assert shards(stopped) == shards(whole)
     assert same_bits(whole, stopped, "bank.safetensors", "components.safetensors", "log.jsonl", *shards(whole))
 

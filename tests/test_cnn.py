@@ -189,15 +189,15 @@ def test_the_grid_and_what_it_leaves(tmp_path: Path) -> None:
 def _test_figures(run: RunDirectory, row: dict[str, Any]) -> None:
     """Balanced accuracy is the mean recall; AUROC the share of (positive, negative) pairs in the right order."""
     record = run.load_tensors("test")
-    said, labels = record["log_probs"].double(), record["labels"]
-    right = said.argmax(-1) == labels
+    log_probs, labels = record["log_probs"].double(), record["labels"]
+    right = log_probs.argmax(-1) == labels
     assert row["test_accuracy"] == pytest.approx(right.double().mean().item())
     assert row["test_balanced_accuracy"] == pytest.approx(
         sum(right[labels == c].double().mean().item() for c in range(3)) / 3
     )
     areas = []
     for c in range(3):
-        gap = said[labels == c, c][:, None] - said[labels != c, c]
+        gap = log_probs[labels == c, c][:, None] - log_probs[labels != c, c]
         areas.append(((gap > 0).double() + 0.5 * (gap == 0)).mean().item())
     assert row["test_auroc"] == pytest.approx(sum(areas) / 3, abs=1e-6)
 
@@ -225,7 +225,7 @@ def test_what_is_resumed_is_what_was_not_stopped(
     whole = fit_baselines(stage(tmp_path / "whole", npz, **small), silent)
 
     def stop(done: int, note: str) -> None:
-        # As its second validation is told, which no checkpoint has: the last two iterations are done again.
+        # Killed at the report of its second validation, which no checkpoint has: two iterations are repeated.
         if done == 8 and "lr0.01-seed0: val" in note:
             raise KeyboardInterrupt
 

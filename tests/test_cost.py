@@ -85,8 +85,8 @@ def test_an_overview_is_counted_once_however_many_glimpses_follow() -> None:
 def test_a_stopping_head_counts_what_it_says() -> None:
     """A perceptron on three figures apart for each t, an output for each further glimpse: two products."""
     heads = StoppingHeads(glimpses=3, costs=2)
-    asked = count_macs(heads, lambda: heads.entropy_gain(heads.features(torch.zeros(1, 4), torch.tensor(2))))
-    assert asked == heads.macs == 3 * 3 * 32 + 32 * 2
+    counted = count_macs(heads, lambda: heads.entropy_gain(heads.features(torch.zeros(1, 4), torch.tensor(2))))
+    assert counted == heads.macs == 3 * 3 * 32 + 32 * 2
 
 
 def test_coarse_scales_cost_a_wider_first_layer() -> None:

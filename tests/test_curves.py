@@ -47,12 +47,12 @@ def test_what_each_rule_spends_by_hand() -> None:
 
 
 def test_every_rule_stops_where_a_loop_does() -> None:
-    said, labels = outlook()
-    thresholds = choose_thresholds(said)
-    found = stop_by_every_rule(said, labels, thresholds=thresholds, costs=COSTS, generator=Generator().manual_seed(0))
+    known, labels = outlook()
+    thresholds = choose_thresholds(known)
+    found = stop_by_every_rule(known, labels, thresholds=thresholds, costs=COSTS, generator=Generator().manual_seed(0))
     assert tuple(found) == RULES
-    probs = said.log_probs.exp().tolist()
-    for rule, gains in (("eig", said.entropy_gain), ("accuracy", said.accuracy_gain)):
+    probs = known.log_probs.exp().tolist()
+    for rule, gains in (("eig", known.entropy_gain), ("accuracy", known.accuracy_gain)):
         assert len(thresholds[rule]) == SETTINGS
         for x, steps in zip(thresholds[rule], found[rule].steps.tolist(), strict=True):
             assert steps == [next((t for t in range(1, T) if row[t - 1] < x), T) for row in gains.tolist()]
@@ -63,17 +63,17 @@ def test_every_rule_stops_where_a_loop_does() -> None:
             answers = [p[t - 1].index(max(p[t - 1])) for p, t in zip(probs, steps, strict=True)]
             assert right == [a == y for a, y in zip(answers, labels.tolist(), strict=True)]
     assert found["fixed"].steps.tolist() == [[t] * N for t in range(1, T + 1)]
-    assert recorded(said)["act_halting"].shape == (N, T, K)
+    assert recorded(known)["act_halting"].shape == (N, T, K)
 
 
 def test_act_answers_with_its_mean_field() -> None:
     """Half of the weight on each of two answers: the surer one wins, though the network stopped at the other."""
     log_probs = torch.tensor([[[0.95, 0.05], [0.4, 0.6]]]).log()
     half = torch.zeros(1, 2, 1)
-    said = Outlook(log_probs, torch.zeros(1, 1), torch.zeros(1, 1), half, half)
-    thresholds = choose_thresholds(said)
+    known = Outlook(log_probs, torch.zeros(1, 1), torch.zeros(1, 1), half, half)
+    thresholds = choose_thresholds(known)
     found = stop_by_every_rule(
-        said, torch.tensor([0]), thresholds=thresholds, costs=[0.1], generator=Generator().manual_seed(0)
+        known, torch.tensor([0]), thresholds=thresholds, costs=[0.1], generator=Generator().manual_seed(0)
     )
     assert found["act"].steps.tolist() == [[2]]
     assert found["act"].right.tolist() == [[True]]

@@ -85,7 +85,7 @@ def test_images_of_different_sizes(tmp_path):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """12 good images and three that are not; one of these can be told only by decoding it."""
+    """12 good images and three that are not, of which one shows its damage only when it is decoded."""
     root = make_folder(tmp_path / "set", side=64)
     (root / "cat" / "a.png").write_bytes(b"no image")
     Image.fromarray(picture(5, side=64)).save(root / "cat" / "b.jpg")
@@ -109,16 +109,16 @@ def test_bad_images_stop_before_training(damaged):
 def test_skip_bad_lists_and_leaves_out_also_from_the_cache(damaged, cached, capsys):
     source = Source(data=f"folder:{damaged}", skip_bad=True)
     first = load(source)
-    heard = capsys.readouterr().err
-    assert "left out 3" in heard
-    assert all(name in heard for name in ("a.png", "b.jpg", "c.png"))
+    printed = capsys.readouterr().err
+    assert "left out 3" in printed
+    assert all(name in printed for name in ("a.png", "b.jpg", "c.png"))
     assert len(first) == 12
     assert first.labels.tolist() == [0] * 6 + [1] * 6
     np.testing.assert_array_equal(pixels_of(first, "dog/5.png"), picture(105, side=64))
     (beside,) = cached.glob("*.json")
     assert len(json.loads(beside.read_text())) == 3
     assert fingerprint(load(source)) == fingerprint(first)
-    assert capsys.readouterr().err == heard
+    assert capsys.readouterr().err == printed
     assert "3 such in all" in message(f"folder:{damaged}")
 
 

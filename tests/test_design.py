@@ -31,14 +31,14 @@ class ExactCompletion:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.asked: list[tuple[Glimpses, list[int], int]] = []
+        self.requests: list[tuple[Glimpses, list[int], int]] = []
 
     def unconditional(self, count: int, *, generator: Generator) -> Completions:
         """Every atom with its prior weight, whatever the count."""
         return anything(self.world)
 
     def __call__(self, seen: Glimpses, *, groups: Tensor, generator: Generator) -> Completions:
-        self.asked.append((seen, groups.tolist(), generator.initial_seed()))
+        self.requests.append((seen, groups.tolist(), generator.initial_seed()))
         found = [self.world.completions(seen_in(seen, row)) for row in range(len(seen.cells))]
         images, weights, owners, effective = [], [], [], []
         for row, completions in enumerate(found):
@@ -187,11 +187,11 @@ def test_sequences_are_the_greedy_ones(world: World, criterion: Criterion) -> No
     assert whole > 0
     # What was looked at is the image itself; groups and chance are passed on.
     groups = list(range(100, 100 + len(world.images)))
-    assert [(asked, seed) for _, asked, seed in completion.asked] == [
+    assert [(of, seed) for _, of, seed in completion.requests] == [
         (groups, 1001),
         (groups, 1002),
     ]
-    for t, (seen, _, _) in enumerate(completion.asked, start=1):
+    for t, (seen, _, _) in enumerate(completion.requests, start=1):
         for atom, cells in enumerate(found.cells.tolist()):
             assert seen_in(seen, atom) == world.look(atom, cells[:t])
 
@@ -248,11 +248,11 @@ def test_an_image_does_not_depend_on_the_others(world: World) -> None:
     together = maps_of(ExactPosterior(world), seen, completions)
     chosen = choose(together.eig, seen.cells)
     for row in range(len(ATOMS)):
-        mine = completions.owners == row
+        selected = completions.owners == row
         alone = Completions(
-            completions.images[mine],
-            torch.zeros(int(mine.sum()), dtype=torch.long),
-            completions.weights[mine],
+            completions.images[selected],
+            torch.zeros(int(selected.sum()), dtype=torch.long),
+            completions.weights[selected],
             completions.effective[row : row + 1],
         )
         one = maps_of(ExactPosterior(world), Glimpses(seen.patches[[row]], seen.cells[[row]]), alone)
@@ -306,8 +306,8 @@ def test_each_criterion_follows_its_own_map(criterion: Criterion) -> None:
 @CRITERIA
 def test_every_evaluation_is_counted(world: World, criterion: Criterion) -> None:
     seen, histories, completions = situation(world, [4])
-    asked = sum(len(world.completions(history)) for history in histories) * len(world.cells)
-    assert maps_of(ExactPosterior(world), seen, completions).evaluations == asked
+    pairs = sum(len(world.completions(history)) for history in histories) * len(world.cells)
+    assert maps_of(ExactPosterior(world), seen, completions).evaluations == pairs
 
 
 @CRITERIA

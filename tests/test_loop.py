@@ -35,7 +35,7 @@ class Killed(Exception):  # noqa: N818 (not an error of ours)
 
 
 def quietly(done: int, note: str) -> None:
-    """A tick that nobody watches."""
+    """A tick that shows nothing."""
 
 
 def images() -> Tensor:
@@ -56,22 +56,22 @@ def train(
     die_at: int | None = None,
 ) -> None:
     """Fit to the eight images; ``die_at``: the number of the loss that is never computed."""
-    x, asked = images(), 0
+    x, calls = images(), 0
 
     def loss(batch: Tensor, generator: Generator) -> Tensor:
-        nonlocal asked
-        if asked == die_at:
+        nonlocal calls
+        if calls == die_at:
             raise Killed
-        asked += 1
+        calls += 1
         rollout = network(x[batch], glimpses=2, choose=sampling(generator))
-        nobody = torch.zeros(len(batch), dtype=torch.bool)
-        return partially_supervised_loss(rollout, LABELS[batch], nobody, supervised_labels=False)
+        none_supervised = torch.zeros(len(batch), dtype=torch.bool)
+        return partially_supervised_loss(rollout, LABELS[batch], none_supervised, supervised_labels=False)
 
     def validate() -> dict[str, float]:
         assert not network.training
-        said = network(x, glimpses=2, choose=greedy).class_logits[:, -1]
-        hits = said.argmax(-1) == LABELS
-        return {"nll_nats": F.cross_entropy(said, LABELS).item(), "accuracy": hits.float().mean().item()}
+        class_logits = network(x, glimpses=2, choose=greedy).class_logits[:, -1]
+        hits = class_logits.argmax(-1) == LABELS
+        return {"nll_nats": F.cross_entropy(class_logits, LABELS).item(), "accuracy": hits.float().mean().item()}
 
     fit(
         network,
@@ -141,8 +141,8 @@ def test_it_overfits_eight_images(tmp_path: Path) -> None:
     assert [row["seconds"] for row in rows] == sorted(row["seconds"] for row in rows)
     # The best weights are what is left in the network, and on disk.
     assert run.load_metadata("best")["iteration"] == best["iteration"]
-    said = network(images(), glimpses=2, choose=greedy).class_logits[:, -1]
-    assert F.cross_entropy(said, LABELS).item() == pytest.approx(best["nll_nats"], abs=1e-6)
+    class_logits = network(images(), glimpses=2, choose=greedy).class_logits[:, -1]
+    assert F.cross_entropy(class_logits, LABELS).item() == pytest.approx(best["nll_nats"], abs=1e-6)
     assert not network.training
 
 
@@ -267,10 +267,10 @@ def test_killed_twice(
 def test_chance_is_new_at_every_iteration_and_another_for_another_seed(tmp_path: Path) -> None:
     drawn: dict[int, list[int]] = {}
     for seed in (0, 1):
-        network, asked = nn.Linear(1, 1), drawn.setdefault(seed, [])
+        network, draws = nn.Linear(1, 1), drawn.setdefault(seed, [])
 
-        def loss(batch: Tensor, generator: Generator, network: nn.Linear = network, asked: list[int] = asked) -> Tensor:
-            asked.append(int(torch.randint(2**40, (), generator=generator)))
+        def loss(batch: Tensor, generator: Generator, network: nn.Linear = network, draws: list[int] = draws) -> Tensor:
+            draws.append(int(torch.randint(2**40, (), generator=generator)))
             return network.weight.sum()
 
         fit(
@@ -372,7 +372,7 @@ def test_rows_hold_the_mean_loss_since_the_last(tmp_path: Path) -> None:
 def test_seconds_are_of_training_alone_and_wall_seconds_of_everything_across_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that moves as it is told: a step takes 1, a validation 10, a checkpoint 100, showing it 1,000."""
+    """By a clock of known steps: a step takes 1, a validation 10, a checkpoint 100, showing it 1,000."""
     now = 0.0
     monkeypatch.setattr(nogs.training.loop.time, "perf_counter", lambda: now)
     monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0)

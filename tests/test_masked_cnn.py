@@ -28,11 +28,11 @@ GRID = Grid(image_px=32, glimpse_px=8, stride_px=8)
 def test_the_avp_cnn_does_not_depend_on_the_order(cells: list[int]) -> None:
     posterior, images = make("avp-cnn"), noise(2)
     with torch.inference_mode():
-        said = [posterior(observe(images, list(order))).logits for order in permutations(cells)]
+        answer = [posterior(observe(images, list(order))).logits for order in permutations(cells)]
         other = posterior(observe(images, [*cells[:2], 3])).logits
-    for again in said[1:]:
-        torch.testing.assert_close(again, said[0], rtol=1e-5, atol=1e-6)
-    assert not torch.allclose(other, said[0])
+    for again in answer[1:]:
+        torch.testing.assert_close(again, answer[0], rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(other, answer[0])
 
 
 def test_the_papers_backbone_takes_the_mask_as_a_fourth_channel() -> None:
@@ -43,9 +43,9 @@ def test_the_papers_backbone_takes_the_mask_as_a_fourth_channel() -> None:
     assert first.in_channels == 4
     patches = torch.randint(0, 256, (2, 1, 3, 8, 8), dtype=torch.uint8)
     with torch.inference_mode():
-        said = posterior(Glimpses(patches, torch.tensor([[0], [5]])))
-    assert said.probs.shape == (2, 2)
-    assert torch.isfinite(said.logits).all()
+        answer = posterior(Glimpses(patches, torch.tensor([[0], [5]])))
+    assert answer.probs.shape == (2, 2)
+    assert torch.isfinite(answer.logits).all()
 
 
 @pytest.fixture(params=["hangs", "refuses"])

@@ -46,7 +46,7 @@ def test_looking_ahead_equals_looking(
     candidates: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Five completions of three images: the posterior itself, asked after one more glimpse at each cell."""
+    """Five completions of three images: the posterior itself after one more glimpse at each cell."""
     monkeypatch.setattr(nogs.posterior.lookahead, "CANDIDATES", candidates)
     monkeypatch.setattr(nogs.posterior.masked_cnn, "CANDIDATES", candidates)
     monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device: torch.float32)
@@ -83,12 +83,12 @@ def test_half_precision_is_close_to_full_precision(kind: str, monkeypatch: pytes
     """bfloat16 keeps 8 bits: after all layers, some hundredths of what logits spread by."""
     posterior, owners = make(kind, channels=3), torch.arange(64) // 32
     completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
-    told = {}
+    answers = {}
     for dtype in (torch.float32, torch.bfloat16):
         monkeypatch.setattr(nogs.runs.device, "design_dtype", lambda device, dtype=dtype: dtype)
         with torch.inference_mode():
-            told[dtype] = lookahead_everywhere(posterior, seen, completions, owners)
-    exact, half = told.values()
+            answers[dtype] = lookahead_everywhere(posterior, seen, completions, owners)
+    exact, half = answers.values()
     assert exact.dtype == half.dtype == torch.float32
     assert 0 < (half - exact).abs().max() < 0.1 * exact.std()
 
@@ -114,9 +114,9 @@ def test_each_step_is_the_posterior_of_the_glimpses_so_far(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
 def test_before_any_glimpse_all_images_have_one_distribution(kind: str) -> None:
     with torch.inference_mode():
-        said = make(kind)(observe(noise(3), []))
-    assert said.batch_shape == (3,)
-    assert torch.equal(said.probs, said.probs[:1].expand(3, -1))
+        answer = make(kind)(observe(noise(3), []))
+    assert answer.batch_shape == (3,)
+    assert torch.equal(answer.probs, answer.probs[:1].expand(3, -1))
 
 
 def test_one_step_is_the_gru_cells() -> None:
@@ -186,15 +186,15 @@ def test_a_label_distribution_leaves_its_log_probabilities_as_they_are() -> None
 def test_the_contract_of_a_network(kind: str, multilabel: bool) -> None:
     posterior, seen = make(kind, multilabel=multilabel), observe(noise(6), [4, 9, 2])
     with torch.inference_mode():
-        said = posterior(seen).logits
-        assert torch.equal(posterior(seen).logits, said)
+        answer = posterior(seen).logits
+        assert torch.equal(posterior(seen).logits, answer)
         for row in range(6):
             alone = posterior(Glimpses(seen.patches[row : row + 1], seen.cells[row : row + 1])).logits[0]
-            torch.testing.assert_close(alone, said[row], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(alone, answer[row], rtol=1e-4, atol=1e-5)
         other = make(kind, multilabel=multilabel, seed=1)
-        assert not torch.allclose(other(seen).logits, said)
+        assert not torch.allclose(other(seen).logits, answer)
         other.load_state_dict(posterior.state_dict())
-        assert torch.equal(other(seen).logits, said)
+        assert torch.equal(other(seen).logits, answer)
     labels = torch.randint(2, (6, CLASSES)) if multilabel else torch.arange(6) % CLASSES
     posterior.train()
     nll(posterior.by_glimpse(seen), labels[:, None]).mean().backward()

@@ -89,9 +89,9 @@ def test_a_fifo_among_images_is_left_out_and_reported(
     os.mkfifo(tmp_path / "set" / "b.png")
     with pytest.raises(nogs.RunError, match="1 of 2 images cannot be read"):
         answers(capsys, stages.folder / "ram-0", tmp_path / "set")
-    said = capsys.readouterr()
-    assert "it is a FIFO, not a file" in said.err
-    assert len(said.out.splitlines()) == 1
+    printed = capsys.readouterr()
+    assert "it is a FIFO, not a file" in printed.err
+    assert len(printed.out.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -204,9 +204,9 @@ def test_overlays_show_each_image_with_its_glimpses(
     ask = nogs.Predict(stages.folder / "ram-0", (*files, tmp_path / "bad.png"), json=True, save_overlays=out)
     with pytest.raises(nogs.RunError, match="1 of 3 images cannot be read"):
         predict(ask)
-    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert sorted(file.name for file in out.iterdir()) == ["a-2.png", "a.png"]
-    for name, answer, image in zip(("a.png", "a-2.png"), told, photographs, strict=False):
+    for name, answer, image in zip(("a.png", "a-2.png"), lines, photographs, strict=False):
         drawn = np.asarray(Image.open(out / name)).astype(int)
         assert drawn.shape == (480, 480, 3)
         red = (drawn == (255, 0, 0)).all(-1)

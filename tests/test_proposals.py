@@ -147,8 +147,8 @@ def test_the_images_that_are_nearest_by_their_pixels_are_proposed(t: int) -> Non
     seen = look(others, grid, cells)
     viewer = Viewer(mean, components, grid, 16)
     queries = [viewer.query(seen), viewer.mirrored().query(seen)]
-    nobody = torch.full((10,), -1)
-    found = nearest((latents,), queries, count=64, groups=nobody, groups_of_bank=None).indices
+    no_groups = torch.full((10,), -1)
+    found = nearest((latents,), queries, count=64, groups=no_groups, groups_of_bank=None).indices
     views = torch.stack((bank, bank.flip(-1)), dim=1).flatten(0, 1)
     recalled = 0
     for row in range(10):

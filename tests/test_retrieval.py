@@ -7,7 +7,6 @@ import math
 from collections import Counter
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor
@@ -93,33 +92,6 @@ def weight_by_image(found: Completions) -> dict[tuple[tuple[int, ...], ...], flo
     for image, weight in zip(found.images[:, 0].tolist(), found.weights.tolist(), strict=True):
         total[key(image)] += weight
     return dict(total)
-
-
-def test_principal_components_are_those_of_the_full_decomposition() -> None:
-    images = noise(60, 3, px=5)
-    images[:, :, :2] //= 4  # not alike in all directions
-    before = torch.random.get_rng_state()
-    mean, components = principal_components(images, components=6, generator=chance())
-    assert torch.equal(torch.random.get_rng_state(), before)
-    flat = images.flatten(1).numpy().astype(np.float64)
-    np.testing.assert_allclose(mean.flatten().numpy(), flat.mean(0), rtol=1e-5)
-    V = components.flatten(1).numpy().astype(np.float64)
-    spread = np.linalg.norm(V, axis=1)
-    V /= spread[:, None]
-    np.testing.assert_allclose(V @ V.T, np.eye(6), atol=1e-5)
-    kept = ((flat - flat.mean(0)) @ V.T) ** 2
-    best = np.linalg.svd(flat - flat.mean(0), compute_uv=False)[:6] ** 2
-    assert kept.sum() > 0.98 * best.sum()
-    latents = project(images, mean, components).numpy()
-    np.testing.assert_allclose(latents * spread, (flat - flat.mean(0)) @ V.T, rtol=1e-3, atol=0.05)
-    np.testing.assert_allclose(latents.std(0), 1, rtol=1e-2)
-    again = principal_components(images, components=6, generator=chance())
-    assert torch.equal(again[1], components)
-
-
-def test_no_more_components_than_there_are() -> None:
-    assert principal_components(noise(9, px=4), components=256, generator=chance())[1].shape == (8, 1, 4, 4)
-    assert principal_components(noise(40, px=4), components=256, generator=chance())[1].shape == (16, 1, 4, 4)
 
 
 @pytest.mark.parametrize("mirror", [False, True])
@@ -252,15 +224,15 @@ def test_the_mirror_image_of_a_bank_image_is_found_by_its_pixels(cells: list[int
 
 @pytest.mark.parametrize("proposals", [4, 60, 1000])
 def test_an_image_of_the_same_group_never_completes_it(proposals: int) -> None:
-    """Nor when more proposals are asked for than there are images of others."""
+    """Also with more proposals than there are images of other groups."""
     images, groups = noise(30), torch.arange(30) // 3
     options = RetrievalOptions(completions=500, proposals=proposals, shift=0, effective=1.0)
     retrieval = Retrieval(bank_of(images, groups=groups), GRID, options)
-    asked = torch.tensor([0, 13, 29])
-    found = retrieval(look(images[asked], GRID, torch.tensor([[5, 9]] * 3)), groups=groups[asked], generator=chance())
+    wanted = torch.tensor([0, 13, 29])
+    found = retrieval(look(images[wanted], GRID, torch.tensor([[5, 9]] * 3)), groups=groups[wanted], generator=chance())
     known = {key(p): int(g) for p, g in zip(images[:, 0].tolist(), groups, strict=True)}
     known |= {key(mirrored(p)): int(g) for p, g in zip(images[:, 0].tolist(), groups, strict=True)}
-    for row, own in enumerate(groups[asked].tolist()):
+    for row, own in enumerate(groups[wanted].tolist()):
         others = [known[key(image)] for image in found.images[found.owners == row, 0].tolist()]
         assert others
         assert own not in others
@@ -287,10 +259,10 @@ def test_completions_have_the_types_shapes_and_order_of_the_protocol() -> None:
     assert found.owners.tolist() == sorted(found.owners.tolist())
     assert found.effective.tolist() == pytest.approx([6.0] * 4, rel=0.03)
     for owner in range(4):
-        mine = found.owners == owner
-        assert found.weights[mine].sum().item() == pytest.approx(1, abs=1e-6)
-        assert (found.weights[mine] > 0).all()
-        assert len(found.images[mine].unique(dim=0)) == mine.sum()
+        selected = found.owners == owner
+        assert found.weights[selected].sum().item() == pytest.approx(1, abs=1e-6)
+        assert (found.weights[selected] > 0).all()
+        assert len(found.images[selected].unique(dim=0)) == selected.sum()
     again = retrieval(seen, groups=torch.arange(4), generator=chance())
     assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
 
@@ -367,7 +339,7 @@ def test_tempering_ends_at_indifference() -> None:
 
 
 def test_tempering_ends_at_exact_matches() -> None:
-    # Three exact matches are more than were asked for: nothing else is let in.
+    # The least effective sample size is three, of the exact matches, where two are wanted.
     weights = temper(torch.tensor([0.0, 1.0, 0.0, 400.0, 0.0]), 2.0)
     torch.testing.assert_close(weights, torch.tensor([1 / 3, 0, 1 / 3, 0, 1 / 3]))
     assert temper(torch.tensor([7.0, 8.0, 9.0]), 1.0).tolist() == [1.0, 0.0, 0.0]

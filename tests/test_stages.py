@@ -78,14 +78,14 @@ def test_a_race_logs_its_evaluations_and_its_regret(stages: Stages, tmp_path: Pa
         lost = torch.tensor(json.loads((search.path / "regret.json").read_text())["regret_nats_by_glimpse"])
         assert lost.shape == (T - 1, ANNOTATED)
         assert lost.min() > -1e-5
-        asked, exhaustive = (
+        evaluated, exhaustive = (
             sum(row[key] for row in search.rows()[1:]) for key in ("posterior_evaluations", "exhaustive_evaluations")
         )
         assert exhaustive % LOCATIONS == 0
         if strategy == "race":
-            assert asked < exhaustive
+            assert evaluated < exhaustive
         else:
-            assert asked == exhaustive
+            assert evaluated == exhaustive
             assert lost.max() < 1e-5
     assert not (run_of(stages, "sequences").path / "regret.json").exists()
 
@@ -187,26 +187,26 @@ def test_no_image_is_completed_by_its_own_group(
     grouped = replace(data, groups=torch.arange(len(data)) // each)
     group_of = {image.numpy().tobytes(): int(group) for image, group in zip(data.images, grouped.groups, strict=True)}
     assert len(group_of) == len(data)
-    complete, asked = Retrieval.__call__, 0
+    complete, calls = Retrieval.__call__, 0
 
     def load(source: nogs.Source) -> ImageSet:
         return grouped
 
     def watched(self: Retrieval, seen: Any, *, groups: torch.Tensor, generator: torch.Generator) -> Completions:
-        nonlocal asked
+        nonlocal calls
         found = complete(self, seen, groups=groups, generator=generator)
         for image, owner in zip(found.images, found.owners.tolist(), strict=True):
             known = image.numpy().tobytes()
             whose = group_of[known] if known in group_of else group_of[image.flip(-1).numpy().tobytes()]
             assert whose != groups[owner]
-            asked += 1
+            calls += 1
         return found
 
     monkeypatch.setattr(nogs.stages.search, "load", load)
     monkeypatch.setattr(Retrieval, "__call__", watched)
     unshifted = replace(RETRIEVAL, shift=0)
     stages.search(str(tmp_path / "sequences"), retrieval=unshifted)
-    assert asked > ANNOTATED
+    assert calls > ANNOTATED
 
 
 def test_the_papers_posterior_and_criterion_find_sequences_too(stages: Stages, tmp_path: Path) -> None:
@@ -247,8 +247,8 @@ def test_predictions_are_the_recorded_ones(stages: Stages, tmp_path: Path, capsy
         Image.fromarray(data.images[image, 0].numpy()).save(file)
     nogs.predict(nogs.Predict(stages.folder / "nogs-0", tuple(files), json=True, device="cpu"))
     for place, line in enumerate(capsys.readouterr().out.splitlines()):
-        said = json.loads(line)
-        assert list(said["probs"].values()) == pytest.approx(record["log_probs"][place, -1].exp().tolist(), abs=1e-5)
+        answer = json.loads(line)
+        assert list(answer["probs"].values()) == pytest.approx(record["log_probs"][place, -1].exp().tolist(), abs=1e-5)
         row, column = np.divmod(record["cells"][place].numpy(), IMAGE_PX // STRIDE_PX)
-        assert said["glimpses"] == (STRIDE_PX * np.stack((row, column), 1)).tolist()
+        assert answer["glimpses"] == (STRIDE_PX * np.stack((row, column), 1)).tolist()
     assert place == len(files) - 1

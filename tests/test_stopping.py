@@ -96,8 +96,8 @@ def test_act_against_a_plain_loop() -> None:
     h, q = numbers(n, len(costs), T).pow(0.5), numbers(n, T, C, seed=1).softmax(-1)
     h[0, 0], h[1, 0] = torch.tensor([0.991, 0.5, 0.5, 0.5]), torch.tensor([0.1, 0.1, 0.1, 0.9])
     labels = torch.arange(n) % C
-    said = torch.stack([q[i, :, labels[i]] for i in range(n)]).log()
-    losses = act_loss(h, said[:, None], torch.tensor(costs, dtype=torch.float64))
+    of_label = torch.stack([q[i, :, labels[i]] for i in range(n)]).log()
+    losses = act_loss(h, of_label[:, None], torch.tensor(costs, dtype=torch.float64))
     steps, weights, ponder = halt(h)
     answers = mean_field(weights, q[:, None].expand(-1, 3, -1, -1).log())
     for i, k in itertools.product(range(n), range(len(costs))):

@@ -63,11 +63,11 @@ def by_terms(known: Training, *, published: bool) -> Tensor:
     rollout = network(known.pixels, free, glimpses=T, choose=sampling(chance))
     taught = sequences.images[rows]
     led = network(known.pixels, taught, glimpses=T, choose=following(sequences.cells[rows], greedy))
-    told = label_loss(rollout.class_logits, labels[free])
+    label_losses = label_loss(rollout.class_logits, labels[free])
     if published:
-        told = torch.cat((told, label_loss(led.class_logits, labels[taught])))
+        label_losses = torch.cat((label_losses, label_loss(led.class_logits, labels[taught])))
     reinforced = reinforce_loss(rollout, labels[free])
-    return told.mean() + reinforced.mean() + supervised_loss(led).mean()
+    return label_losses.mean() + reinforced.mean() + supervised_loss(led).mean()
 
 
 @pytest.mark.parametrize(
