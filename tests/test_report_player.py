@@ -22,6 +22,7 @@ from nogs.report.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, chart_of
 from nogs.report.notation import percent, short_count
 from nogs.report.player import FINEST, _bytes, _edges, player_of
 from nogs.report.read import gather
+from nogs.report.style import BASIC, OF_METHOD
 from nogs.runs.directory import RunDirectory
 from nogs.runs.marker import write_marker
 from nogs.stages.report import draw_report
@@ -110,6 +111,29 @@ def test_the_page_is_one_small_file_that_may_load_nothing(page: str) -> None:
     assert "//" not in "".join(source.split(",")[0] for source in sources)
 
 
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of the Web Content Accessibility Guidelines 2.2."""
+
+    def luminance(colour: str) -> float:
+        shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+        red, green, blue = (x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in shares)
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_texts_and_lines_stand_out_from_the_paper(scheme: int) -> None:
+    paper, around = BASIC["paper"][scheme], BASIC["around"][scheme]
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    for name in ("ink", "faint", "wrong"):
+        assert min(contrast(BASIC[name][scheme], paper), contrast(BASIC[name][scheme], around)) >= 4.5, name
+    for method, pair in OF_METHOD.items():
+        assert contrast(pair[scheme], paper) >= 3, method
+    assert contrast(BASIC["designed"][scheme], paper) >= 3  # of the focus
+
+
 def test_names_from_users_are_text(page: str, data: Any) -> None:
     assert data["classes"] == [*NAMES]
     assert "<b>triangle" not in page
@@ -188,16 +212,17 @@ def test_steps_are_those_that_were_recorded(run: Path, data: Any) -> None:
                 assert dict(answers) == {c: pytest.approx(p, abs=6e-4) for c, p in enumerate(probs)}
     designs = data["methods"]["designed"]["images"]
     assert len(designs) == 3
-    assert "expected gain, up to 0.6 nats" in data["methods"]["designed"]["map"]
+    # The peaks of the maps, 0.6 / (2 t + 1) at t = 0..3.
+    assert designs[0]["tops"] == [f"expected gain up to {nats} nats" for nats in ("0.6", "0.2", "0.12", "0.086")]
 
 
 def test_maps_are_greatest_where_the_glimpse_went(data: Any) -> None:
     side = len(data["edges"]) - 1
     assert side == GRID.side
-    assert data["methods"]["path"]["map"] == ""
     for method in ("ram", "ps-nogs", "gain"):
-        assert data["methods"][method]["map"].startswith("predicted gain" if method == "gain" else "probability")
+        top = "predicted gain up to 0.3 nats" if method == "gain" else "probability up to 30.0 %"
         for image in data["methods"][method]["images"]:
+            assert image["tops"] == [top] * T
             maps = np.frombuffer(base64.b64decode(image["maps"]), np.uint8).reshape(T, side, side)
             for t, (row, column) in enumerate(image["corners"]):
                 assert maps[t].max() == maps[t, row // GRID.stride_px, column // GRID.stride_px] == 255
@@ -209,7 +234,7 @@ def test_fine_maps_keep_their_greatest_values(cells: int) -> None:
     grid = Grid(image_px=8 * cells, glimpse_px=8, stride_px=8)
     maps = torch.zeros(2, cells, cells)
     maps[0, 0, cells - 1] = 1.0
-    coarse = np.frombuffer(base64.b64decode(_bytes(maps.flatten(1), 1.0, grid)), np.uint8)
+    coarse = np.frombuffer(base64.b64decode(_bytes(maps.flatten(1), grid)), np.uint8)
     edges = _edges(grid)
     side = len(edges) - 1
     assert side <= FINEST

@@ -143,5 +143,5 @@ def _setting(rule: str, threshold: Number) -> str:
     if rule == "confidence":
         return f"above {100 * threshold:.3g} %"
     if rule == "accuracy":
-        return f"below {100 * threshold:.2g} points a glimpse"
-    return f"below {threshold:.2g} nats" + (" a glimpse" if rule == "eig" else "")
+        return f"below {100 * threshold:.2g} points a glimpse".replace("-", "−")
+    return f"below {threshold:.2g} nats".replace("-", "−") + (" a glimpse" if rule == "eig" else "")

@@ -117,7 +117,7 @@
       bars.append(row);
     }
     const after = stop(image), stops = after < image.steps.length ? `stops after glimpse ${after}` : "";
-    const drawn = map.checked && method.map ? `map: ${method.map}` : "";
+    const drawn = map.checked && image.maps ? `map: ${image.tops[t - 1]}` : "";
     unit.textContent = [stops, drawn].filter(Boolean).join("; ");
     const [row, column] = image.corners[t - 1];
     const place = `glimpse ${t} at row ${row}, column ${column}`;
@@ -157,7 +157,7 @@
 
   function move({ aloud = true } = {}) {
     const { settings, lines } = data.rules[rule.value], number = Number(threshold.value), block = get(`rule-${rule.value}`);
-    get("threshold-text").textContent = settings[number];
+    get("threshold-text").textContent = block.querySelector(".setting").textContent = settings[number];
     threshold.setAttribute("aria-valuetext", settings[number]);
     const sentences = [];
     for (const row of block.querySelectorAll("tr[data-method]")) {

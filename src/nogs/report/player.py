@@ -36,6 +36,8 @@ LOSSLESS_PX = 64
 """Images of no more pixels a side are embedded without loss."""
 FINEST = 32
 """Cells a side of an embedded map. Of a finer one each keeps the greatest of several."""
+LEAST_NATS = 0.001
+"""Gains below this are not told apart in texts."""
 TOP = 3
 """Most probable classes that are shown beside the true one."""
 COLOURS = 64
@@ -120,7 +122,8 @@ def _caption(material: Material) -> str:
     text = (
         "Each method with its first seed, on test images. Pixels that were not seen are faint; the map shows what the "
         "place of the last glimpse was chosen by: the gain in nats that the network predicts where it learned gains, "
-        "and the policy’s probability elsewhere. A method that chooses nothing has no map."
+        "and the policy’s probability elsewhere. Its colours go from black at 0 to white at the greatest value, which "
+        "stands beneath. A method that chooses nothing has no map."
     )
     if material.publishable:
         text += " The photographs are not shown; glimpses are drawn on their mean."
@@ -140,32 +143,32 @@ def _pictures(material: Material, steps: Steps) -> list[Picture]:
 
 
 def _walk(walk: Walk, steps: Steps, grid: Grid, title: str) -> dict[str, Any]:
-    most = float(walk.maps.max()) if walk.maps is not None else 0.0
+    """Return a method as the script needs it. ``tops``: the greatest value of each map, as text."""
     images = [
         {
             "corners": grid.top_left_px(walk.cells[n]).tolist(),
             "steps": _answers(walk.log_probs[n], int(steps.labels[n])),
-            "maps": _bytes(walk.maps[n], most, grid) if walk.maps is not None else None,
+            "maps": _bytes(walk.maps[n], grid) if walk.maps is not None else None,
+            "tops": _tops(walk.maps[n], "predicted gain" if walk.gains else "") if walk.maps is not None else [],
             "stops": {rule: of_rule[n].tolist() for rule, of_rule in walk.stops.items()},
         }
         for n in range(len(steps.labels))
     ]
-    unit = f"predicted gain, up to {most:.2g} nats" if walk.gains else f"probability, up to {percent(most)}"
-    return {"title": title, "map": unit if walk.maps is not None else "", "images": images}
+    return {"title": title, "images": images}
 
 
 def _designs(examples: Sequence[Example], grid: Grid) -> dict[str, Any]:
-    most = max(float(example.eig.max()) for example in examples)
     images = [
         {
             "corners": grid.top_left_px(example.cells).tolist(),
             "steps": _answers(example.log_probs, example.label),
-            "maps": _bytes(example.eig, most, grid),
+            "maps": _bytes(example.eig, grid),
+            "tops": _tops(example.eig, "expected gain"),
             "stops": {},
         }
         for example in examples
     ]
-    return {"title": "Designed sequence", "map": f"expected gain, up to {most:.2g} nats", "images": images}
+    return {"title": "Designed sequence", "images": images}
 
 
 def _completions(example: Example) -> list[list[list[str]]]:
@@ -187,11 +190,21 @@ def _answers(log_probs: Float[Tensor, "T C"], label: int) -> list[list[tuple[int
     return kept
 
 
-def _bytes(maps: Float[Tensor, "T L"], most: float, grid: Grid) -> str:
-    """Return T maps in base64, a byte a cell: 255 (v / most)^γ, the scale of the figures."""
+def _tops(maps: Float[Tensor, "T L"], gain: str) -> list[str]:
+    """Return the greatest value of each map: in nats of a ``gain``, else as a probability."""
+    tops = maps.amax(1).tolist()
+    return [f"{gain} up to {_small(top)} nats" if gain else f"probability up to {percent(top)}" for top in tops]
+
+
+def _small(gain: float) -> str:
+    return f"{gain:.2g}" if gain >= LEAST_NATS else f"less than {LEAST_NATS}"
+
+
+def _bytes(maps: Float[Tensor, "T L"], grid: Grid) -> str:
+    """Return T maps in base64, a byte a cell: 255 (v / greatest of its map)^γ."""
     square = maps.clamp_min(0).unflatten(1, (grid.side, grid.side))
     coarse = F.max_pool2d(square, _step(grid), ceil_mode=True)
-    levels = (coarse / max(most, 1e-12)) ** GAMMA * 255
+    levels = (coarse / coarse.amax((1, 2), keepdim=True).clamp_min(1e-12)) ** GAMMA * 255
     return base64.b64encode(levels.round().byte().numpy().tobytes()).decode()
 
 

@@ -42,7 +42,7 @@ Pair = tuple[str, str]
 BASIC: dict[str, Pair] = {
     "paper": ("#ffffff", "#171c24"),
     "ink": ("#1d2430", "#e6eaf0"),
-    "faint": ("#6a7484", "#98a3b3"),
+    "faint": ("#5c6675", "#98a3b3"),
     "line": ("#d5dae2", "#3a4453"),
     "fill": ("#f3f5f8", "#222935"),
     "designed": ("#1f8a5b", "#4fc48d"),
