@@ -274,7 +274,7 @@ def test_canvases_are_never_in_memory_at_full_size(tmp_path: Path, monkeypatch: 
     data = ImageSet(canvases, torch.arange(40) // 4 % 2, ("a", "b"), split, torch.arange(40), ("",) * 40)
     monkeypatch.setattr("nogs.stages.baselines.load", lambda source: data)
     monkeypatch.setattr("nogs.stages.baselines.fingerprint", lambda data: "canvases")
-    monkeypatch.setattr("nogs.data.canvases.DRAWN_AT_ONCE", 4 * 64**2)
+    monkeypatch.setattr("nogs.data.drawn.DRAWN_AT_ONCE", 4 * 64**2)
     monkeypatch.setattr(Canvases, "_draw", spy)
     architectures = ("mobilenet-v2", "attention-sampling", "patch-selection")
     how: dict[str, Any] = {"architectures": architectures, "resolutions": (12, 64), "batch_size": 4, "patches": PATCHES}

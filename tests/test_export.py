@@ -18,8 +18,8 @@ from PIL import Image
 
 import exported
 from exported import SIDE_PX, SPECS, TIE, Exported, T, images_of, reference, thresholds
-from nogs.data.canvases import reduced
 from nogs.data.decode import decode
+from nogs.data.drawn import reduced
 from nogs.data.frame import Frame, shown
 from nogs.errors import UserError
 from nogs.export import nogs_onnx

@@ -17,8 +17,8 @@ from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin, get_
 from nogs.config.documented import with_fields
 from nogs.errors import UserError
 
-MAX_PX = 2**14
-"""Largest side of an image in pixels; an image of three channels then takes 0.8 GB."""
+MAX_PX = 2**17
+"""Largest side of an image in pixels. Larger images than fit into memory are read from tiles."""
 
 
 class Bound(NamedTuple):

@@ -13,11 +13,10 @@ from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-DRAWN_AT_ONCE = 2**22
-"""Pixels of whole canvases in memory at a time while overviews are computed."""
+from nogs.data.drawn import Drawn
 
 
-class Canvases:
+class Canvases(Drawn):
     """N grey square images of ``image_px`` pixels a side, uint8 in [0, 255].
 
     ``pictures``: what stamps are cut from. ``stamps``: for each stamp of a canvas the index of its picture, the row and
@@ -28,19 +27,14 @@ class Canvases:
     they are first needed, and kept.
     """
 
-    dtype = torch.uint8
-
     def __init__(self, pictures: UInt8[Tensor, "P h w"], stamps: Int[Tensor, "N S 6"], *, image_px: int) -> None:
-        self.pictures, self.stamps, self.image_px = pictures, stamps, image_px
+        self.pictures, self.stamps, self._image_px = pictures, stamps, image_px
         self._sides = sorted(set(stamps[..., 3].unique().tolist()) - {0})
         self._overviews: dict[int, UInt8[Tensor, "N 1 v v"]] = {}
 
-    def __len__(self) -> int:
-        return len(self.stamps)
-
     @property
     def shape(self) -> torch.Size:
-        return torch.Size((len(self.stamps), 1, self.image_px, self.image_px))
+        return torch.Size((len(self.stamps), 1, self._image_px, self._image_px))
 
     @property
     def device(self) -> torch.device:
@@ -48,34 +42,12 @@ class Canvases:
 
     def to(self, device: torch.device) -> Canvases:
         """Return the same canvases on ``device``."""
-        return Canvases(self.pictures.to(device), self.stamps.to(device), image_px=self.image_px)
+        return Canvases(self.pictures.to(device), self.stamps.to(device), image_px=self._image_px)
 
     def __getitem__(self, index: Int[Tensor, " n"] | slice) -> UInt8[Tensor, "n 1 H H"]:
         """Draw whole canvases."""
         stamps = self.stamps[index]
-        return self._draw(stamps, stamps.new_zeros(len(stamps), 2), self.image_px)[:, None]
-
-    def index_select(self, dim: int, rows: Int[Tensor, " n"]) -> UInt8[Tensor, "n 1 H H"]:
-        """Draw the whole canvases ``rows``; ``dim`` must be 0."""
-        if dim != 0:
-            raise ValueError(f"dim={dim}: canvases are selected along dimension 0")
-        return self[rows]
-
-    def chunks(self) -> Iterator[UInt8[Tensor, "n 1 H H"]]:
-        """Draw all canvases, a few at a time."""
-        n = max(1, DRAWN_AT_ONCE // self.image_px**2)
-        for start in range(0, len(self), n):
-            yield self[start : start + n]
-
-    def drawn(self, px: int) -> UInt8[Tensor, "N 1 v v"]:
-        """Draw all canvases, reduced to ``px`` pixels a side."""
-        # Filled in place: small tensors that stay between large ones that go would leave gigabytes of holes.
-        drawn = self.stamps.new_empty(len(self), 1, px, px, dtype=torch.uint8)
-        done = 0
-        for chunk in self.chunks():
-            drawn[done : done + len(chunk)] = chunk if px == self.image_px else reduced(chunk, px)
-            done += len(chunk)
-        return drawn
+        return self._draw(stamps, stamps.new_zeros(len(stamps), 2), self._image_px)[:, None]
 
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T 1 s s"]:
         """Draw T squares of ``side`` pixels of each canvas of ``rows``; outside a canvas its border pixel repeats.
@@ -83,18 +55,23 @@ class Canvases:
         ``first``: (row, column) of each square's top-left pixel.
         """
         B, T = first.shape[:2]
-        if side > self.image_px:
+        if side > self._image_px:
             whole = F.pad(self[rows].float(), (side,) * 4, mode="replicate").to(torch.uint8)
             return _cut(whole[:, 0].repeat_interleave(T, 0), first.flatten(0, 1) + side, side).view(B, T, 1, side, side)
-        inside = first.clamp(0, self.image_px - side)
+        inside = first.clamp(0, self._image_px - side)
         drawn = self._draw(self.stamps[rows].repeat_interleave(T, 0), inside.flatten(0, 1), side)
         if not torch.equal(first, inside):
             # The border repeats: each pixel outside is the nearest one inside, which the square that was drawn has.
             span = torch.arange(side, device=first.device)
-            at = (first[..., None] + span).clamp(0, self.image_px - 1) - inside[..., None]
+            at = (first[..., None] + span).clamp(0, self._image_px - 1) - inside[..., None]
             line, column = at.flatten(0, 1).unbind(1)
             drawn = drawn.take_along_dim(line[:, :, None], 1).take_along_dim(column[:, None], 2)
         return drawn.view(B, T, 1, side, side)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield pictures and stamps."""
+        for part in (self.pictures, self.stamps):
+            yield part.contiguous().numpy().tobytes()
 
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B 1 v v"]:
         """Return the canvases ``rows`` reduced to ``px`` pixels a side, each the mean of the pixels that it covers."""
@@ -122,11 +99,6 @@ class Canvases:
             pixels = self.pictures.flatten()[source.flatten()]
             drawn.scatter_reduce_(0, target.flatten(), pixels, "amax")
         return drawn[:-1].view(Q, side, side)
-
-
-def reduced(images: UInt8[Tensor, "n c H W"], px: int) -> UInt8[Tensor, "n c v v"]:
-    """Return images reduced to ``px`` pixels a side, each the rounded mean of the pixels that it covers."""
-    return F.adaptive_avg_pool2d(images.float(), px).round().to(torch.uint8)
 
 
 def _cut(images: Shaped[Tensor, "n H W"], first: Int[Tensor, "n 2"], side: int) -> Shaped[Tensor, "n s s"]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from nogs.data.canvases import Canvases
+from nogs.data.drawn import Drawn
 from nogs.data.frame import Box
 from nogs.data.imageset import SPLITS
 from nogs.data.notices import notice
@@ -60,9 +60,9 @@ class Listing(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """Images in memory, or canvases to be drawn, and their annotations."""
+    """Images in memory, or to be drawn, and their annotations."""
 
-    images: UInt8[np.ndarray, "N c H H"] | Canvases
+    images: UInt8[np.ndarray, "N c H H"] | Drawn
     about: Annotations
 
 

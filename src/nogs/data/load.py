@@ -17,7 +17,7 @@ import torch
 
 from nogs.config.groups import Source
 from nogs.data import cache
-from nogs.data.canvases import Canvases
+from nogs.data.drawn import Drawn
 from nogs.data.files import check_regular
 from nogs.data.imageset import ImageSet
 from nogs.data.listing import Annotations, Arrays, Faults, Listing
@@ -148,7 +148,7 @@ def assemble(arrays: Arrays, source: Source) -> ImageSet:
         if missing:
             raise UserError(f"data={source.data}: class {about.classes[missing[0]]} has no training image; add some")
     return ImageSet(
-        images=images if isinstance(images, Canvases) else torch.from_numpy(images),
+        images=images if isinstance(images, Drawn) else torch.from_numpy(images),
         labels=torch.from_numpy(about.labels),
         classes=about.classes,
         split=torch.from_numpy(split),
@@ -166,9 +166,9 @@ def fingerprint(images: ImageSet) -> str:
     digest = hashlib.sha256(repr((tuple(images.images.shape), images.classes, images.names)).encode())
     for column in (images.labels, images.split, images.groups):
         digest.update(column.contiguous().numpy().tobytes())
-    if isinstance(images.images, Canvases):
-        for part in (images.images.pictures, images.images.stamps):
-            digest.update(part.contiguous().numpy().tobytes())
+    if isinstance(images.images, Drawn):
+        for part in images.images.content():
+            digest.update(part)
         return digest.hexdigest()
     every = 1 + images.images.numel() // _FINGERPRINT_BYTES
     for image in images.images[::every]:

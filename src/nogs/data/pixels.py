@@ -1,4 +1,4 @@
-"""The pixels of a set of images: a tensor in memory, or canvases that are drawn where they are looked at."""
+"""The pixels of a set of images: a tensor in memory, or images that are drawn or read where they are looked at."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from nogs.data.canvases import DRAWN_AT_ONCE, Canvases, reduced
+from nogs.data.drawn import DRAWN_AT_ONCE, Drawn, reduced
 
-Pixels = UInt8[Tensor, "N c H H"] | Canvases
-"""uint8 in [0, 255], channels first. Both have ``shape``, ``device``, ``to``, a length, and rows by index."""
+Pixels = UInt8[Tensor, "N c H H"] | Drawn
+"""uint8 in [0, 255], channels first. All have ``shape``, ``device``, ``to``, a length, and rows by index."""
 
 
 def overview(images: Pixels, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B c v v"]:
@@ -20,7 +20,7 @@ def overview(images: Pixels, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, 
 
 
 def mean_image(images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, "c H H"]:
-    """Return the mean of the images ``rows``, in [0, 255]. Canvases are drawn a few at a time."""
+    """Return the mean of the images ``rows``, in [0, 255]. Images that are no tensor are drawn a few at a time."""
     if isinstance(images, Tensor):
         return images[rows].float().mean(0)
     total = torch.zeros(images.shape[1:], device=images.device)

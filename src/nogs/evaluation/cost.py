@@ -19,6 +19,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from nogs.attention.choosers import greedy
 from nogs.attention.network import HardAttention
+from nogs.data.drawn import Blank
 
 FLOPS_A_MAC = 2
 TOTAL = "Global"
@@ -83,8 +84,7 @@ def _parts(
 
     The baseline is left out, because only training uses it.
     """
-    H = network.grid.image_px
-    image = torch.zeros(1, channels, H, H, dtype=torch.uint8, device=network.baseline.weight.device)
+    image = Blank(1, channels=channels, image_px=network.grid.image_px, device=network.baseline.weight.device)
     parts = breakdown(network, lambda: network(image, glimpses=glimpses, choose=greedy), depth=depth)
     unused = {"baseline"} if policy else {"baseline", "locator"}
     return {part: macs for part, macs in parts.items() if part.split(".")[0] not in unused}

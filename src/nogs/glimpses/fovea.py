@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
-from nogs.data.canvases import Canvases
+from nogs.data.drawn import Drawn
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
@@ -39,7 +39,7 @@ class Glimpses(NamedTuple):
 
 
 def fovea(
-    images: Shaped[Tensor, "N c H W"] | Canvases,
+    images: Shaped[Tensor, "N c H W"] | Drawn,
     grid: Grid,
     top_left_px: Int[Tensor, "B T 2"],
     rows: Int[Tensor, " B"] | None = None,
@@ -68,7 +68,7 @@ def fovea(
 
 
 def _squares(
-    images: Shaped[Tensor, "N c H W"] | Canvases, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
+    images: Shaped[Tensor, "N c H W"] | Drawn, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
 ) -> Shaped[Tensor, "B T c s s"]:
     """Return the squares of ``side`` pixels with top-left pixels ``first``; the border repeats."""
     if not isinstance(images, Tensor):
@@ -116,7 +116,7 @@ def _averaged_first(
 
 
 def look(
-    images: UInt8[Tensor, "N c H W"] | Canvases,
+    images: UInt8[Tensor, "N c H W"] | Drawn,
     grid: Grid,
     cells: Int[Tensor, "B T"],
     rows: Int[Tensor, " B"] | None = None,
@@ -147,16 +147,19 @@ def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid, *, overview_px: int
 def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_px: int) -> Float[Tensor, "B T"]:
     """Return the share of each image's pixels that lie in at least one of its first t = 1..T squares.
 
-    ``side_px``: side length of the squares, in pixels.
+    ``side_px``: side length of the squares, in pixels. The edges of an image's squares divide it into at most
+    (2T - 1)² rectangles, each of which lies in a square or outside of it.
     """
-    H, span = image_px, torch.arange(side_px, device=top_left_px.device)
     shares = []
     for first in top_left_px.split(SHARE_BATCH):
-        inside = within_image(first, span, H, H)
-        index = torch.where(inside, pixel_index(first, span, H, H), H * H).flatten(2)
-        read = torch.zeros(len(first), H * H + 1, dtype=torch.bool, device=first.device)
-        after = [read.scatter_(1, of_square, True)[:, : H * H].float().mean(1) for of_square in index.unbind(1)]
-        shares.append(torch.stack(after, dim=1))
+        low, high = first.clamp(0, image_px), (first + side_px).clamp(0, image_px)
+        edges = torch.cat((low, high), dim=1).sort(1).values
+        sides = edges.diff(dim=1).double()
+        begin = edges[:, None, :-1]
+        inside = (low[:, :, None] <= begin) & (begin < high[:, :, None])
+        covered = (inside[..., :, None, 0] & inside[..., None, :, 1]).cummax(1).values
+        areas = torch.einsum("btrc,br,bc->bt", covered.double(), sides[..., 0], sides[..., 1])
+        shares.append((areas / image_px**2).float())
     return torch.cat(shares)
 
 

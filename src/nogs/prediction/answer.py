@@ -26,6 +26,17 @@ class Square(NamedTuple):
     side: int
 
 
+class SlideRead(NamedTuple):
+    """What was read of a slide: bytes of its file, headers included, and shares of the bytes and of the pixels.
+
+    ``pixels_share``: of the image at the network's size, the overview counted as it is stored.
+    """
+
+    bytes: int
+    bytes_share: float
+    pixels_share: float
+
+
 @dataclass(frozen=True)
 class Answer:
     """The prediction for one image.
@@ -33,6 +44,7 @@ class Answer:
     ``label``: the likeliest class. ``probs``: class → probability. ``glimpses``: the squares that were looked at, in
     their order; parts of them may lie outside of the image if images are padded. ``steps``: number of glimpses.
     ``macs``: multiply-adds. ``boxes``: the glimpses as rectangles. ``size``: (width, height) of the upright image.
+    ``read``: what was read of a slide; None for images that were decoded whole.
     """
 
     label: str
@@ -44,14 +56,23 @@ class Answer:
     size: tuple[int, int] = field(repr=False)
     image: ImageLike = field(repr=False, compare=False)
     range: Range | None = field(default=None, repr=False, compare=False)
+    read: SlideRead | None = field(default=None, repr=False)
 
     def picture(self) -> Image:
-        """Return the image upright, in its own size and in RGB. An image file is read again."""
+        """Return the image upright, in its own size and in RGB. An image file is read again, and a slide reduced."""
         return whole(self.image, self.range)
 
     def overlay(self) -> Image:
         """Return the image with its glimpses drawn on it, numbered; a small image is enlarged."""
-        return draw_boxes(self.picture(), self.boxes)
+        picture = self.picture()
+        return draw_boxes(picture, self._boxes_on(picture))
+
+    def _boxes_on(self, picture: Image) -> tuple[Box, ...]:
+        """Return the glimpses in the pixels of a picture, which of a slide is reduced."""
+        if picture.size == self.size:
+            return self.boxes
+        scales = (picture.width / self.size[0], picture.height / self.size[1]) * 2
+        return tuple(Box(*(round(edge * scale) for edge, scale in zip(box, scales, strict=True))) for box in self.boxes)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the image with its glimpses, numbered in their order, on ``ax`` (default: axes of a new figure)."""
@@ -59,8 +80,9 @@ class Answer:
         from matplotlib.patches import Rectangle
 
         axes: Axes = pyplot.figure().add_subplot() if ax is None else ax
-        axes.imshow(self.picture(), interpolation="nearest")
-        for number, (left, top, right, bottom) in enumerate(self.boxes, start=1):
+        picture = self.picture()
+        axes.imshow(picture, interpolation="nearest")
+        for number, (left, top, right, bottom) in enumerate(self._boxes_on(picture), start=1):
             corner = left - 0.5, top - 0.5  # pixel (0, 0) spans from -0.5 to 0.5
             axes.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor="red", linewidth=2))
             label = {"facecolor": "red", "edgecolor": "none", "pad": 1}

@@ -8,6 +8,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,12 +21,15 @@ from torch import Tensor
 from nogs.config.groups import Range
 from nogs.data.decode import decode, read_headers, square, to_eight_bits, upright
 from nogs.data.frame import Frame
+from nogs.data.tiff import Slide, open_large
 from nogs.errors import UserError
 
 ImageLike: TypeAlias = str | Path | PIL.Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
 """An image file, a PIL image, a uint8 array [H, W] or [H, W, c], or a uint8 tensor [H, W] or [c, H, W]."""
 CHANNELS = (1, 3, 4)
 """Numbers of channels of arrays: grey, RGB, RGB and opacity."""
+REDUCED_PX = 2048
+"""Longer side, in pixels, of the picture of a slide that glimpses are drawn on."""
 _UINT8 = "give uint8 in 0..255, as (255 * image).round() does for values in 0..1"
 
 
@@ -37,12 +41,20 @@ class Picture(NamedTuple):
     height: int
 
 
-def read_pictures(images: Sequence[ImageLike], frame: Frame) -> Iterator[Picture | str]:
-    """Yield each image in the form ``frame``, in order, or the reason why it cannot be used."""
-    files = [Path(image) for image in images if isinstance(image, str | Path)]
+def read_pictures(images: Sequence[ImageLike], frame: Frame) -> Iterator[Picture | Slide | str]:
+    """Yield each image in the form ``frame``, in order, or the reason why it cannot be used.
+
+    A large tiled TIFF is yielded as a slide, of which nothing was decoded. The caller closes it.
+    """
+    slides = [_slide(image, frame.range) for image in images]
+    files = [
+        Path(image) for image, slide in zip(images, slides, strict=True) if isinstance(image, str | Path) and not slide
+    ]
     headers, decoded = read_headers(files, frame.range), decode(files, frame)
-    for image in images:
-        if isinstance(image, str | Path):
+    for image, slide in zip(images, slides, strict=True):
+        if slide:
+            yield slide
+        elif isinstance(image, str | Path):
             header, pixels = next(headers), next(decoded)
             if isinstance(header, str) or isinstance(pixels, str):
                 yield header if isinstance(header, str) else str(pixels)
@@ -54,7 +66,16 @@ def read_pictures(images: Sequence[ImageLike], frame: Frame) -> Iterator[Picture
 
 
 def whole(image: ImageLike, range: Range | None) -> PIL.Image.Image:
-    """Return an image upright, in its own size and in RGB, to be drawn on. Raises UserError if it cannot be used."""
+    """Return an image upright, in its own size and in RGB, to be drawn on. Raises UserError if it cannot be used.
+
+    A slide is reduced to `REDUCED_PX` pixels or less.
+    """
+    slide = _slide(image, range)
+    if isinstance(slide, str):
+        raise UserError(f"image {slide}")
+    if slide:
+        with closing(slide):
+            return slide.reduced(REDUCED_PX)
     if isinstance(image, str | Path):
         with PIL.Image.open(image) as opened:
             turned = upright(opened, range, file=Path(image))
@@ -71,6 +92,18 @@ def whole(image: ImageLike, range: Range | None) -> PIL.Image.Image:
         left, top = (side - size[0]) // 2, (side - size[1]) // 2
         return PIL.Image.fromarray(pixels.transpose(1, 2, 0)).crop((left, top, left + size[0], top + size[1]))
     return turned.convert("RGB")
+
+
+def _slide(image: object, range: Range | None) -> Slide | str | None:
+    """Return a file as a slide, None if it is none, or the reason why it cannot be read."""
+    if not isinstance(image, str | Path):
+        return None
+    try:
+        return open_large(Path(image), range)
+    except UserError as error:
+        return str(error)
+    except OSError:
+        return None  # what is wrong with the file is found where all files are opened
 
 
 def in_memory(image: object, range: Range | None) -> PIL.Image.Image | str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
@@ -19,9 +21,12 @@ from nogs.attention.gain import stop_by_gain_map
 from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.data.frame import Box, Frame, shown
+from nogs.data.tiff import Slide
+from nogs.data.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
-from nogs.prediction.answer import Answer, Square
+from nogs.glimpses.fovea import pixels_read_share
+from nogs.prediction.answer import Answer, SlideRead, Square
 from nogs.prediction.images import ImageLike, Picture, read_pictures
 from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory
@@ -180,10 +185,10 @@ class Model(nn.Module):
     def answers(self, images: Sequence[ImageLike], *, threshold: float | None = None) -> Iterator[Answer | str]:
         """Yield the answer for each image in order, or the reason why the image cannot be used."""
         rule = self.rule(threshold)
-        start, size = 0, 1  # small first batches, so that the first answer comes soon
+        start, count = 0, 1  # small first batches, so that the first answer comes soon
         while start < len(images):
-            batch = images[start : start + size]
-            start, size = start + size, min(2 * size, IMAGES_AT_ONCE)
+            batch = images[start : start + count]
+            start, count = start + count, min(2 * count, IMAGES_AT_ONCE)
             pictures = list(read_pictures(batch, self.frame))
             usable = [picture for picture in pictures if isinstance(picture, Picture)]
             if usable:
@@ -191,7 +196,11 @@ class Model(nn.Module):
                 classified = iter(zip(*(column.cpu() for column in self(pixels, threshold=threshold)), strict=True))
             for image, picture in zip(batch, pictures, strict=True):
                 if isinstance(picture, Picture):
-                    yield self._answer(Answers(*next(classified)), image, picture, rule.macs)
+                    size = picture.width, picture.height
+                    yield self._answer(Answers(*next(classified)), image, size, rule.macs)
+                elif isinstance(picture, Slide):
+                    with closing(picture):
+                        yield self._answer_slide(image, picture, rule)
                 else:
                     yield picture
 
@@ -272,18 +281,33 @@ class Model(nn.Module):
 
         return push_to_hub(self, name, private=private, evaluation=evaluation, token=token)
 
-    def _classify(self, images: UInt8[Tensor, "B c H H"], stop: Stop, *, generator: Generator) -> Answers:
+    def _classify(self, images: UInt8[Tensor, "B c H H"] | TiledImages, stop: Stop, *, generator: Generator) -> Answers:
         network, T = self.network, self.spec.glimpses
         choose = chooser(method(self.spec.method), network.grid, generator=generator, path=self.spec.path)
         if self.halting is not None:
             return classify_halting(network, self.halting, images, glimpses=T, choose=choose)
         return classify(network, images, glimpses=T, choose=choose, stop=stop)
 
-    def _answer(self, one: Answers, image: ImageLike, picture: Picture, macs: Sequence[int]) -> Answer:
-        """Return the answer for one image, with the glimpses in its own pixels."""
+    @torch.inference_mode()
+    def _answer_slide(self, image: ImageLike, slide: Slide, rule: Rule) -> Answer | str:
+        """Return the answer for a slide, of which the overview and the glimpses are read, or why it cannot be used."""
+        try:
+            classified = self._classify(
+                TiledImages([slide], self.frame, device=self.device), rule.stop, generator=chance(0, device=self.device)
+            )
+        except UserError as error:
+            return str(error)
+        one = Answers(*(column[0].cpu() for column in classified))
+        cells = classified.cells[:, : int(one.steps)].cpu()
+        shares = pixels_read_share(cells, self.spec.grid, overview_px=self.spec.overview_px)
+        read = SlideRead(slide.bytes_read, slide.bytes_read / slide.file_bytes, shares[0, -1].item())
+        return replace(self._answer(one, image, (slide.width, slide.height), rule.macs), read=read)
+
+    def _answer(self, one: Answers, image: ImageLike, size: tuple[int, int], macs: Sequence[int]) -> Answer:
+        """Return the answer for one image of ``size`` (width, height), with the glimpses in its own pixels."""
         probs = dict(zip(self.classes, one.class_logits.softmax(-1).tolist(), strict=True))
         steps, grid = int(one.steps), self.spec.grid
-        box = shown(picture.width, picture.height, self.spec.fit)
+        box = shown(*size, self.spec.fit)
         down, across = (box.bottom - box.top) / grid.image_px, (box.right - box.left) / grid.image_px
         height, width = max(1, round(grid.glimpse_px * down)), max(1, round(grid.glimpse_px * across))
         corners = [
@@ -297,7 +321,7 @@ class Model(nn.Module):
             steps,
             macs[steps - 1],
             tuple(Box(column, row, column + width, row + height) for row, column in corners),
-            (picture.width, picture.height),
+            size,
             image,
             self.spec.range,
         )

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from nogs.data.canvases import Canvases
+from nogs.data.drawn import Drawn
 from nogs.data.memory import check_memory
 from nogs.data.pixels import Pixels
 from nogs.errors import UserError
@@ -98,10 +98,10 @@ def shrink(
 @overload
 def shrink(
     images: Pixels, resolution_px: int, *, device: torch.device | None = None
-) -> UInt8[Tensor, "N c R R"] | Canvases: ...
+) -> UInt8[Tensor, "N c R R"] | Drawn: ...
 def shrink(
     images: Pixels, resolution_px: int, *, device: torch.device | None = None
-) -> UInt8[Tensor, "N c R R"] | Canvases:
+) -> UInt8[Tensor, "N c R R"] | Drawn:
     """Return the images reduced to ``resolution_px`` with antialiasing, or unchanged if they have that size.
 
     ``device``: where they are reduced, a few at a time; by default their own device, which the result is on. Raises
@@ -113,7 +113,7 @@ def shrink(
     check_memory(N, channels=channels, image_px=resolution_px)
     small = torch.empty(N, channels, resolution_px, resolution_px, dtype=torch.uint8, device=images.device)
     size, done = (resolution_px, resolution_px), 0
-    for chunk in images.chunks() if isinstance(images, Canvases) else images.split(CHUNK):
+    for chunk in images.chunks() if isinstance(images, Drawn) else images.split(CHUNK):
         reduced = F.interpolate(chunk.to(device or chunk.device).float(), size, mode="bilinear", antialias=True).round()
         small[done : done + len(chunk)] = reduced.to(torch.uint8)
         done += len(chunk)

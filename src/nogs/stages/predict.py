@@ -44,6 +44,8 @@ def predict(config: Predict) -> None:
             print(json.dumps({"file": str(file), **answer}, ensure_ascii=False), flush=True)
         else:
             print(f"{file}: {answer['label']} ({100 * answer['probs'][answer['label']]:.1f} %)", flush=True)
+            if "read_bytes" in answer:
+                print(_what_was_read(answer), flush=True)
     if bad:
         raise RunError(f"{bad} of {len(files)} images cannot be read; they are named above")
 
@@ -71,6 +73,7 @@ def _by_network(config: Predict, files: Sequence[Path]) -> Iterator[Fields | str
             "sides": [side for *_, side in answer.glimpses],
             "steps": answer.steps,
             "macs": answer.macs,
+            **({} if answer.read is None else {f"read_{name}": value for name, value in answer.read._asdict().items()}),
         }
     if cut.images:
         notice(f"{cut.loss(good)}, as in training")
@@ -125,6 +128,21 @@ def _files_of(path: Path) -> Iterator[Path]:
     if not files:
         raise UserError(nothing)
     yield from files
+
+
+def _what_was_read(answer: Fields) -> str:
+    """Return a line on the bytes that were read of a slide, and one for each glimpse."""
+    looks = zip(answer["glimpses"], answer["sides"], strict=True)
+    return "\n".join(
+        [
+            f"  read {answer['read_bytes'] / 1e6:.2f} MB, {100 * answer['read_bytes_share']:.3g} % of the file and "
+            f"{100 * answer['read_pixels_share']:.3g} % of the pixels",
+            *(
+                f"  glimpse {t}: row {row}, column {column}, {side} pixels"
+                for t, ((row, column), side) in enumerate(looks, 1)
+            ),
+        ]
+    )
 
 
 class Overlays:
