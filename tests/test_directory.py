@@ -257,7 +257,7 @@ def test_hashes_and_plain_json(tmp_path: Path, config: Bake) -> None:
 
 @dataclass(frozen=True)
 class Pantry:
-    """Which data, as in `nogs.config.groups.Source`."""
+    """A group with the data, like `nogs.config.groups.Source`."""
 
     data: str = "digits"
 

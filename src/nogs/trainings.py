@@ -31,7 +31,7 @@ class Trained(NamedTuple):
 
 
 def within(config: Run, place: type | str, *parts: str) -> Machine:
-    """Return the machine of a stage: in the directory of its configuration class, or in one of another name."""
+    """Return the machine of a stage whose run directory is that of a configuration class, or has the name ``place``."""
     directory = place if isinstance(place, str) else stage_of(place).directory
     return replace(config.machine, out=config.machine.out.joinpath(directory, *parts), resume=True)
 

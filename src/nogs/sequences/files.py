@@ -94,7 +94,7 @@ def read_text(folder: Path, faults: Faults) -> dict[str, list[Place]]:
 
 
 def read_published(file: Path, *, attribute: int, attributes: int) -> dict[str, list[Place]]:
-    """Return CelebA-HQ index → glimpses, for the attribute of that index.
+    """Return the glimpses of each CelebA-HQ image, by its index, for the attribute of number ``attribute``.
 
     ``attributes``: number of attributes of the data. Raises UserError if the archive has another number.
     """
