@@ -57,6 +57,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
         Search,
         Train,
     )
+    from nogs.config.tune import Tune
     from nogs.data import ImageSet, load
     from nogs.data.arrays import from_arrays
     from nogs.design.gain_maps import CompletionGainMap
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
     from nogs.stages.report import draw_report
     from nogs.stages.search import search
     from nogs.stages.train import train
+    from nogs.tuning import tune
 
 __version__ = "0.1.0"
 
@@ -146,6 +148,7 @@ __all__ = [
     "Sequences",
     "Source",
     "Train",
+    "Tune",
     "UserError",
     "bench",
     "build_bank",
@@ -168,6 +171,7 @@ __all__ = [
     "sampling",
     "search",
     "train",
+    "tune",
 ]
 
 

@@ -28,6 +28,7 @@ import nogs
 from nogs.config.bench import Bench
 from nogs.config.pipeline import DEMO, Run
 from nogs.config.table import STAGES, stage_of
+from nogs.config.tune import Tune
 from nogs.errors import RunError, UserError
 from nogs.runs.files import read_object
 from nogs.runs.identity import from_json
@@ -146,6 +147,10 @@ def _run(name: str, args: list[str]) -> None:
         from nogs.report.bench_page import print_bench
 
         print_bench(config.machine.out)
+    elif isinstance(config, Tune):
+        from nogs.report.tune_page import print_tune
+
+        print_tune(config.machine.out)
 
 
 def _parse(name: str, args: list[str]) -> Any:

@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from nogs.config.bounds import (
+    NATURAL,
     PIXELS,
     RATE,
     SEED,
@@ -74,6 +75,7 @@ Names = Annotated[tuple[str, ...], _comma_separated(str)]
 Seeds = Annotated[tuple[int, ...], _comma_separated(int), SEED]
 Paths = Annotated[tuple[Path, ...], _comma_separated(Path)]
 Sizes = Annotated[tuple[int, ...], _comma_separated(int), PIXELS]
+Naturals = Annotated[tuple[int, ...], _comma_separated(int), NATURAL]
 Widths = Annotated[tuple[float, ...], _comma_separated(float), WIDTH]
 Rates = Annotated[tuple[float, ...], _comma_separated(float), RATE]
 

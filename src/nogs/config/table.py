@@ -24,6 +24,7 @@ from nogs.config.stages import (
     Search,
     Train,
 )
+from nogs.config.tune import Tune
 
 
 class Stage(NamedTuple):
@@ -54,6 +55,7 @@ class Stage(NamedTuple):
 STAGES = (
     Stage("run", Run, "nogs.pipeline:run"),
     Stage("bench", Bench, "nogs.benchmark:bench"),
+    Stage("tune", Tune, "nogs.tuning:tune"),
     Stage("fit-posterior", FitPosterior, "nogs.stages.fit_posterior:fit_posterior", "posterior"),
     Stage("build-bank", BuildBank, "nogs.stages.build_bank:build_bank", "bank"),
     Stage("search", Search, "nogs.stages.search:search", "sequences"),
