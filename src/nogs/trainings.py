@@ -77,6 +77,7 @@ def trained_by(config: Run, name: str, seed: int, searched: Path | None, path: P
         method=name,
         sequences=sequences[method(name).sequences],
         supervision=config.supervision,
+        jitter=config.jitter,
     )
     records = method(name).sequences == "record"
     stops = FitStopping(within(config, FitStopping, f"{name}-seed{seed}"), training.machine.out)

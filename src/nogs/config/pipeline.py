@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nogs.config.bounds import Batch, Checked, Count, Decay, Natural, Processes, Rate, Share
+from nogs.config.bounds import Batch, Checked, Count, Decay, Natural, Processes, Rate, Share, Shift
 from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Sizes, Source, Strategy, Supervision
 
 
@@ -42,6 +42,8 @@ class Run(Checked):
     average: Decay = 0.0
     """decay of a moving average of the weights in each training, used in place of them; 0: no average.
     The posterior and the CNNs are trained without one"""
+    jitter: Shift = 0
+    """most pixels by which a glimpse is displaced at random in each training of a method, in each direction; 0: none"""
     validate_every: Count = 100
     """iterations between validations"""
     patience: Natural = 3000

@@ -21,6 +21,7 @@ from nogs.config.bounds import (
     Rate,
     Seed,
     Share,
+    Shift,
     Units,
     Weight,
     Width,
@@ -149,6 +150,8 @@ class Train(Checked):
     the gains also train the recurrent core, and explored locations are drawn uniformly"""
     hidden: Units = 64
     """hidden units of the recurrent core"""
+    jitter: Shift = 0
+    """most pixels by which a glimpse is displaced at random in training, in each direction; 0: none"""
     initial: Initial = "torch"
     """initial weights of the glimpse embedding. torch: its defaults; he: those of He et al. 2015, which are larger"""
     start: Path | None = None

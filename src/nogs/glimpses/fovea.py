@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.data.drawn import Drawn
+from nogs.data.jittered import Jittered
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
@@ -52,6 +53,9 @@ def fovea(
     """
     (c, H, W), (B, T), g = images.shape[1:], top_left_px.shape[:2], grid.glimpse_px
     rows = torch.arange(B, device=images.device) if rows is None else rows
+    if isinstance(images, Jittered):
+        top_left_px = images.displaced(top_left_px)
+        images = images.images
     squares = []
     for scale in range(grid.scales):
         widen = 2**scale

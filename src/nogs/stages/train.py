@@ -5,6 +5,8 @@ The method's row in `nogs.attention.methods` names the objective and how cells a
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from jaxtyping import Int
 from torch import Generator, Tensor
@@ -16,6 +18,7 @@ from nogs.attention.methods import OBJECTIVES, chooser, method, scheduled
 from nogs.attention.train_step import Training
 from nogs.config.stages import Train
 from nogs.data import fingerprint, load
+from nogs.data.jittered import Jittered
 from nogs.errors import UserError
 from nogs.glimpses.initial import initialise
 from nogs.runs.device import chance, choose_device
@@ -80,7 +83,12 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     def choose(generator: Generator) -> Chooser:
         return chooser(row, grid, generator=generator, path=path, policy=sampling(generator))
 
-    trained, loss, halting = OBJECTIVES[row.policy](Training(config, network, choose, sequences, pixels, labels))
+    seen = Jittered(pixels, config.jitter) if config.jitter else pixels
+    trained, loss, halting = OBJECTIVES[row.policy](Training(config, network, choose, sequences, seen, labels))
+
+    def step(batch: Int[Tensor, " b"], generator: Generator) -> Tensor:
+        with seen.drawing(generator) if isinstance(seen, Jittered) else nullcontext():
+            return loss(members[batch], generator)
 
     def scores(choose: Chooser) -> dict[str, float]:
         looks = look_at_all(network, pixels, val, glimpses=T, choose=choose, halting=halting)
@@ -98,7 +106,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         fit(
             trained,
             run,
-            loss=lambda batch, generator: loss(members[batch], generator),
+            loss=step,
             validate=validate,
             examples=len(members),
             optimisation=o,
