@@ -97,14 +97,14 @@ def in_flags(message: str, name: str) -> str:
     """
     flags = dict(_flags(COMMANDS[name].config)) if name else {}
 
-    def flag(found: re.Match[str]) -> str:
-        argument = found["bare"] or found["name"]
+    def flag(match: re.Match[str]) -> str:
+        argument = match["bare"] or match["name"]
         spelled = flags.get(ALIASES.get(argument, argument))
         if spelled is None:
-            return found[0]
-        if found["switch"]:
-            return spelled if found["switch"] == "True" else spelled.replace("--", "--no-", 1)
-        return spelled if found["bare"] else f"{spelled} "
+            return match[0]
+        if match["switch"]:
+            return spelled if match["switch"] == "True" else spelled.replace("--", "--no-", 1)
+        return spelled if match["bare"] else f"{spelled} "
 
     return _ARGUMENT.sub(flag, message)
 

@@ -49,9 +49,9 @@ def save_network(run: RunDirectory, name: str, network: nn.Module, spec: Network
 def read_spec(run: RunDirectory, name: str, *, kind: type[Spec]) -> Spec:
     """Return the spec in ``name``.safetensors. Raises UserError if it is of another kind, or invalid."""
     file, metadata = run.path / f"{name}.safetensors", run.load_metadata(name)
-    found = metadata.pop("kind", None)
-    if found != kind.kind:
-        raise damaged(file, f"is no network of kind {kind.kind!r}, but {str(found)[:40]!r}")
+    stored = metadata.pop("kind", None)
+    if stored != kind.kind:
+        raise damaged(file, f"is no network of kind {kind.kind!r}, but {str(stored)[:40]!r}")
     try:
         return from_json(kind, metadata)
     except UserError as error:
@@ -141,11 +141,11 @@ def _check_shapes(run: RunDirectory, name: str, spec: NetworkSpec[nn.Module]) ->
             built = spec.build().state_dict()
     except UserError as error:
         raise damaged(file, f"describes no network: {str(error)[:MAX_MESSAGE]}") from None
-    expected, found = {key: tuple(tensor.shape) for key, tensor in built.items()}, run.shapes(name)
-    for key in sorted(expected.keys() | found.keys()):
-        if expected.get(key) != found.get(key):
+    expected, stored = {key: tuple(tensor.shape) for key, tensor in built.items()}, run.shapes(name)
+    for key in sorted(expected.keys() | stored.keys()):
+        if expected.get(key) != stored.get(key):
             raise damaged(
-                file, f"does not fit its spec: {key} has shape {found.get(key)}, expected {expected.get(key)}"
+                file, f"does not fit its spec: {key} has shape {stored.get(key)}, expected {expected.get(key)}"
             )
     for key, kind in run.types(name).items():
         if kind != TYPES.get(built[key].dtype):

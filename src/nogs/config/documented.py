@@ -49,14 +49,14 @@ def _fields_of(module: str) -> dict[str, Fields]:
 
 
 def _fields(node: ast.ClassDef) -> Fields:
-    found: Fields = {}
+    fields: Fields = {}
     for statement, following in zip(node.body, [*node.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
             text = ""
             if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
                 text = str(following.value.value)
-            found[statement.target.id] = (ast.unparse(statement.annotation), _default(statement.value), text)
-    return found
+            fields[statement.target.id] = (ast.unparse(statement.annotation), _default(statement.value), text)
+    return fields
 
 
 def _default(value: ast.expr | None) -> str:

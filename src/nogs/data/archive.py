@@ -32,8 +32,8 @@ def read_arrays(file: Path, names: Iterable[str]) -> dict[str, Array]:
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
-            found = [name for name in names if f"{name}.npy" in members]
-            return {name: _read(file, archive, members[f"{name}.npy"]) for name in found}
+            present = [name for name in names if f"{name}.npy" in members]
+            return {name: _read(file, archive, members[f"{name}.npy"]) for name in present}
     except zipfile.BadZipFile as error:
         raise _unusable(f"{file}: not a NumPy archive of plain arrays ({error})") from error
 

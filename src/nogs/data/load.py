@@ -93,10 +93,10 @@ def load_all(source: Source) -> ImageSet:
     faults = Faults(source.skip_bad)
     try:
         kind, path = parse(source.data)
-        found = SOURCES[kind].read(path, source, faults)
-        _check_names(found.about.classes, source.data)
+        contents = SOURCES[kind].read(path, source, faults)
+        _check_names(contents.about.classes, source.data)
         faults.stop()  # before anything is decoded, which takes longest
-        arrays = found if isinstance(found, Arrays) else _decoded(found, source, faults)
+        arrays = contents if isinstance(contents, Arrays) else _decoded(contents, source, faults)
     except OSError as error:
         culprit = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise UserError(f"data={source.data}: cannot read {culprit}") from error

@@ -101,21 +101,23 @@ def _completions(
     T = cells.shape[1]
     if not len(images) or T < 2:
         return {}
-    found = []
+    completed = []
     for t in range(1, T):
         seen = look(data.images[images], posterior.grid, cells[:, :t])
-        found.append(completion(seen, groups=data.groups[images], generator=chance(10, t)))
-    count = min(SHOWN, *(int(of.owners.bincount().min()) for of in found))
-    heaviest = [[_heaviest(of, image, count) for image in range(len(images))] for of in found]
+        completed.append(completion(seen, groups=data.groups[images], generator=chance(10, t)))
+    count = min(SHOWN, *(int(of.owners.bincount().min()) for of in completed))
+    heaviest = [[_heaviest(of, image, count) for image in range(len(images))] for of in completed]
     return {
         "completions_by_glimpse": _by_image(
-            [of.images[rows] for rows in at] for of, at in zip(found, heaviest, strict=True)
+            [of.images[rows] for rows in at] for of, at in zip(completed, heaviest, strict=True)
         ),
         "completion_weights_by_glimpse": _by_image(
-            [of.weights[rows] for rows in at] for of, at in zip(found, heaviest, strict=True)
+            [of.weights[rows] for rows in at] for of, at in zip(completed, heaviest, strict=True)
         ),
         "completion_gains": torch.stack(
-            _gains_by_completion(posterior, data, images, cells[:, : T // 2], found[T // 2 - 1], heaviest[T // 2 - 1])
+            _gains_by_completion(
+                posterior, data, images, cells[:, : T // 2], completed[T // 2 - 1], heaviest[T // 2 - 1]
+            )
         ),
     }
 

@@ -39,8 +39,8 @@ class Graph:
         self.outputs = [one.name for one in self.session.get_outputs()]
 
     def __call__(self, values: dict[str, Array]) -> dict[str, Array]:
-        found = self.session.run(self.outputs, {name: values[name] for name in self.inputs})
-        return dict(zip(self.outputs, found, strict=True))
+        results = self.session.run(self.outputs, {name: values[name] for name in self.inputs})
+        return dict(zip(self.outputs, results, strict=True))
 
 
 class Model:

@@ -71,7 +71,7 @@ def _header(model: Model, name: str, scores: Scores | None) -> str:
 
     measured = None
     if scores is not None:
-        found = {
+        figures = {
             "accuracy": scores.of_method.test_accuracy,
             "balanced_accuracy": scores.of_method.test_balanced_accuracy,
         }
@@ -84,7 +84,7 @@ def _header(model: Model, name: str, scores: Scores | None) -> str:
                 metric_type=metric,
                 metric_value=round(float(by_seed[scores.seed]), 4),
             )
-            for metric, by_seed in found.items()
+            for metric, by_seed in figures.items()
         ]
     tags = ["hard-attention", "glimpses", "nogs", model.spec.method]
     data = ModelCardData(

@@ -87,10 +87,10 @@ def lead_of_poster(labels: Mapping[str, Results]) -> list[str]:
 
 def _compared(labels: Mapping[str, Results], name: str, reference: str) -> list[Comparison]:
     """Return the comparison on each label, without iterations and seconds where there is no race."""
-    found = [(of.comparisons.get(reference, {}).get(name), of.has_race) for of in labels.values()]
+    ratios = [(of.comparisons.get(reference, {}).get(name), of.has_race) for of in labels.values()]
     return [
         comparison if has_race else replace(comparison, iterations_ratio=None, seconds_ratio=None)
-        for comparison, has_race in found
+        for comparison, has_race in ratios
         if comparison
     ]
 

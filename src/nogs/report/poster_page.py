@@ -114,8 +114,8 @@ def _tables(materials: Mapping[str, Material]) -> list[Section]:
     for number, wanted in enumerate(TABLES, 1):
         lines = []
         for label, table in tables.items():
-            found = next((line for line in table.lines if line.title == wanted), None)
-            cells = dict(zip(materials[label].methods, found.cells, strict=True)) if found else {}
+            row = next((line for line in table.lines if line.title == wanted), None)
+            cells = dict(zip(materials[label].methods, row.cells, strict=True)) if row else {}
             lines.append(Line(label, tuple(cells.get(name, Cell()) for name in methods)))
         if any(cell != Cell() for line in lines for cell in line.cells):
             columns = (Column(""), *(Column(title_of(name), name) for name in methods))

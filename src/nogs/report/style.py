@@ -143,7 +143,7 @@ def for_both_papers(svg: str) -> str:
     )
     sheet = f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     recoloured = re.sub(
-        r"#[0-9a-f]{6}\b", lambda found: f"var(--c{found[0][1:]})" if found[0] in DARK_OF else found[0], svg
+        r"#[0-9a-f]{6}\b", lambda match: f"var(--c{match[0][1:]})" if match[0] in DARK_OF else match[0], svg
     )
     return re.sub(r"(<svg\b[^>]*>)", lambda opening: opening[0] + sheet, recoloured, count=1)
 

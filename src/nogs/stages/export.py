@@ -89,7 +89,7 @@ def _measured(folder: Path, data: ImageSet) -> dict[str, Any]:
     truth, n = data.labels[test].tolist(), len(test)
     return {
         "images": n,
-        "accuracy": {name: _agreement(found, truth) for name, found in labels.items()},
+        "accuracy": {name: _agreement(answered, truth) for name, answered in labels.items()},
         "mean_glimpses": {name: sum(of) / n for name, of in steps.items()},
         "labels_agree": _agreement(*labels.values()),
     }

@@ -24,20 +24,20 @@ PLACES = (
 
 
 def section(material: Material) -> Section | None:
-    found = material.results.sequences
-    if found is None:
+    scores = material.results.sequences
+    if scores is None:
         return None
-    designed, shuffled, random = (getattr(found, f"{prefix}nll_nats_by_glimpse")[-1] for _, prefix, *_ in PLACES)
+    designed, shuffled, random = (getattr(scores, f"{prefix}nll_nats_by_glimpse")[-1] for _, prefix, *_ in PLACES)
     return Section(
         "posterior",
         "The posterior, and what its designs are worth",
-        f"On {found.count} training images that the posterior was not fitted to. After all glimpses its loss is "
+        f"On {scores.count} training images that the posterior was not fitted to. After all glimpses its loss is "
         f"{nats(designed)} nats along the image’s own sequence, {nats(shuffled)} along another image’s and "
-        f"{nats(random)} at random locations; class frequencies alone have {nats(found.chance_nll_nats)}. Its "
-        f"confidence is off by {points(found.calibration_error_by_glimpse[-1]).lstrip('+')} at designed locations and "
-        f"{points(found.random_calibration_error_by_glimpse[-1]).lstrip('+')} at random ones. Designing a sequence "
-        f"took {seconds(found.seconds / max(1, found.count))}.",
-        (Drawing("loss, accuracy and calibration error of the posterior by glimpse", lambda: posterior(found)),),
+        f"{nats(random)} at random locations; class frequencies alone have {nats(scores.chance_nll_nats)}. Its "
+        f"confidence is off by {points(scores.calibration_error_by_glimpse[-1]).lstrip('+')} at designed locations and "
+        f"{points(scores.random_calibration_error_by_glimpse[-1]).lstrip('+')} at random ones. Designing a sequence "
+        f"took {seconds(scores.seconds / max(1, scores.count))}.",
+        (Drawing("loss, accuracy and calibration error of the posterior by glimpse", lambda: posterior(scores)),),
     )
 
 
