@@ -60,7 +60,10 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path, resume: tuple[st
 
 @pytest.fixture
 def as_nobody(tmp_path: Path) -> Iterator[int | None]:
-    """Permissions mean nothing to root: give that up where the tests run as root. All of tmp_path can be reached."""
+    """Yield the user to run as: nobody if the tests run as root, whom no permission stops, else None (the same).
+
+    Everyone may enter the folders above ``tmp_path`` meanwhile.
+    """
     if os.getuid():
         yield None
         return

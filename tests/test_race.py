@@ -27,7 +27,7 @@ IMAGES, COMPLETIONS = 40, 48
 
 
 class Smooth:
-    """Two classes; how sure a completion makes is a smooth bump around a place of its own, near its image's.
+    """Two classes. The certainty after a completion is a smooth bump around its own place, which is near its image's.
 
     A posterior of closed form, evaluated on one candidate at a time; ``evaluated`` counts them.
     """

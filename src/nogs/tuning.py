@@ -160,7 +160,7 @@ class _Space:
 
 
 def _try_one(config: Tune, study: optuna.Study, space: _Space, k: int, report: Tick) -> None:
-    """Draw an architecture, train it, and tell the study. One that makes no network is drawn anew."""
+    """Draw an architecture, train it, and report it to the study. One that makes no valid network is drawn anew."""
     import optuna
 
     trial = study.ask()

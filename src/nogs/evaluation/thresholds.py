@@ -67,7 +67,7 @@ GAINS_NATS = (
 
 
 class ThresholdPoint(NamedTuple):
-    """What one threshold does to all test images: a confidence, a gain in nats, or a number of glimpses."""
+    """The effect on all test images of one threshold: a confidence, a gain in nats, or a number of glimpses."""
 
     threshold: float
     mean_glimpses: float
@@ -80,7 +80,7 @@ ThresholdCurve = tuple[ThresholdPoint, ...]
 
 
 class Thresholded(NamedTuple):
-    """What every rule does to one network on n test images: its stops, and its points, rule by rule."""
+    """The effect of every rule on one network and n test images: stops and points of each rule."""
 
     stops: Mapping[str, Stops]
     curves: Mapping[str, ThresholdCurve]

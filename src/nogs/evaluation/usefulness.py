@@ -1,4 +1,4 @@
-"""Whether a posterior is of use to a design: its loss along designed sequences, beside random locations and chance.
+"""The use of a posterior for design: its loss along designed sequences, beside random locations and chance.
 
 A posterior that has learned nothing gives gain maps of noise, and networks that are taught sequences designed with it
 learn less than without. Losses are means over t = 1..T glimpses of -log g(θ | y_1:t, l_1:t) in nats, on images that the

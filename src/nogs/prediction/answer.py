@@ -27,7 +27,7 @@ class Square(NamedTuple):
 
 
 class SlideRead(NamedTuple):
-    """What was read of a slide: bytes of its file, headers included, and shares of the bytes and of the pixels.
+    """The part of a slide that was read: bytes of its file with headers, and shares of the bytes and of the pixels.
 
     ``pixels_share``: of the image at the network's size, the overview counted as it is stored.
     """

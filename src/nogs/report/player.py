@@ -1,4 +1,4 @@
-"""What the page lets a reader play with: images glimpse by glimpse under two methods, and thresholds of stopping.
+"""The interactive part of the page: images glimpse by glimpse under two methods, and thresholds of stopping.
 
 Everything is recorded by the evaluation. Here it is written as text and numbers that the script of the page
 (``player.js``) selects from: maps as bytes, points of curves as places in a chart with their texts beside them.

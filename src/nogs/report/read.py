@@ -52,7 +52,7 @@ class Example(NamedTuple):
 
 
 class Design(NamedTuple):
-    """How sequences were designed."""
+    """The settings that sequences were designed with."""
 
     criterion: str
     pooling: float

@@ -12,7 +12,7 @@ from nogs.report.notation import NONE
 
 
 class Drawing(NamedTuple):
-    """A figure: what it shows, for readers who cannot see it, and the function that draws it."""
+    """A figure: a description for screen readers, and the function that draws it."""
 
     alt: str
     draw: Callable[[], Figure]

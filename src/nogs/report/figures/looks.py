@@ -38,7 +38,7 @@ def section(material: Material) -> Section:
 
 
 def drawing(material: Material, title: str = "") -> Drawing:
-    """Return the figure of one run. ``title``: above it, to tell several apart."""
+    """Return the figure of one run. ``title``: drawn above it."""
     return Drawing(
         f"{title + ': ' if title else ''}heat maps over the mean image, a row a method and a column a glimpse",
         lambda: where_they_look(material.looks, material.mean_image, material.grid, title=title),
