@@ -155,6 +155,9 @@ class Model:
         Outside an image its border pixel repeats.
         """
         g, last = self.about["glimpse_px"], self.about["image_px"] - 1
+        if self.about["scales"] == 1:  # never outside: slices are thirty times faster than indices
+            corners = zip(rows.tolist(), *(first.tolist() for first in self.top_left_px(cells)), strict=True)
+            return np.stack([images[row, :, y : y + g, x : x + g] for row, y, x in corners])
         image, channel, squares = rows[:, None, None, None], np.arange(images.shape[1])[:, None, None], []
         for widen in (2**scale for scale in range(self.about["scales"])):
             span = np.arange(g * widen) - g * (widen - 1) // 2
@@ -170,12 +173,11 @@ class Model:
 def reduced(images: Array, px: int) -> Array:
     """Return images reduced to ``px`` pixels a side, each the rounded mean of the pixels that it covers."""
     side = images.shape[-1]
-    if side % px == 0:  # five times faster than the matrix product below
+    if side % px == 0 and side // px <= 256:  # ten times faster than the products below, and as exact
         step = side // px
-        nothing: Array = np.zeros(1, np.uint32)
-        lines = sum((images[:, :, first::step] for first in range(step)), nothing)
-        whole = sum((lines[..., first::step] for first in range(step)), nothing)
-        return np.rint(whole.astype(np.float32) / np.float32(step) / np.float32(step)).astype(np.uint8)
+        lines = np.add.reduce(images.reshape(*images.shape[:2], px, step, side), axis=3, dtype=np.uint16)
+        whole = lines.reshape(*images.shape[:2], px, px, step).astype(np.float32) @ np.ones(step, np.float32)
+        return np.rint(whole / np.float32(step) / np.float32(step)).astype(np.uint8)
     pixel, part = np.arange(side), np.arange(px)[:, None]
     covers = ((pixel >= part * side // px) & (pixel < -(-(part + 1) * side // px))).astype(float)
     count = covers.sum(1).astype(np.float32)

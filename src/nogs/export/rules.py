@@ -31,7 +31,8 @@ class GainMap(nn.Module):
         h: Float[Tensor, "B h"],
         t: Int[Tensor, ""],
     ) -> Float[Tensor, " B"]:
-        return predicted_gain(location_logits, class_logits).amax(-1)
+        # V rises with its logit, so the greatest logit has the greatest gain: one product in place of one a location.
+        return predicted_gain(location_logits.amax(-1, keepdim=True), class_logits)[..., 0]
 
 
 class GainHead(nn.Module):
