@@ -24,6 +24,7 @@ from nogs.data.frame import Frame, shown
 from nogs.errors import UserError
 from nogs.export import nogs_onnx
 from nogs.export.description import describe
+from nogs.export.interpolation import weights_along
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.stopping.rules import stop_below
@@ -206,3 +207,15 @@ def test_random_cells_are_not_exported() -> None:
     spec = exported.spec_of("random", glimpse_px=8, channels=1, scales=1)
     with pytest.raises(UserError, match="method=random draws its cells by torch"):
         describe(spec, spec.build(), threshold_nats=None, macs=[1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("pixels", [1, 5, 12])
+def test_two_matrix_products_interpolate_as_grid_sample(pixels: int) -> None:
+    """At places within the map, on its border and beyond it."""
+    places = torch.linspace(-1.2, 1.2, 9)
+    image = torch.randn(2, 1, pixels, pixels)
+    points = torch.stack(torch.meshgrid(places, places, indexing="ij"), dim=-1).flip(-1).expand(2, -1, -1, -1)
+    expected = torch.nn.functional.grid_sample(image, points, padding_mode="border", align_corners=False)
+    weights = weights_along(places, pixels)
+    torch.testing.assert_close(weights @ image @ weights.T, expected, rtol=0, atol=1e-6)
+    assert ((weights != 0).sum(1) <= 2).all()

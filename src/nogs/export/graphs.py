@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from nogs.attention.network import HardAttention, State
 from nogs.attention.overview import Scene
 from nogs.errors import UserError
+from nogs.export.interpolation import separate
 from nogs.export.rules import Rule
 
 EXAMPLES = 2
@@ -138,8 +139,12 @@ def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
 
 
 def _published(model: Any) -> bytes:
-    """Return an ONNX model as bytes: without paths of source files and unused inputs, and with the batch named."""
+    """Return an ONNX model as bytes: without paths of source files and unused inputs, and with the batch named.
+
+    The interpolation of a location map becomes two matrix products.
+    """
     graph = model.graph
+    separate(model)
     used = {name for node in graph.node for name in node.input}
     kept = [value for value in graph.input if value.name in used]
     del graph.input[:], graph.value_info[:]

@@ -10,6 +10,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+from nogs.export.interpolation import PRODUCTS
+
 QUANTISED = ["Gemm", "MatMul"]
 """ONNX operators whose weights are rounded."""
 
@@ -23,5 +25,12 @@ def quantised(model: bytes) -> bytes:
         given, prepared, small = (Path(folder) / name for name in ("given.onnx", "prepared.onnx", "small.onnx"))
         given.write_bytes(model)
         quant_pre_process(given, prepared, skip_symbolic_shape=True)
-        quantize_dynamic(prepared, small, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=QUANTISED)
+        quantize_dynamic(
+            prepared,
+            small,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=QUANTISED,
+            nodes_to_exclude=[*PRODUCTS],
+        )
         return small.read_bytes()
