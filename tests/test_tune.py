@@ -123,6 +123,12 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, caps
     assert results_in(stopped).trials == results.trials
     assert results_in(stopped).best == results.best
 
+    # More trials are added to a search that is finished.
+    more = replace(again, machine=replace(again.machine, resume=True), trials=5)
+    nogs.tune(more, silent)
+    assert results_in(stopped).trials[:4] == results.trials
+    assert len(results_in(stopped).trials) == 5
+
 
 @pytest.mark.slow
 def test_a_front_is_searched_without_stopping_trials(tmp_path: Path) -> None:

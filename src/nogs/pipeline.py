@@ -28,6 +28,7 @@ from nogs.config.stages import (
 )
 from nogs.config.table import stage_of
 from nogs.data import load
+from nogs.engine import check_engine
 from nogs.errors import UserError
 from nogs.evaluation.schema import CNNScores, Results, read_results
 from nogs.evaluation.typed_json import to_json
@@ -139,6 +140,8 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
         task=config.source.task if read_spec(posterior, "model", kind=PosteriorSpec).multilabel else None,
         pooling=config.pooling,
         strategy=config.strategy,
+        engine=config.engine,
+        jobs=config.jobs,
     )
     with numbering.next():
         return search(searching)
@@ -164,6 +167,8 @@ def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -
         task=how["task"],
         pooling=1.0,
         strategy=config.strategy,
+        engine=config.engine,
+        jobs=config.jobs,
     )
     with numbering.next():
         return search(searching).path
@@ -171,6 +176,7 @@ def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -
 
 def check(config: Run) -> None:
     """Check the whole configuration before anything is written or computed. Raises UserError."""
+    check_engine(config.engine)
     for name in config.methods:
         method(name)
     for name, values in (("methods", config.methods), ("seeds", config.seeds)):

@@ -29,6 +29,7 @@ from nogs.evaluation.tuned import SCHEMA, Trial, TuneResults, front
 from nogs.evaluation.typed_json import to_json
 from nogs.report.tune_page import build_tune
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
+from nogs.runs.extend import extend_run
 from nogs.runs.lock import unlock
 from nogs.runs.progress import Tick, ticking
 from nogs.specs import HardAttentionSpec, grid_of
@@ -61,6 +62,9 @@ def tune(config: Tune, tick: Tick | None = None) -> RunDirectory:
     if method(config.method, argument="method").sequences != "none":
         raise UserError(f"method={config.method} learns from sequences of one geometry: choose ram, gain or another")
     cnns = read_results(read_run(config.cnns, "baselines"), CNNScores).cnn_means if config.cnns else ()
+    if config.machine.resume:
+        trained = stage_of(Train).directory, stage_of(Evaluate).directory
+        extend_run(config.machine.out, "tune", config, outdated={"trials": trained})
     if finished := finished_run(config.machine.out, "tune", config, resume=config.machine.resume):
         return finished
     data = load(config.source)

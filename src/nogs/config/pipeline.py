@@ -65,8 +65,11 @@ class Run(Checked):
     """also train one small CNN on whole images reduced to each of these side lengths in pixels; `cnns` trains many"""
     stopping: bool = True
     """also fit stopping heads to the networks of ps-nogs"""
+    engine: str = "local"
+    """where the search computes its maps. local: in this process; ray: by workers on this machine; ray:ADDRESS: on a
+    cluster"""
     jobs: Processes = 0
-    """trainings at the same time; 0: one for each core, or one on an accelerator"""
+    """trainings at the same time; 0: one for each core, or one on an accelerator. Also the workers of ray"""
 
 
 DEMO = Run(

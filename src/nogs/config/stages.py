@@ -18,6 +18,7 @@ from nogs.config.bounds import (
     Nats,
     Natural,
     Pixels,
+    Processes,
     Rate,
     Seed,
     Share,
@@ -106,6 +107,10 @@ class Search(Checked):
     """completions for the choice of the first glimpse, which all images share"""
     seed: Seed = 0
     """seed of the completions that are drawn"""
+    engine: str = "local"
+    """where maps are computed. local: in this process; ray: by workers on this machine; ray:ADDRESS: on a cluster"""
+    jobs: Processes = 0
+    """workers of ray; 0: one for each CPU"""
 
 
 @dataclass(frozen=True)

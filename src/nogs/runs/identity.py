@@ -14,7 +14,7 @@ from nogs.errors import UserError
 
 Kind = TypeVar("Kind")
 
-MAY_CHANGE = ("machine", "jobs")
+MAY_CHANGE = ("machine", "jobs", "engine")
 """Fields of a config for where a run is computed. They do not change its results and may differ at --resume."""
 
 SHOWN = 60

@@ -2,8 +2,8 @@
 
 Glimpse t is chosen for all images before glimpse t + 1, because their maps may be pooled (`nogs.design.greedy`). The
 first map is the same for all images. Later maps are computed in chunks of images. A chunk is independent of the others
-and has its own random stream, so it can be computed anywhere, and again with the same result. Each chunk is a file and
-a row of the log, so that a killed search continues at its first missing chunk.
+and has its own random stream, so any worker of `nogs.engine` can compute it, and again with the same result. Each chunk
+is a file and a row of the log, so that a killed search continues with its missing chunks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Int
-from torch import Generator, Tensor
+from torch import Tensor
 
 from nogs.completion.bank import load_bank
 from nogs.completion.protocol import Completions
@@ -26,10 +26,12 @@ from nogs.data import ImageSet, load
 from nogs.design.gain_maps import CompletionGainMap, Criterion, Maps, exhaustive
 from nogs.design.greedy import DesignedSequences, design_sequences, regret
 from nogs.design.race import Race
+from nogs.engine import Results, check_engine, computing
 from nogs.errors import UserError
 from nogs.evaluation.examples import posterior_log_probs
 from nogs.evaluation.usefulness import Usefulness, usefulness
 from nogs.glimpses.fovea import Glimpses, look, nothing_seen
+from nogs.glimpses.grid import Grid
 from nogs.posterior.protocol import Posterior, TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
@@ -51,6 +53,7 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     """
     fitted, indexed = read_run(config.posterior, "fit-posterior"), read_run(config.bank, "build-bank")
     _same_images(config, fitted.config["source"], indexed.config["source"])
+    check_engine(config.engine)
     if finished := finished_run(config.machine.out, "search", config, resume=config.machine.resume):
         return finished
     device = choose_device(config.machine.device)
@@ -64,8 +67,12 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     retrieval = Retrieval(load_bank(indexed, data), posterior.grid, config.retrieval)
     estimator = Race(config.race, config.criterion, config.pooling) if config.strategy == "race" else exhaustive
     gain_map = CompletionGainMap(posterior, retrieval, estimator, config.first)
-    with ticking("sequences", len(annotated) * (T - 1), tick) as report, torch.inference_mode():
-        chunks = Chunks(run, config, gain_map, data, annotated, T, report)
+    with (
+        ticking("sequences", len(annotated) * (T - 1), tick) as report,
+        computing(config.engine, map_chunk, gain_map, workers=config.jobs) as compute,
+        torch.inference_mode(),
+    ):
+        chunks = Chunks(run, config, compute, posterior.grid, data, annotated, T, report)
         designed = design_sequences(
             chunks.maps_at, len(annotated), glimpses=T, criterion=config.criterion, pooling=config.pooling
         )
@@ -94,6 +101,20 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     return run
 
 
+class Chunk(NamedTuple):
+    """The b states of a chunk, and what their maps depend on beside posterior and completions.
+
+    ``groups``: of their images. ``compare``: number of states that also get exhaustive maps. ``keys``: of the chunk's
+    random stream.
+    """
+
+    seen: Glimpses
+    groups: Int[Tensor, " b"]
+    compare: int
+    criterion: Criterion
+    keys: tuple[int, ...]
+
+
 class ChunkMaps(NamedTuple):
     """Maps of one chunk, and the row of the log with their cost.
 
@@ -105,16 +126,11 @@ class ChunkMaps(NamedTuple):
     row: dict[str, float]
 
 
-def map_chunk(
-    gain_map: CompletionGainMap,
-    seen: Glimpses,
-    groups: Int[Tensor, " b"],
-    *,
-    compare: int,
-    criterion: Criterion,
-    generator: Generator,
-) -> ChunkMaps:
-    """Return the maps of the b states of ``seen``, and for the first ``compare`` states also exhaustive ones."""
+@torch.inference_mode()
+def map_chunk(gain_map: CompletionGainMap, chunk: Chunk) -> ChunkMaps:
+    """Return the maps of a chunk's states, and for the first of them also exhaustive ones."""
+    seen, groups, compare, criterion, keys = chunk
+    generator = chance(*keys)
     started = time.perf_counter()
     completions = gain_map.complete(seen, groups=groups, generator=generator)
     maps = gain_map.estimator(gain_map.posterior, seen, completions, generator=generator)
@@ -135,12 +151,13 @@ def map_chunk(
 class Chunks:
     """The maps of all ``annotated`` images in chunks. Chunks in ``run`` are read, and missing ones computed.
 
-    ``glimpses``: T. ``report``: the progress callback.
+    ``compute``: computes chunks. ``glimpses``: T. ``report``: the progress callback.
     """
 
     run: RunDirectory
     config: Search
-    gain_map: CompletionGainMap
+    compute: Results[Chunk, ChunkMaps]
+    grid: Grid
     data: ImageSet
     annotated: Int[Tensor, " n"]
     glimpses: int
@@ -153,19 +170,29 @@ class Chunks:
         if t == 0:
             self.report(0, "the first glimpse, shared by all")
             if "glimpse-00" not in logged:
-                generator = chance(self.config.seed, 5)
-                seen = nothing_seen(self.data.images[:1], self.gain_map.posterior.grid)
-                self._compute("glimpse-00", seen, torch.zeros(1, dtype=torch.long), 0, generator)
+                seen, nobody = nothing_seen(self.data.images[:1], self.grid), torch.zeros(1, dtype=torch.long)
+                whole = Chunk(seen, nobody, 0, self.config.criterion, (self.config.seed, 5))
+                for _, maps in self.compute([whole]):
+                    self._save("glimpse-00", maps)
             return self._load("glimpse-00").expand(n)
-        chunks = []
+        missing: dict[str, Chunk] = {}
+        names, done = [], n
         for number, rows in enumerate(torch.arange(n).split(CHUNK)):
-            name, images = _chunk_name(t, number), self.annotated[rows]
-            if name not in logged:  # a chunk without a row in the log is computed again, with the same content
-                seen = look(self.data.images, self.gain_map.posterior.grid, cells[rows], images)
-                compare = max(0, min(len(rows), self.config.regret - number * CHUNK))
-                self._compute(name, seen, self.data.groups[images], compare, chance(self.config.seed, 6, number, t))
-            chunks.append(self._load(name))
-            self.report(n * (t - 1) + number * CHUNK + len(rows), f"glimpse {t + 1} of {self.glimpses}")
+            names.append(_chunk_name(t, number))
+            if names[-1] in logged:
+                continue
+            # A chunk without a row in the log is computed again, with the same content.
+            images, compare = self.annotated[rows], max(0, min(len(rows), self.config.regret - number * CHUNK))
+            seen = look(self.data.images, self.grid, cells[rows], images)
+            keys = self.config.seed, 6, number, t
+            missing[names[-1]] = Chunk(seen, self.data.groups[images], compare, self.config.criterion, keys)
+            done -= len(rows)
+        for index, maps in self.compute(list(missing.values())):
+            name = list(missing)[index]
+            self._save(name, maps)
+            done += len(missing[name].groups)
+            self.report(n * (t - 1) + done, f"glimpse {t + 1} of {self.glimpses}")
+        chunks = [self._load(name) for name in names]
         epe, eig, effective = (torch.cat(column) for column in zip(*(chunk[:3] for chunk in chunks), strict=True))
         return Maps(epe, eig, effective, evaluations=0)
 
@@ -185,12 +212,7 @@ class Chunks:
             regrets.append(missed.tolist())
         return regrets
 
-    def _compute(
-        self, name: str, seen: Glimpses, groups: Int[Tensor, " b"], compare: int, generator: Generator
-    ) -> None:
-        chunk = map_chunk(
-            self.gain_map, seen, groups, compare=compare, criterion=self.config.criterion, generator=generator
-        )
+    def _save(self, name: str, chunk: ChunkMaps) -> None:
         tensors = {"epe": chunk.maps.epe, "eig": chunk.maps.eig, "effective": chunk.maps.effective}
         if chunk.exhaustive is not None:
             tensors["exhaustive"] = chunk.exhaustive
