@@ -278,7 +278,7 @@ def test_a_run_that_recorded_no_steps_or_curves_has_a_page(tmp_path: Path) -> No
     player = player_of(gather(path))
     assert player is not None
     assert player.charts == []
-    assert player.left == player.right == "ps-nogs"
+    assert (player.left, player.right) == ("ps-nogs", "designed")
     (evaluation.path / "steps.safetensors").unlink()
     write_marker(evaluation.path)
     assert player_of(gather(path)) is None

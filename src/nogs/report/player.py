@@ -87,8 +87,9 @@ def player_of(material: Material) -> Player | None:
     examples, names = material.examples, list(steps.walks)
     T = next(iter(steps.walks.values())).cells.shape[1]
     left = headline(names) or names[0]
-    others = [name for name in (REFERENCE, CONTROL, *names) if name in names and name != left]
     designed = [Choice(DESIGNED, "Designed sequence")] if examples else []
+    others = [name for name in (REFERENCE, CONTROL, *names) if name in names and name != left]
+    beside = [*others, *(choice.value for choice in designed), left]
     charts = [chart for rule in RULE_TITLES if (chart := chart_of(results, rule, RULE_TITLES[rule]))]
     completed = [] if material.publishable else [_completions(example) for example in examples]
     methods = {name: _walk(walk, steps, material.grid, title_of(name)) for name, walk in steps.walks.items()}
@@ -109,7 +110,7 @@ def player_of(material: Material) -> Player | None:
         pictures=_pictures(material, steps),
         methods=[*(Choice(name, title_of(name)) for name in names), *designed],
         left=left,
-        right=others[0] if others else left,
+        right=beside[0],
         glimpses=T,
         has_completions=any(completed),
         charts=charts,
