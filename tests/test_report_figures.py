@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 import nogs
 from nogs.attention.methods import METHODS
@@ -247,3 +250,26 @@ def test_an_evaluation_keeps_the_completions_that_the_next_glimpse_was_chosen_by
     torch.testing.assert_close((weights[:, :, None] * gains).sum(1)[whole], expected[whole], rtol=0, atol=1e-5)
     parts = json.loads((evaluation.path / "results.json").read_text())["methods"]["ram"]
     assert sum(parts["macs_by_part"].values()) == parts["macs_by_glimpse"][0]
+
+
+def test_large_pictures_of_a_figure_become_smaller_and_stay_alike() -> None:
+    """A smooth picture with a transparent half; a small one stays as it is."""
+    y, x = np.mgrid[:160, :160]
+    noise = np.random.default_rng(0).integers(0, 30, (160, 160))
+    pixels = np.dstack((x, y, (x + y) // 2 + noise, np.where(x < 80, 115, 255))).astype(np.uint8)
+
+    def embedded(picture: Image.Image) -> str:
+        file = io.BytesIO()
+        picture.save(file, "PNG")
+        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+    large, small = embedded(Image.fromarray(pixels)), embedded(Image.fromarray(pixels[:20, :20]))
+    svg = f'<svg><image xlink:href="{large}"/><image xlink:href="{small}" y="2"/></svg>'
+    lighter = page.lighter(svg)
+    assert small in lighter
+    assert len(lighter) < 0.3 * len(svg)
+    kind, content = lighter.split('"')[1].split(",")
+    assert kind == "data:image/webp;base64"
+    kept = np.asarray(Image.open(io.BytesIO(base64.b64decode(content)))).astype(int)
+    assert (kept[..., 3] == pixels[..., 3]).all()
+    assert np.abs(kept - pixels).mean() < 4

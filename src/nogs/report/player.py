@@ -33,7 +33,7 @@ from nogs.stopping.curves import MAP
 LARGEST_PX, LARGEST_COMPLETION_PX = 384, 96
 """Images are embedded at no more than these side lengths."""
 LOSSLESS_PX = 64
-"""Images of no more pixels a side are embedded without loss."""
+"""Test images of no more pixels a side are embedded without loss, completions always with some."""
 FINEST = 32
 """Cells a side of an embedded map. Of a finer one each keeps the greatest of several."""
 LEAST_NATS = 0.001
@@ -139,8 +139,11 @@ def _caption(material: Material) -> str:
 def _pictures(material: Material, steps: Steps) -> list[Picture]:
     names = [f"Test image {number}: {material.results.classes[label]}" for number, label in enumerate(steps.labels, 1)]
     if material.publishable:
-        return [Picture(_data_uri(material.mean_image, LARGEST_PX), name) for name in names]
-    return [Picture(_data_uri(pixels, LARGEST_PX), name) for pixels, name in zip(steps.pixels, names, strict=True)]
+        return [Picture(_data_uri(material.mean_image, LARGEST_PX, lossless_px=LOSSLESS_PX), name) for name in names]
+    return [
+        Picture(_data_uri(pixels, LARGEST_PX, lossless_px=LOSSLESS_PX), name)
+        for pixels, name in zip(steps.pixels, names, strict=True)
+    ]
 
 
 def _walk(walk: Walk, steps: Steps, grid: Grid, title: str) -> dict[str, Any]:
@@ -177,7 +180,10 @@ def _completions(example: Example) -> list[list[list[str]]]:
     if example.completions is None or example.weights is None:
         return []
     return [
-        [[_data_uri(image, LARGEST_COMPLETION_PX), percent(float(weight))] for image, weight in zip(*of_t, strict=True)]
+        [
+            [_data_uri(image, LARGEST_COMPLETION_PX, lossless_px=0), percent(float(weight))]
+            for image, weight in zip(*of_t, strict=True)
+        ]
         for of_t in zip(example.completions, example.weights, strict=True)
     ]
 
@@ -218,11 +224,14 @@ def _step(grid: Grid) -> int:
     return -(-grid.side // FINEST)
 
 
-def _data_uri(pixels: Shaped[Tensor, "c H H"], largest_px: int) -> str:
-    """Return an image as a data URI, reduced to ``largest_px`` pixels a side if it is larger."""
+def _data_uri(pixels: Shaped[Tensor, "c H H"], largest_px: int, *, lossless_px: int) -> str:
+    """Return an image as a data URI, reduced to ``largest_px`` pixels a side if it is larger.
+
+    ``lossless_px``: up to this side without loss.
+    """
     array = pixels.float().round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
     image = Image.fromarray(array[..., 0] if array.shape[2] == 1 else array).convert("RGB")
     image.thumbnail((largest_px, largest_px))
     file = io.BytesIO()
-    image.save(file, "WEBP", lossless=image.width <= LOSSLESS_PX, quality=80)
+    image.save(file, "WEBP", lossless=lossless_px >= image.width, quality=80)
     return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode()
