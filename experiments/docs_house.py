@@ -5,9 +5,13 @@ python experiments/docs_house.py
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
-import tomllib
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 WIDTH, ROW, GAP, ROOM = 640, 34, 8, 116
@@ -55,5 +59,9 @@ def drawn(rows: list[list[str]]) -> str:
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
-if __name__ == "__main__":
+def main() -> None:
     (ROOT / "docs" / "pictures" / "house.svg").write_text(drawn(layers()))
+
+
+if __name__ == "__main__":
+    main()
