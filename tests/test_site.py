@@ -22,6 +22,7 @@ def test_the_api_page_has_every_exported_name_once() -> None:
     assert sorted(named) == sorted(nogs.__all__)
 
 
+@pytest.mark.slow
 def test_the_site_builds_and_loads_nothing_from_the_network(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]

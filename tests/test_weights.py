@@ -47,7 +47,11 @@ SPECS: dict[str, NetworkSpec[Any]] = {
 }
 
 
-@pytest.fixture(params=SPECS)
+SLOW = ("avp-cnn", "small-resnet")
+"""Networks that take long to build. The default run has another network of each of these kinds."""
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SPECS])
 def spec(request: pytest.FixtureRequest) -> NetworkSpec[Any]:
     return SPECS[request.param]
 
