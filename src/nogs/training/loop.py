@@ -98,15 +98,17 @@ def fit(
             with average.applied() if average else nullcontext():
                 with torch.inference_mode():
                     figures = validate()
-                if not all(math.isfinite(figures[figure]) for figure in keep.values()):
+                train_loss = (total / since).item()
+                if not all(map(math.isfinite, (train_loss, *(figures[figure] for figure in keep.values())))):
                     raise UserError(
-                        f"the validation loss is not finite at iteration {iteration}: lower the learning rate"
+                        f"the loss is not finite at iteration {iteration}, after {iteration - since}: "
+                        f"lower the learning rate; {_what_is_kept(run, best)}"
                     )
                 row = {
                     "iteration": iteration,
                     "seconds": round(seconds, 3),
                     "wall_seconds": round(time.perf_counter() - began, 3),
-                    "train_loss": (total / since).item(),
+                    "train_loss": train_loss,
                     **figures,
                 }
                 total, since = torch.zeros_like(total), 0
@@ -139,6 +141,16 @@ def _given_up(iteration: int, best: Mapping[str, Mapping[str, Any]], patience: i
     if not best or patience == 0:
         return False
     return iteration - max(row["iteration"] for row in best.values()) >= patience
+
+
+def _what_is_kept(run: RunDirectory, best: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return what a training that diverged leaves: its last checkpoint and its best weights."""
+    if not best:
+        return "nothing was kept before it"
+    kept = f"the best weights, of iteration {best['best']['iteration']}, are kept"
+    if not run.has("checkpoint"):
+        return kept
+    return f"the last checkpoint is of iteration {run.load_metadata('checkpoint')['iteration']}, and {kept}"
 
 
 def keep_freed_memory() -> None:
