@@ -86,7 +86,7 @@ class Source(Checked):
 
     data: str = "digits"
     """digits | needles, megapixel or pointers, each with [:DIGITS.npz] | folder:PATH | csv:PATH | npz:PATH |
-    celeba:PATH | celebahq:PATH | cub:PATH"""
+    celeba:PATH | celebahq:PATH | cub:PATH | gtsdb:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: Pixels | None = None

@@ -27,6 +27,7 @@ from nogs.data.sources.celebahq import celebahq
 from nogs.data.sources.cub import cub
 from nogs.data.sources.digits import digits
 from nogs.data.sources.folder import folder
+from nogs.data.sources.gtsdb import gtsdb
 from nogs.data.sources.megapixel import megapixel
 from nogs.data.sources.needles import needles
 from nogs.data.sources.npz import npz
@@ -57,6 +58,7 @@ SOURCES: Mapping[str, Kind] = {
     "celeba": Kind(celeba, "a folder"),
     "celebahq": Kind(celebahq, "a folder"),
     "cub": Kind(cub, "a folder"),
+    "gtsdb": Kind(gtsdb, "a folder"),
     "needles": Kind(needles, "nothing or a file"),
     "megapixel": Kind(megapixel, "nothing or a file"),
     "pointers": Kind(pointers, "nothing or a file"),
