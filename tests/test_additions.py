@@ -17,6 +17,7 @@ from nogs.completion.protocol import Completion, Completions
 from nogs.completion.retrieval import Retrieval
 from nogs.design.gain_maps import CompletionGainMap, exhaustive
 from nogs.design.greedy import DesignedSequences, design_sequences
+from nogs.engine import computing
 from nogs.evaluation.examples import examples
 from nogs.glimpses.fovea import Glimpses, look
 from nogs.glimpses.grid import Grid
@@ -25,7 +26,7 @@ from nogs.runs.directory import RunDirectory, open_run
 from nogs.sequences.table import Sequences
 from nogs.specs import PosteriorSpec
 from nogs.stages.fit_posterior import Fitting
-from nogs.stages.search import Chunks
+from nogs.stages.search import Chunks, map_chunk
 from nogs.training.loop import fit
 from nogs.weights import load_network
 from staged import GEOMETRY, LOCATIONS, RETRIEVAL, Stages, run_of, silent
@@ -127,8 +128,8 @@ def searched(
     run: RunDirectory, config: nogs.Search, posterior: Posterior, completion: Completion, data: nogs.ImageSet
 ) -> DesignedSequences:
     gain_map = CompletionGainMap(posterior, completion, exhaustive, unconditional=16)
-    with torch.inference_mode():
-        chunks = Chunks(run, config, gain_map, data, data.annotated(30, 0), T, silent)
+    with computing("local", map_chunk, gain_map, workers=0) as compute, torch.inference_mode():
+        chunks = Chunks(run, config, compute, posterior.grid, data, data.annotated(30, 0), T, silent)
         return design_sequences(chunks.maps_at, 30, glimpses=T, criterion="eig")
 
 

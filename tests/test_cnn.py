@@ -212,6 +212,7 @@ PATCHES = nogs.PatchOptions(patch_size=13, overview=8, patches=2, memory=3)
         ("mobilenet-v2", "mobilenet-v2-12px-x0.1"),
         ("attention-sampling", f"attention-sampling-{IMAGE_PX}px"),
         ("patch-selection", f"patch-selection-{IMAGE_PX}px"),
+        ("multiple-instances", f"multiple-instances-{IMAGE_PX}px"),
     ],
 )
 def test_what_is_resumed_is_what_was_not_stopped(

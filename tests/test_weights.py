@@ -20,6 +20,7 @@ from nogs.specs import (
     CNNSpec,
     HaltingSpec,
     HardAttentionSpec,
+    MultipleInstancesSpec,
     NetworkSpec,
     PatchSelectionSpec,
     PosteriorSpec,
@@ -44,6 +45,7 @@ SPECS: dict[str, NetworkSpec[Any]] = {
         Grid(30, 13, 13), 1, CLASSES, 8, 3, replacement=False, entropy_weight=0.1
     ),
     "patch-selection": PatchSelectionSpec(GRID, 1, CLASSES, memory=3),
+    "multiple-instances": MultipleInstancesSpec(GRID, 1, CLASSES),
 }
 
 

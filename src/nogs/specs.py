@@ -22,6 +22,7 @@ from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
 from nogs.rivals.attention_sampling import LEAST_PATCH_PX, AttentionSampling
 from nogs.rivals.cnn import ARCHITECTURES, UPPER_BOUND, WholeImageCNN
+from nogs.rivals.multiple_instances import MultipleInstances
 from nogs.rivals.patch_selection import PatchSelection
 from nogs.runs.identity import shown
 from nogs.stopping.halting import HaltingUnit
@@ -240,6 +241,23 @@ class PatchSelectionSpec(NetworkSpec[PatchSelection]):
 
     def build(self) -> PatchSelection:
         return PatchSelection(self.grid, memory=self.memory, channels=self.channels, classes=len(self.classes))
+
+
+@dataclass(frozen=True)
+class MultipleInstancesSpec(NetworkSpec[MultipleInstances]):
+    """Attention-based multiple-instance learning; the patches are the glimpses of ``grid``."""
+
+    kind = "multiple-instances"
+    grid: Grid
+    channels: Channels
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_classes(self.classes)
+
+    def build(self) -> MultipleInstances:
+        return MultipleInstances(self.grid, channels=self.channels, classes=len(self.classes))
 
 
 def grid_of(geometry: Geometry, images: ImageSet) -> Grid:

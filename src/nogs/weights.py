@@ -17,6 +17,7 @@ from nogs.posterior.lookahead import LookaheadPosterior
 from nogs.posterior.masked_cnn import AVPCNN
 from nogs.rivals.attention_sampling import AttentionSampling
 from nogs.rivals.cnn import WholeImageCNN
+from nogs.rivals.multiple_instances import MultipleInstances
 from nogs.rivals.patch_selection import PatchSelection
 from nogs.runs.directory import RunDirectory
 from nogs.runs.files import damaged
@@ -26,6 +27,7 @@ from nogs.specs import (
     CNNSpec,
     HaltingSpec,
     HardAttentionSpec,
+    MultipleInstancesSpec,
     NetworkSpec,
     PatchSelectionSpec,
     PosteriorSpec,
@@ -86,6 +88,10 @@ def load_network(
 def load_network(
     run: RunDirectory, name: str, *, kind: type[PatchSelectionSpec], device: torch.device
 ) -> tuple[PatchSelectionSpec, PatchSelection]: ...
+@overload
+def load_network(
+    run: RunDirectory, name: str, *, kind: type[MultipleInstancesSpec], device: torch.device
+) -> tuple[MultipleInstancesSpec, MultipleInstances]: ...
 def load_network(
     run: RunDirectory, name: str, *, kind: type[Spec], device: torch.device
 ) -> tuple[NetworkSpec[nn.Module], nn.Module]:

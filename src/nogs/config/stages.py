@@ -244,7 +244,8 @@ class Baselines(Checked):
     machine: Machine
     source: Source = field(default_factory=Source)
     architectures: Names = ("shufflenet-v2", "mobilenet-v2")
-    """CNNs: shufflenet-v2, mobilenet-v2; networks that read patches: attention-sampling, patch-selection"""
+    """CNNs: shufflenet-v2, mobilenet-v2; networks that read patches: attention-sampling,
+    patch-selection, multiple-instances"""
     resolutions: Sizes = (12, 24, 48)
     """side lengths in pixels that images are reduced to for CNNs"""
     widths: Widths = (0.05, 0.1, 0.15, 0.25, 0.5)
@@ -276,7 +277,8 @@ class FitBaseline(Checked):
     source: Source
     optimisation: Optimisation
     architecture: str
-    """shufflenet-v2, mobilenet-v2, attention-sampling, patch-selection, or small-resnet for the upper bound"""
+    """shufflenet-v2, mobilenet-v2, attention-sampling, patch-selection, multiple-instances, or small-resnet for the
+    upper bound"""
     resolution: Pixels
     """side length in pixels of the images, or that they are reduced to for a CNN"""
     width: Width

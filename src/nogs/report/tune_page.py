@@ -33,7 +33,7 @@ def build_tune(results: TuneResults, provenance: Mapping[str, Any]) -> Page:
             Section(
                 "networks",
                 "The front",
-                "Networks that no other beats, cheapest first. Bold: the best by the objective, trained anew.",
+                "Networks that no other beats, cheapest first. The best by the objective was trained anew.",
                 table=tune_table(results),
             ),
         ],

@@ -33,12 +33,12 @@ from nogs.rivals.cnn import ARCHITECTURES, UPPER_BOUND, check_resolution, shrink
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.progress import Tick, after, ticking
-from nogs.specs import AttentionSamplingSpec, CNNSpec, PatchSelectionSpec
+from nogs.specs import AttentionSamplingSpec, CNNSpec, MultipleInstancesSpec, PatchSelectionSpec
 from nogs.training.loop import fit
 from nogs.weights import save_network
 
 UPPER_BOUND_LEARNING_RATE = 1e-3
-READ_PATCHES = (AttentionSamplingSpec.kind, PatchSelectionSpec.kind)
+READ_PATCHES = (AttentionSamplingSpec.kind, PatchSelectionSpec.kind, MultipleInstancesSpec.kind)
 """Architectures that are given the images at full size and read patches of them."""
 PIXELS_AT_ONCE = 2**23
 """Pixels that networks read at a time while they are evaluated."""
@@ -102,7 +102,9 @@ def _trainings(config: Baselines, *, image_px: int) -> list[FitBaseline]:
     return trainings
 
 
-def _spec(config: FitBaseline, data: ImageSet) -> CNNSpec | AttentionSamplingSpec | PatchSelectionSpec:
+def _spec(
+    config: FitBaseline, data: ImageSet
+) -> CNNSpec | AttentionSamplingSpec | PatchSelectionSpec | MultipleInstancesSpec:
     """Return the spec of the network of a training. Raises UserError for one that does not exist or does not fit."""
     (channels, image_px), options = data.images.shape[1:3], config.patches
     if config.architecture not in READ_PATCHES:
@@ -116,6 +118,8 @@ def _spec(config: FitBaseline, data: ImageSet) -> CNNSpec | AttentionSamplingSpe
     grid = Grid(image_px, options.patch_size, options.patch_size)
     if config.architecture == PatchSelectionSpec.kind:
         return PatchSelectionSpec(grid, channels, data.classes, options.memory)
+    if config.architecture == MultipleInstancesSpec.kind:
+        return MultipleInstancesSpec(grid, channels, data.classes)
     return AttentionSamplingSpec(
         grid,
         channels,

@@ -126,7 +126,7 @@ class ChunkMaps(NamedTuple):
     row: dict[str, float]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def map_chunk(gain_map: CompletionGainMap, chunk: Chunk) -> ChunkMaps:
     """Return the maps of a chunk's states, and for the first of them also exhaustive ones."""
     seen, groups, compare, criterion, keys = chunk

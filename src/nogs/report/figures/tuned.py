@@ -32,5 +32,5 @@ def accuracy_over_macs(results: TuneResults) -> Figure:
     ax.yaxis.set_major_formatter(share_ticks())
     ax.set(xlabel="multiply-adds of an image", ylabel="validation accuracy")
     named = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(list(named.values()), list(named), loc="lower right")
+    ax.legend(list(named.values()), list(named), loc="best")
     return figure
