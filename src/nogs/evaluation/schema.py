@@ -225,13 +225,13 @@ class Results:
         return replace(self, cnn=cnns.cnn, cnn_means=cnns.cnn_means, upper_bound=cnns.upper_bound)
 
 
-def read_results(run: RunDirectory, kind: type[T]) -> T:
-    """Return results.json of a run as a ``kind``: Results, CNNScores or WholeImage.
+def read_results(run: RunDirectory, kind: type[T], name: str = FILE) -> T:
+    """Return results.json of a run as a ``kind``: Results, CNNScores or WholeImage. ``name``: another file of results.
 
     Raises UserError with the file, the key and the fix if it is damaged or has another schema.
     """
-    content = run.load_json(FILE)
+    content = run.load_json(name)
     try:
         return from_json(kind, content)
     except MismatchError as mismatch:
-        raise damaged(run.path / FILE, f"has another schema, {mismatch}") from None
+        raise damaged(run.path / name, f"has another schema, {mismatch}") from None

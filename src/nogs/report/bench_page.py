@@ -8,8 +8,7 @@ from statistics import mean
 from typing import Any
 
 from nogs.evaluation.bench import BenchMethod, BenchResults, BenchTask
-from nogs.evaluation.schema import WholeImage
-from nogs.evaluation.typed_json import MismatchError, from_json
+from nogs.evaluation.schema import WholeImage, read_results
 from nogs.report.figures.bench import accuracy_over_costs, whole_pixels
 from nogs.report.notation import brief, brief_nats, listed, percent, short_count
 from nogs.report.page import Fact, Page, draw_page
@@ -17,7 +16,6 @@ from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
 from nogs.report.style import ARCHITECTURE_TITLES, title_of
 from nogs.report.tables import print_table, whole_image_title
 from nogs.runs.directory import RunDirectory
-from nogs.runs.files import damaged
 
 COLUMNS = ("accuracy", "multiply-adds", "pixels", "seconds", "nats by glimpse")
 """Figures of the table. Short, so that the table fits a terminal; `NOTE` explains them."""
@@ -108,11 +106,7 @@ def bench_table(results: BenchResults) -> Table:
 
 def print_bench(path: Path) -> None:
     """Print the table of the bench in ``path``, and the path of its page."""
-    run = RunDirectory(path)
-    try:
-        results = from_json(BenchResults, run.load_json("bench.json"))
-    except MismatchError as mismatch:
-        raise damaged(path / "bench.json", f"has another schema, {mismatch}") from None
+    results = read_results(RunDirectory(path), BenchResults, "bench.json")
     print_table(bench_table(results), title=f"{len(methods_of(results))} methods on {len(results.tasks)} tasks")
     print(f"report: {path / 'bench.html'}")
 

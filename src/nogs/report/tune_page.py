@@ -6,15 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nogs.evaluation.schema import read_results
 from nogs.evaluation.tuned import Trial, TuneResults
-from nogs.evaluation.typed_json import MismatchError, from_json
 from nogs.report.figures.tuned import accuracy_over_macs
 from nogs.report.notation import percent, short_count
 from nogs.report.page import Fact, Page, draw_page
 from nogs.report.section import Cell, Column, Drawing, Line, Section, Table
 from nogs.report.tables import print_table
 from nogs.runs.directory import RunDirectory
-from nogs.runs.files import damaged
 
 COLUMNS = ("validation accuracy", "multiply-adds", "learning rate")
 
@@ -79,11 +78,7 @@ def tune_table(results: TuneResults) -> Table:
 
 def print_tune(path: Path) -> None:
     """Print the front of the search in ``path``, and the path of its page."""
-    run = RunDirectory(path)
-    try:
-        results = from_json(TuneResults, run.load_json("tune.json"))
-    except MismatchError as mismatch:
-        raise damaged(path / "tune.json", f"has another schema, {mismatch}") from None
+    results = read_results(RunDirectory(path), TuneResults, "tune.json")
     print_table(tune_table(results), title=lead_of_tune(results)[0])
     print(f"report: {path / 'tune.html'}")
 
