@@ -31,6 +31,10 @@ class Drawn(ABC):
     def to(self, device: torch.device) -> Drawn:
         """Return the same images on ``device``."""
 
+    def places(self, top_left_px: Int[Tensor, "B T 2"]) -> Int[Tensor, "B T 2"]:
+        """Return where glimpses are taken that were asked for at ``top_left_px``: there."""
+        return top_left_px
+
     @abstractmethod
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T c s s"]:
         """Return T squares of ``side`` pixels of each of the images ``rows``; outside an image its border repeats.

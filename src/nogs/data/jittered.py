@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from nogs.data.drawn import Drawn
-from nogs.data.pixels import Pixels, overview
+from nogs.data.pixels import Pixels, overview, squares_of
 
 
 class Jittered(Drawn):
@@ -44,8 +44,8 @@ class Jittered(Drawn):
         finally:
             self._generator = None
 
-    def displaced(self, top_left_px: Int[Tensor, "B T 2"]) -> Int[Tensor, "B T 2"]:
-        """Return the top-left pixels of glimpses after their displacement."""
+    def places(self, top_left_px: Int[Tensor, "B T 2"]) -> Int[Tensor, "B T 2"]:
+        """Return the top-left pixels of glimpses, displaced."""
         if self._generator is None:
             raise ValueError("glimpses of jittered images are taken within `drawing`")
         shape, most = top_left_px.shape, self.jitter_px
@@ -55,7 +55,7 @@ class Jittered(Drawn):
         return overview(self.images, rows, px)
 
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T c s s"]:
-        raise TypeError("squares of jittered images are read from `images`, at the places that `displaced` returns")
+        return squares_of(self.images, first, rows, side)
 
     def content(self) -> Iterator[bytes]:
         raise TypeError("jittered images are for training alone")

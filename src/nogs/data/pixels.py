@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
 from nogs.data.drawn import DRAWN_AT_ONCE, Drawn, reduced
@@ -27,3 +27,43 @@ def mean_image(images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, "c H H"
     for some in rows.split(max(1, DRAWN_AT_ONCE // images.image_px**2)):
         total += images[some].float().sum(0)
     return total / len(rows)
+
+
+def squares_of(
+    images: Shaped[Tensor, "N c H W"] | Drawn, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
+) -> Shaped[Tensor, "B T c s s"]:
+    """Return the squares of ``side`` pixels with top-left pixels ``first``; the border repeats."""
+    if not isinstance(images, Tensor):
+        return images.squares(first, rows, side)
+    c, H, W = images.shape[1:]
+    span = torch.arange(side, device=images.device)
+    planes = (rows[:, None] * c + torch.arange(c, device=images.device)) * (H * W)
+    if images.device.type == "cpu" and images.is_contiguous() and _between_left_and_right(first, W - side):
+        # A line of a square is contiguous: copying whole lines is four times faster than copying single pixels.
+        lines = (first[..., 0, None] + span).clamp(0, H - 1) * W + first[..., 1, None]
+        index = planes[:, None, :, None] + lines[:, :, None]
+        every_line = images.as_strided((max(0, images.numel() - side + 1), side), (1, 1))
+        return every_line.index_select(0, index.flatten()).reshape(*index.shape, side)
+    return images.take(planes[:, None, :, None, None] + pixel_index(first, span, H, W)[:, :, None])
+
+
+def _between_left_and_right(first: Int[Tensor, "B T 2"], last: int) -> bool:
+    columns = first[..., 1]
+    return columns.numel() == 0 or (int(columns.min()) >= 0 and int(columns.max()) <= last)
+
+
+def pixel_index(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Int[Tensor, "B T w w"]:
+    """Return the index row * W + column of each pixel of squares, moved to the border if it lies outside.
+
+    ``span``: the offsets from ``top_left_px`` along rows and columns, in pixels.
+    """
+    rows = (top_left_px[..., 0, None] + span).clamp(0, H - 1)
+    columns = (top_left_px[..., 1, None] + span).clamp(0, W - 1)
+    return rows[..., :, None] * W + columns[..., None, :]
+
+
+def within_image(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Bool[Tensor, "B T w w"]:
+    """Return whether each pixel of the same squares lies inside the image."""
+    rows = top_left_px[..., 0, None] + span
+    columns = top_left_px[..., 1, None] + span
+    return ((rows >= 0) & (rows < H))[..., :, None] & ((columns >= 0) & (columns < W))[..., None, :]

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Float, Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.data.drawn import Drawn
-from nogs.data.jittered import Jittered
+from nogs.data.pixels import pixel_index, squares_of
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
@@ -53,45 +53,21 @@ def fovea(
     """
     (c, H, W), (B, T), g = images.shape[1:], top_left_px.shape[:2], grid.glimpse_px
     rows = torch.arange(B, device=images.device) if rows is None else rows
-    if isinstance(images, Jittered):
-        top_left_px = images.displaced(top_left_px)
-        images = images.images
-    squares = []
+    if not isinstance(images, Tensor):
+        top_left_px = images.places(top_left_px)
+    stacked = []
     for scale in range(grid.scales):
         widen = 2**scale
         # Averaging the whole image once costs less if the glimpses together read more pixels than it has.
         if isinstance(images, Tensor) and widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):
-            squares.append(_averaged_first(images, grid, top_left_px, rows, widen))
+            stacked.append(_averaged_first(images, grid, top_left_px, rows, widen))
             continue
-        square = _squares(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
+        square = squares_of(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
         if widen > 1:
             pooled = square.reshape(B, T, c, g, widen, g, widen).float().mean((4, 6))
             square = pooled if square.is_floating_point() else pooled.round().to(square.dtype)
-        squares.append(square)
-    return torch.cat(squares, dim=2) if grid.scales > 1 else squares[0]
-
-
-def _squares(
-    images: Shaped[Tensor, "N c H W"] | Drawn, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int
-) -> Shaped[Tensor, "B T c s s"]:
-    """Return the squares of ``side`` pixels with top-left pixels ``first``; the border repeats."""
-    if not isinstance(images, Tensor):
-        return images.squares(first, rows, side)
-    c, H, W = images.shape[1:]
-    span = torch.arange(side, device=images.device)
-    planes = (rows[:, None] * c + torch.arange(c, device=images.device)) * (H * W)
-    if images.device.type == "cpu" and images.is_contiguous() and _between_left_and_right(first, W - side):
-        # A line of a square is contiguous: copying whole lines is four times faster than copying single pixels.
-        lines = (first[..., 0, None] + span).clamp(0, H - 1) * W + first[..., 1, None]
-        index = planes[:, None, :, None] + lines[:, :, None]
-        every_line = images.as_strided((max(0, images.numel() - side + 1), side), (1, 1))
-        return every_line.index_select(0, index.flatten()).reshape(*index.shape, side)
-    return images.take(planes[:, None, :, None, None] + pixel_index(first, span, H, W)[:, :, None])
-
-
-def _between_left_and_right(first: Int[Tensor, "B T 2"], last: int) -> bool:
-    columns = first[..., 1]
-    return columns.numel() == 0 or (int(columns.min()) >= 0 and int(columns.max()) <= last)
+        stacked.append(square)
+    return torch.cat(stacked, dim=2) if grid.scales > 1 else stacked[0]
 
 
 def _averaged_first(
@@ -165,20 +141,3 @@ def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_p
         areas = torch.einsum("btrc,br,bc->bt", covered.double(), sides[..., 0], sides[..., 1])
         shares.append((areas / image_px**2).float())
     return torch.cat(shares)
-
-
-def pixel_index(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Int[Tensor, "B T w w"]:
-    """Return the index row * W + column of each pixel of squares, moved to the border if it lies outside.
-
-    ``span``: the offsets from ``top_left_px`` along rows and columns, in pixels.
-    """
-    rows = (top_left_px[..., 0, None] + span).clamp(0, H - 1)
-    columns = (top_left_px[..., 1, None] + span).clamp(0, W - 1)
-    return rows[..., :, None] * W + columns[..., None, :]
-
-
-def within_image(top_left_px: Int[Tensor, "B T 2"], span: Int[Tensor, " w"], H: int, W: int) -> Bool[Tensor, "B T w w"]:
-    """Return whether each pixel of the same squares lies inside the image."""
-    rows = top_left_px[..., 0, None] + span
-    columns = top_left_px[..., 1, None] + span
-    return ((rows >= 0) & (rows < H))[..., :, None] & ((columns >= 0) & (columns < W))[..., None, :]

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nogs.glimpses.fovea import Glimpses, pixel_index, within_image
+from nogs.data.pixels import pixel_index, within_image
+from nogs.glimpses.fovea import Glimpses
 from nogs.glimpses.grid import Grid
 
 
