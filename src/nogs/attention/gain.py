@@ -139,11 +139,18 @@ def predicted_gain(
     return location_logits.sigmoid() * entropy(class_logits.log_softmax(-1))[..., None]
 
 
+def greatest_gain(
+    location_logits: Float[Tensor, "*batch L"], class_logits: Float[Tensor, "*batch C"]
+) -> Float[Tensor, "*batch"]:
+    """Return the greatest predicted gain over all locations, in nats: that of the greatest logit."""
+    return predicted_gain(location_logits.amax(-1, keepdim=True), class_logits)[..., 0]
+
+
 def stop_by_gain_map(threshold_nats: float) -> Stop:
     """Return the rule that stops an image where no location has a predicted gain of ``threshold_nats`` or more."""
 
     def stop(class_logits: Tensor, t: int, location_logits: Tensor) -> Tensor:
-        return predicted_gain(location_logits, class_logits).amax(-1) < threshold_nats
+        return greatest_gain(location_logits, class_logits) < threshold_nats
 
     return stop
 
@@ -153,7 +160,7 @@ def greatest_gains(peak_logits: Float[Tensor, "n T"], class_logits: Float[Tensor
 
     ``peak_logits``: the greatest location logit before each glimpse. ``class_logits``: after each glimpse.
     """
-    return predicted_gain(peak_logits[:, 1:, None], class_logits[:, :-1])[..., 0]
+    return greatest_gain(peak_logits[:, 1:, None], class_logits[:, :-1])
 
 
 def log_likelihood(class_logits: Float[Tensor, "B C"], labels: Int[Tensor, " B"]) -> Float[Tensor, "B 1"]:
@@ -178,8 +185,7 @@ def after_candidates(
 @torch.no_grad()
 def best_gain(network: HardAttention, state: State) -> Float[Tensor, " B"]:
     """Return the greatest predicted gain over all locations, in nats."""
-    logits = network.location_logits(state.h, state.scene)
-    return predicted_gain(logits, network.classifier(state.h)).amax(-1)
+    return greatest_gain(network.location_logits(state.h, state.scene), network.classifier(state.h))
 
 
 def attached_logits(network: HardAttention, state: State) -> Float[Tensor, "B L"]:

@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from nogs.evaluation.scores import balanced_accuracy, right_by_glimpse
-from nogs.stopping.curves import MAP, Stops
-from nogs.stopping.rules import at_step, stop_above, stop_at, stop_below
+from nogs.stopping.curves import MAP, Stops, curve, stop_without_heads
 
 CONFIDENCES = (
     0.0,
@@ -104,20 +102,9 @@ def by_threshold(
     ``map_gain``: of a network whose location head is a gain map (`nogs.attention.gain.greatest_gains`). ``macs``: rule
     → multiply-adds of an image that stops after t = 1..T glimpses.
     """
-    n, T, C = log_probs.shape
-    confidence = log_probs.amax(-1).exp()
-    steps: dict[str, tuple[Sequence[float], list[Tensor]]] = {
-        "fixed": ([float(t) for t in range(1, T + 1)], [stop_at(n, t) for t in range(1, T + 1)]),
-        "confidence": (CONFIDENCES, [stop_above(confidence, x) for x in CONFIDENCES]),
-    }
-    if map_gain is not None:
-        gains = thresholds_nats(C)
-        steps[MAP] = gains, [stop_below(map_gain, x) for x in gains]
     right = right_by_glimpse(log_probs, labels)
-    stops = {
-        rule: Stops(settings, chosen := torch.stack(of_rule), at_step(right, chosen))
-        for rule, (settings, of_rule) in steps.items()
-    }
+    thresholds = {"confidence": CONFIDENCES, MAP: thresholds_nats(log_probs.shape[-1])}
+    stops = stop_without_heads(log_probs, right, map_gain=map_gain, thresholds=thresholds)
     return Thresholded(stops, {rule: _curve(of, macs[rule], labels) for rule, of in stops.items()})
 
 
@@ -130,12 +117,8 @@ def mean_curves(seeds: Sequence[Thresholded]) -> dict[str, ThresholdCurve]:
 
 
 def _curve(stops: Stops, macs_by_glimpse: Sequence[int], labels: Int[Tensor, " n"]) -> ThresholdCurve:
-    macs = torch.tensor(macs_by_glimpse, dtype=torch.float64)
-    columns = (
-        torch.tensor(stops.settings, dtype=torch.float64),
-        stops.steps.double().mean(1),
-        stops.right.double().mean(1),
-        balanced_accuracy(stops.right.T, labels).double(),
-        macs[stops.steps - 1].mean(1),
+    balanced = balanced_accuracy(stops.right.T, labels).tolist()
+    return tuple(
+        ThresholdPoint(point.setting, point.mean_glimpses, point.accuracy, of_classes, point.macs)
+        for point, of_classes in zip(curve(stops, macs_by_glimpse), balanced, strict=True)
     )
-    return tuple(ThresholdPoint(*row) for row in torch.stack(columns, 1).tolist())

@@ -11,7 +11,7 @@ from typing import Literal
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nogs.attention.gain import predicted_gain
+from nogs.attention.gain import greatest_gain
 from nogs.stopping.halting import HaltingUnit
 from nogs.stopping.heads import StoppingHeads
 from nogs.stopping.rules import best_rate
@@ -31,8 +31,7 @@ class GainMap(nn.Module):
         h: Float[Tensor, "B h"],
         t: Int[Tensor, ""],
     ) -> Float[Tensor, " B"]:
-        # V rises with its logit, so the greatest logit has the greatest gain: one product in place of one a location.
-        return predicted_gain(location_logits.amax(-1, keepdim=True), class_logits)[..., 0]
+        return greatest_gain(location_logits, class_logits)
 
 
 class GainHead(nn.Module):

@@ -26,7 +26,7 @@ from nogs.stopping.rules import (
     thresholds_below,
 )
 
-RULES = ("eig", "accuracy", "confidence", "act", "stochastic", "sampled_stochastic", "fixed")
+RULES = ("eig", "accuracy", "fixed", "confidence", "act", "stochastic", "sampled_stochastic")
 """Rules of every network with stopping heads."""
 MAP = "map"
 """Rule of a network whose location head is a gain map: stop where no location has a predicted gain of the threshold."""
@@ -70,14 +70,15 @@ class Outlook(NamedTuple):
 
 def recorded(outlook: Outlook) -> dict[str, Tensor]:
     """Return the tensors that an evaluation keeps: predicted gains, and halting probabilities for each cost."""
-    of_map = {} if outlook.map_gain is None else {"map_gain": outlook.map_gain}
-    return {
+    tensors = {
         "entropy_gain": outlook.entropy_gain,
         "accuracy_gain": outlook.accuracy_gain,
         "act_halting": outlook.act_logits.sigmoid(),
         "stop_probs": outlook.stop_logits.sigmoid(),
-        **of_map,
     }
+    if outlook.map_gain is not None:
+        tensors["map_gain"] = outlook.map_gain
+    return tensors
 
 
 class Stops(NamedTuple):
@@ -90,13 +91,14 @@ class Stops(NamedTuple):
 
 def choose_thresholds(outlook: Outlook) -> dict[str, list[float]]:
     """Return thresholds of the rules that have one, for curves that are dense from 1 to T glimpses."""
-    of_map = {} if outlook.map_gain is None else {MAP: thresholds_below(outlook.map_gain, SETTINGS).tolist()}
-    return {
+    thresholds = {
         "eig": thresholds_below(outlook.entropy_gain, SETTINGS).tolist(),
         "accuracy": thresholds_below(outlook.accuracy_gain, SETTINGS).tolist(),
         "confidence": thresholds_above(outlook.confidence, SETTINGS).tolist(),
-        **of_map,
     }
+    if outlook.map_gain is not None:
+        thresholds[MAP] = thresholds_below(outlook.map_gain, SETTINGS).tolist()
+    return thresholds
 
 
 def stop_by_every_rule(
@@ -108,30 +110,43 @@ def stop_by_every_rule(
     generator: Generator,
 ) -> dict[str, Stops]:
     """Return every rule at every setting. ACT answers with its mean field, all others with the answer they stop at."""
-    n, T, _ = outlook.log_probs.shape
     right = outlook.log_probs.argmax(-1) == labels[:, None]
-
-    def stops(settings: Sequence[float], steps: list[Tensor]) -> Stops:
-        chosen = torch.stack(steps)
-        return Stops(settings, chosen, at_step(right, chosen))
-
-    eig, accuracy, confidence = (thresholds[rule] for rule in ("eig", "accuracy", "confidence"))
-    of_map = {}
-    if outlook.map_gain is not None:
-        of_map[MAP] = stops(thresholds[MAP], [stop_below(outlook.map_gain, x) for x in thresholds[MAP]])
+    eig, accuracy = thresholds["eig"], thresholds["accuracy"]
     halted = halt(outlook.act_logits.sigmoid().movedim(-1, 0))
     answers = mean_field(halted.weights, outlook.log_probs).argmax(-1)
     stop_logits = outlook.stop_logits.movedim(-1, 0)
     return {
-        "eig": stops(eig, [stop_below(outlook.entropy_gain, x) for x in eig]),
-        "accuracy": stops(accuracy, [stop_below(outlook.accuracy_gain, x) for x in accuracy]),
-        "confidence": stops(confidence, [stop_above(outlook.confidence, x) for x in confidence]),
-        **of_map,
+        "eig": _stops(eig, [stop_below(outlook.entropy_gain, x) for x in eig], right),
+        "accuracy": _stops(accuracy, [stop_below(outlook.accuracy_gain, x) for x in accuracy], right),
+        **stop_without_heads(outlook.log_probs, right, map_gain=outlook.map_gain, thresholds=thresholds),
         "act": Stops(costs, halted.steps, answers == labels),
-        "stochastic": stops(costs, [*stop_likely(stop_logits)]),
-        "sampled_stochastic": stops(costs, [*stop_sampled(stop_logits, generator)]),
-        "fixed": stops([float(t) for t in range(1, T + 1)], [stop_at(n, t) for t in range(1, T + 1)]),
+        "stochastic": _stops(costs, [*stop_likely(stop_logits)], right),
+        "sampled_stochastic": _stops(costs, [*stop_sampled(stop_logits, generator)], right),
     }
+
+
+def stop_without_heads(
+    log_probs: Float[Tensor, "n T C"],
+    right: Bool[Tensor, "n T"],
+    *,
+    map_gain: Float[Tensor, "n G"] | None,
+    thresholds: Mapping[str, Sequence[float]],
+) -> dict[str, Stops]:
+    """Return the rules that need no fitted heads: a fixed number, confidence, and the gain map if there is one."""
+    n, T, _ = log_probs.shape
+    confidence, fixed, confidences = log_probs.amax(-1).exp(), range(1, T + 1), thresholds["confidence"]
+    rules = {
+        "fixed": _stops([float(t) for t in fixed], [stop_at(n, t) for t in fixed], right),
+        "confidence": _stops(confidences, [stop_above(confidence, x) for x in confidences], right),
+    }
+    if map_gain is not None:
+        rules[MAP] = _stops(thresholds[MAP], [stop_below(map_gain, x) for x in thresholds[MAP]], right)
+    return rules
+
+
+def _stops(settings: Sequence[float], steps: list[Tensor], right: Bool[Tensor, "n T"]) -> Stops:
+    chosen = torch.stack(steps)
+    return Stops(settings, chosen, at_step(right, chosen))
 
 
 def curve(stops: Stops, macs_by_glimpse: Sequence[int]) -> Curve:
