@@ -13,6 +13,7 @@ from math import ceil
 from pathlib import Path
 
 from nogs.attention.methods import METHODS, REFERENCE, method, scheduled
+from nogs.config.bounds import check_distinct
 from nogs.config.groups import Optimisation
 from nogs.config.pipeline import Run
 from nogs.config.stages import (
@@ -179,14 +180,11 @@ def check(config: Run) -> None:
     check_engine(config.engine)
     for name in config.methods:
         method(name)
-    for name, values in (("methods", config.methods), ("seeds", config.seeds)):
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"{name}={','.join(map(str, values)) or '(none)'}: give one or more, each once")
+    check_distinct(config, "methods", "seeds")
     _check_sequences(config)
     choose_device(config.machine.device)
     data = load(config.source)
-    if data.multilabel:
-        raise UserError(f"these images have many labels: choose `task` among {', '.join(data.classes)}")
+    data.check_one_label()
     grid_of(config.geometry, data)
     if config.posterior:
         _check_posterior(config, config.posterior)

@@ -42,8 +42,19 @@ class NetworkSpec(Checked, Generic[Network]):
         """Return the network, untrained, on the CPU or the device of an enclosing ``with torch.device``."""
 
 
+class ClassifierSpec(NetworkSpec[Network]):
+    """The arguments of a network that tells ``classes`` apart, each of which has a name of its own."""
+
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise UserError(f"classes={shown(self.classes)}: give one or more, each once")
+
+
 @dataclass(frozen=True)
-class HardAttentionSpec(NetworkSpec[HardAttention]):
+class HardAttentionSpec(ClassifierSpec[HardAttention]):
     """A hard attention network and how it is used."""
 
     kind = "attention"
@@ -65,7 +76,6 @@ class HardAttentionSpec(NetworkSpec[HardAttention]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_classes(self.classes)
         check_overview(self.overview_px, self.grid)
         check_glimpses(self.glimpses, self.grid)
         if self.method not in METHODS:
@@ -89,7 +99,7 @@ class HardAttentionSpec(NetworkSpec[HardAttention]):
 
 
 @dataclass(frozen=True)
-class PosteriorSpec(NetworkSpec[LookaheadPosterior | AVPCNN]):
+class PosteriorSpec(ClassifierSpec[LookaheadPosterior | AVPCNN]):
     """A posterior over one label of several classes, or over several labels."""
 
     kind = "posterior"
@@ -99,10 +109,6 @@ class PosteriorSpec(NetworkSpec[LookaheadPosterior | AVPCNN]):
     """names of the classes, or of the labels if ``multilabel``"""
     multilabel: bool
     network: PosteriorNetwork
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_classes(self.classes)
 
     def build(self, *, pretrained: bool = False) -> LookaheadPosterior | AVPCNN:
         """Return the posterior, with the published weights of its backbone if ``pretrained``."""
@@ -158,7 +164,7 @@ class StoppingSpec(NetworkSpec[StoppingHeads]):
 
 
 @dataclass(frozen=True)
-class CNNSpec(NetworkSpec[WholeImageCNN]):
+class CNNSpec(ClassifierSpec[WholeImageCNN]):
     """A whole-image CNN."""
 
     kind = "cnn"
@@ -170,7 +176,6 @@ class CNNSpec(NetworkSpec[WholeImageCNN]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_classes(self.classes)
         if self.architecture not in (*ARCHITECTURES, UPPER_BOUND):
             raise UserError(f"architecture={shown(self.architecture)}: choose among {', '.join(ARCHITECTURES)}")
 
@@ -185,7 +190,7 @@ class CNNSpec(NetworkSpec[WholeImageCNN]):
 
 
 @dataclass(frozen=True)
-class AttentionSamplingSpec(NetworkSpec[AttentionSampling]):
+class AttentionSamplingSpec(ClassifierSpec[AttentionSampling]):
     """Attention sampling; the patches are the glimpses of ``grid``."""
 
     kind = "attention-sampling"
@@ -203,7 +208,6 @@ class AttentionSamplingSpec(NetworkSpec[AttentionSampling]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_classes(self.classes)
         check_overview(self.overview_px, self.grid)
         if self.grid.glimpse_px < LEAST_PATCH_PX:
             raise UserError(f"patch_size={self.grid.glimpse_px}: attention sampling needs at least {LEAST_PATCH_PX}")
@@ -225,7 +229,7 @@ class AttentionSamplingSpec(NetworkSpec[AttentionSampling]):
 
 
 @dataclass(frozen=True)
-class PatchSelectionSpec(NetworkSpec[PatchSelection]):
+class PatchSelectionSpec(ClassifierSpec[PatchSelection]):
     """Iterative patch selection; the patches are the glimpses of ``grid``."""
 
     kind = "patch-selection"
@@ -235,26 +239,18 @@ class PatchSelectionSpec(NetworkSpec[PatchSelection]):
     memory: Count
     """patches kept of each image (M)"""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_classes(self.classes)
-
     def build(self) -> PatchSelection:
         return PatchSelection(self.grid, memory=self.memory, channels=self.channels, classes=len(self.classes))
 
 
 @dataclass(frozen=True)
-class MultipleInstancesSpec(NetworkSpec[MultipleInstances]):
+class MultipleInstancesSpec(ClassifierSpec[MultipleInstances]):
     """Attention-based multiple-instance learning; the patches are the glimpses of ``grid``."""
 
     kind = "multiple-instances"
     grid: Grid
     channels: Channels
     classes: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_classes(self.classes)
 
     def build(self) -> MultipleInstances:
         return MultipleInstances(self.grid, channels=self.channels, classes=len(self.classes))
@@ -281,8 +277,3 @@ def check_overview(overview_px: int, grid: Grid) -> None:
     """Raise UserError if the overview is larger than the image."""
     if overview_px > grid.image_px:
         raise UserError(f"overview={overview_px} exceeds image_px={grid.image_px}: choose at most {grid.image_px}")
-
-
-def _check_classes(classes: tuple[str, ...]) -> None:
-    if not classes or len(set(classes)) < len(classes):
-        raise UserError(f"classes={shown(classes)}: give one or more, each once")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nogs.attention.methods import method
+from nogs.config.bounds import check_distinct
 from nogs.config.groups import Geometry, Optimisation, Schedule
 from nogs.config.stages import Evaluate, Train
 from nogs.config.table import stage_of
@@ -68,8 +69,7 @@ def tune(config: Tune, tick: Tick | None = None) -> RunDirectory:
     if finished := finished_run(config.machine.out, "tune", config, resume=config.machine.resume):
         return finished
     data = load(config.source)
-    if data.multilabel:
-        raise UserError(f"a network is trained for one label: choose `task` among {', '.join(data.classes)}")
+    data.check_one_label()
     space = _Space(config, data)
     run = open_run(config.machine.out, "tune", config, resume=config.machine.resume)
     study = _study(config, run.path / JOURNAL)
@@ -77,9 +77,10 @@ def tune(config: Tune, tick: Tick | None = None) -> RunDirectory:
         while (k := len(_finished(study))) < config.trials:
             study.sampler = _sampler(config, k)
             _try_one(config, study, space, k, report)
-        trials = tuple(map(_trial_of, _finished(study)))
+        finished = _finished(study)
+        trials = tuple(map(_trial_of, finished))
         best = max(range(len(trials)), key=lambda i: _worth(trials[i].validation_accuracy, trials[i].macs, config))
-        chosen = space.candidate(_finished(study)[best].params)
+        chosen = space.candidate(finished[best].params)
         folder = run.path / stage_of(Train).directory / f"{config.method}-seed{config.seed}"
         final = train(
             _training(config, chosen, folder, config.final_iterations, config.schedule),
@@ -111,10 +112,7 @@ class _Space:
 
     def __init__(self, config: Tune, data: ImageSet) -> None:
         self.config, self.data = config, data
-        for name in ("glimpse_sizes", "strides", "glimpses", "scales", "overviews", "hidden"):
-            values = getattr(config, name)
-            if not values or len(set(values)) < len(values):
-                raise UserError(f"{name}={','.join(map(str, values)) or '(none)'}: give one or more, each once")
+        check_distinct(config, "glimpse_sizes", "strides", "glimpses", "scales", "overviews", "hidden")
         rates = config.learning_rates
         if len(rates) != 2 or not rates[0] <= rates[1]:
             raise UserError(
@@ -126,7 +124,7 @@ class _Space:
                 raise UserError(f"{name}={max(getattr(config, name))} exceeds image_px={image_px}: choose at most that")
 
     def suggest(self, trial: optuna.Trial) -> None:
-        """Draw the parameters of a trial. Parameters with one value are not drawn."""
+        """Draw the parameters of a trial."""
         for name, values in self._choices.items():
             trial.suggest_categorical(name, values)
         trial.suggest_float("learning_rate", *self.config.learning_rates, log=True)

@@ -97,6 +97,14 @@ class Checked:
                 object.__setattr__(self, field.name, tuple(_expanded(field.name, path) for path in given))
 
 
+def check_distinct(config: Checked, *names: str) -> None:
+    """Raise UserError if one of the tuples ``names`` of ``config`` is empty or holds a value twice."""
+    for name in names:
+        values = getattr(config, name)
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"{name}={','.join(map(str, values)) or '(none)'}: give one or more, each once")
+
+
 @cache
 def _hints(kind: type) -> dict[str, Any]:
     """Return the type of each field of a dataclass."""

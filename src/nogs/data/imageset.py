@@ -48,6 +48,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def check_one_label(self) -> None:
+        """Raise UserError for a multi-label set."""
+        if self.multilabel:
+            raise UserError(f"these images have many labels: choose `task` among {', '.join(self.classes)}")
+
     def select(self, task: str | None) -> ImageSet:
         """Return the images under one label of a multi-label set, with classes ("not TASK", TASK).
 

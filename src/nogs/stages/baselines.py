@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.attention.classify import BATCH
+from nogs.config.bounds import check_distinct
 from nogs.config.groups import Optimisation
 from nogs.config.stages import Baselines, FitBaseline
 from nogs.data import ImageSet, fingerprint, load
@@ -72,13 +73,8 @@ def fit_baselines(config: Baselines, tick: Tick | None = None) -> RunDirectory:
 
 def _check(config: Baselines, trainings: Sequence[FitBaseline], data: ImageSet) -> None:
     """Check the grid before anything is written or computed. Raises UserError."""
-    if data.multilabel:
-        raise UserError(f"a network is trained for one label: choose `task` among {', '.join(data.classes)}")
-    for name in ("architectures", "resolutions", "widths", "learning_rates", "seeds"):
-        values = getattr(config, name)
-        if not values or len(set(values)) < len(values):
-            given = ",".join(map(str, values)) or "(none)"
-            raise UserError(f"{name}={given}: give one or more, each once")
+    data.check_one_label()
+    check_distinct(config, "architectures", "resolutions", "widths", "learning_rates", "seeds")
     for training in trainings:
         _spec(training, data)
 

@@ -51,8 +51,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
         return finished
     whole = load_all(config.source)
     data = of_task(whole, config.source)
-    if data.multilabel:
-        raise UserError(f"sequences are for one label: choose `task` among {', '.join(data.classes)}")
+    data.check_one_label()
     grid = grid_of(config.geometry, data)
     faults = Faults(config.source.skip_bad)
     imported = (

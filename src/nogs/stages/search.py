@@ -187,8 +187,9 @@ class Chunks:
             keys = self.config.seed, 6, number, t
             missing[names[-1]] = Chunk(seen, self.data.groups[images], compare, self.config.criterion, keys)
             done -= len(rows)
+        missing_names = tuple(missing)
         for index, maps in self.compute(list(missing.values())):
-            name = list(missing)[index]
+            name = missing_names[index]
             self._save(name, maps)
             done += len(missing[name].groups)
             self.report(n * (t - 1) + done, f"glimpse {t + 1} of {self.glimpses}")

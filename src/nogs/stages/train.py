@@ -50,8 +50,7 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         return finished
     device = choose_device(config.machine.device)
     data = load(config.source)
-    if data.multilabel:
-        raise UserError(f"a network is trained for one label: choose `task` among {', '.join(data.classes)}")
+    data.check_one_label()
     grid, T, o = grid_of(config.geometry, data), config.geometry.glimpses, config.optimisation
     path = None
     if row.looks == "path" and sequences and config.sequences:
