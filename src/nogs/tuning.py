@@ -77,10 +77,10 @@ def tune(config: Tune, tick: Tick | None = None) -> RunDirectory:
         while (k := len(_finished(study))) < config.trials:
             study.sampler = _sampler(config, k)
             _try_one(config, study, space, k, report)
-        finished = _finished(study)
-        trials = tuple(map(_trial_of, finished))
+        tried = _finished(study)
+        trials = tuple(map(_trial_of, tried))
         best = max(range(len(trials)), key=lambda i: _worth(trials[i].validation_accuracy, trials[i].macs, config))
-        chosen = space.candidate(finished[best].params)
+        chosen = space.candidate(tried[best].params)
         folder = run.path / stage_of(Train).directory / f"{config.method}-seed{config.seed}"
         final = train(
             _training(config, chosen, folder, config.final_iterations, config.schedule),
