@@ -16,9 +16,9 @@ from nogs.attention.methods import METHODS, OBJECTIVES, Method
 from nogs.attention.train_step import Objective, Training
 from nogs.benchmark import BUILT_IN, bench, read_tasks
 from nogs.errors import UserError
-from nogs.evaluation.bench import BenchResults
+from nogs.evaluation.bench import SCHEMA, BenchMethod, BenchResults, BenchTask, Validated
 from nogs.evaluation.typed_json import from_json
-from nogs.report.bench_page import bench_table, print_bench
+from nogs.report.bench_page import bench_table, build_bench, lead_of_bench, print_bench, table_of_many
 from nogs.runs.directory import RunDirectory
 from tiny import GLIMPSE_PX, STRIDE_PX, T, driver, write_npz
 
@@ -44,6 +44,7 @@ iterations = 30
 
 def tasks_in(folder: Path, text: str) -> Path:
     write_npz(folder / "images.npz")
+    write_npz(folder / "labels.npz", multilabel=True)
     (folder / "tasks.toml").write_text(COMMON + text)
     return folder / "tasks.toml"
 
@@ -91,8 +92,10 @@ def test_the_figures_are_those_of_the_runs(done: nogs.Bench) -> None:
         assert list(found["methods"]) == list(done.methods)
         for method, scores in found["methods"].items():
             of_run = results["methods"][method]
-            for key in scores.keys() - {"mean_test_accuracy", "learning"}:
+            for key in scores.keys() - {"mean_test_accuracy", "learning", "iterations_to_target"}:
                 assert scores[key] == of_run[key], key
+            raced = results["target_nll_nats"] is not None and not results["target_is_chance"]
+            assert scores.get("iterations_to_target", []) == (of_run["iterations_to_target"] if raced else [])
             assert scores["mean_test_accuracy"] == pytest.approx(sum(scores["test_accuracy"]) / 2)
             for seed, learning in zip(scores["seeds"], scores["learning"], strict=True):
                 log = (done.machine.out / task / "train" / f"{method}-seed{seed}" / "log.jsonl").read_text()
@@ -139,6 +142,11 @@ def test_the_page_and_the_table_have_every_task_and_method(
         ("['a/b']\ndata = 'digits'\n", r"tasks\.toml: task 'a/b' names a directory"),
         ("", r"tasks\.toml has no task: give each a table"),
         ("[plain", r"tasks\.toml is not TOML: "),
+        (PLAIN + "task = '*'\n", r"^task plain: task=\*: these images have one label only; leave it out$"),
+        (
+            '[a]\ndata = "npz:labels.npz"\ntask = "*"\n[a-across]\ndata = "npz:images.npz"',
+            "two tasks have the name a-across",
+        ),
     ],
 )
 def test_an_invalid_task_is_refused_before_anything_is_written(tmp_path: Path, text: str, complaint: str) -> None:
@@ -152,6 +160,96 @@ def test_a_method_that_a_task_cannot_have_names_the_task(tmp_path: Path) -> None
     config = nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, PLAIN), methods=("ps-hgs",))
     with pytest.raises(UserError, match=r"^task plain: ps-hgs learns from sequences that you give"):
         bench(config)
+
+
+@pytest.mark.slow
+def test_all_labels_of_a_set_share_one_posterior_and_one_bank(tmp_path: Path) -> None:
+    """A training of a label is the one that `nogs run` has from the same posterior and bank."""
+    options = 'data = "npz:labels.npz"\ntask = "*"\nannotate = 20\nposterior_iterations = 20\nstopping = false\n'
+    tasks = tasks_in(tmp_path, f"[all]\n{options}")
+    how = {"methods": ("ps-nogs", "path"), "seeds": (0,), "jobs": 1}
+    out = tmp_path / "out"
+    bench(nogs.Bench(nogs.Machine(out), tasks, **how))
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["all", "all-across", "all-striped"]
+    shared = {path.name for path in (out / "all").iterdir()}
+    assert shared == {"posterior", "bank"}
+    assert read(out / "all" / "posterior" / "config.json")["source"]["task"] is None
+    for label in ("striped", "across"):
+        config = read(out / f"all-{label}" / "config.json")
+        assert config["source"]["task"] == label
+        assert not (out / f"all-{label}" / "posterior").exists()
+    given = {
+        "geometry": nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T),
+        "annotate": 20,
+        "iterations": 20,
+        "batch_size": 16,
+        "validate_every": 10,
+        "stopping": False,
+        "posterior": out / "all" / "posterior",
+        "bank": out / "all" / "bank",
+    }
+    source = nogs.Source(f"npz:{tmp_path / 'labels.npz'}", task="across")
+    nogs.run(nogs.Run(nogs.Machine(tmp_path / "alone"), source, **given, **how))
+    model = Path("train", "ps-nogs-seed0", "model.safetensors")
+    assert (tmp_path / "alone" / model).read_bytes() == (out / "all-across" / model).read_bytes()
+    assert list(read(out / "bench.json")["tasks"]) == ["all-striped", "all-across"]
+
+
+def many(tasks: int) -> BenchResults:
+    """RAM and one path on tasks 0, 1, ...: the path is ahead on all but task 0; RAM never gets to the target on 1."""
+
+    def method(accuracy: float, balanced: float, iterations: int | None) -> BenchMethod:
+        by_glimpse = ((0.5, accuracy),)
+        learning = ((Validated(1.0, 0.5), Validated(2.0, accuracy)),)
+        return BenchMethod(
+            (0,),
+            (accuracy,),
+            accuracy,
+            by_glimpse,
+            ((0.0, 0.0),),
+            ((0.1, 0.2),),
+            (10, 20),
+            learning,
+            (balanced,),
+            (iterations,),
+        )
+
+    return BenchResults(
+        SCHEMA,
+        {
+            f"task-{k}": BenchTask(
+                "npz:x",
+                str(k),
+                16,
+                30,
+                {"ram": method(0.8, 0.6, None if k == 1 else 300), "path": method(0.7 if k == 0 else 0.9, 0.7, 1200)},
+                commonest_class_share=0.75,
+            )
+            for k in range(tasks)
+        },
+    )
+
+
+def test_many_tasks_have_a_line_each() -> None:
+    results = many(10)
+    assert lead_of_bench(results) == [
+        "Of 10 tasks, the most accurate is RAM on 1 and One designed path on 9.",
+        "Mean test accuracy over tasks, balanced accuracy in brackets: "
+        "RAM 80.0 % (60.0 %) and One designed path 88.0 % (70.0 %).",
+    ]
+    table = table_of_many(results)
+    assert [line.title for line in table.lines] == list(results.tasks)
+    cells = [(cell.summary, cell.beneath) for cell in table.lines[1].cells]
+    assert cells == [
+        ("80.0 %", ("60.0 %",)),
+        ("90.0 %", ("70.0 %",)),
+        ("never in 1 of 1", ()),
+        ("1,200", ()),
+        ("75.0 %", ()),
+    ]
+    page = build_bench(results, {}).html
+    assert page.count("<img") == 1
+    assert page.count("<tr>") == 1 + len(results.tasks)
 
 
 @pytest.mark.slow
@@ -190,8 +288,9 @@ def test_a_new_policy_is_on_every_task(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_tasks_of_the_page_are_valid(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "bench.md").read_text(encoding="utf-8")
-    (tasks,) = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
-    (tmp_path / "tasks.toml").write_text(tasks)
+    tasks = re.findall(r"```toml\n(.*?)```", page, flags=re.DOTALL)
+    assert tasks
+    (tmp_path / "tasks.toml").write_text("".join(tasks))
     options = read_tasks(tmp_path / "tasks.toml")
     assert options["smiling"]["data"] == f"celeba:{tmp_path}/celeba"
     with pytest.raises(UserError, match=r"^task needles: .*mnist\.npz"):

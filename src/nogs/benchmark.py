@@ -2,7 +2,7 @@
 
 Tasks are tables of a TOML file, and each holds options of `nogs run`. A task's run directory is ``out``/NAME, so a
 bench that was stopped goes on where it ended, and one with more tasks, methods, seeds or iterations computes what is
-missing.
+missing. The task "*" stands for every label of a multi-label set, with one posterior and one bank for all of them.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nogs.config.bench import Bench
 from nogs.config.groups import Machine
 from nogs.config.pipeline import Run
 from nogs.config.stages import Evaluate, Train
 from nogs.config.table import stage_of
+from nogs.data import load
 from nogs.errors import RunError, UserError
 from nogs.evaluation.bench import SCHEMA, BenchResults, BenchTask, bench_task
 from nogs.evaluation.inputs import seconds_before
 from nogs.evaluation.schema import Results, read_results
 from nogs.evaluation.typed_json import to_json
-from nogs.pipeline import check, run
-from nogs.report.bench_page import build_bench
+from nogs.pipeline import bank_of, check, needs_search, posterior_of, run
+from nogs.report.bench_page import accuracies_of, build_bench
 from nogs.runs.directory import RunDirectory, open_run
 from nogs.runs.identity import as_json, from_json
 from nogs.runs.lock import lock
 from nogs.runs.marker import MARKER
 from nogs.runs.paths import movable
+from nogs.stages.build_bank import build_bank
+from nogs.stages.fit_posterior import fit_posterior
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,28 +47,39 @@ BUILT_IN = "bench.toml"
 """File of the built-in tasks, in `nogs.config`."""
 COMMON = ("machine", "source", "geometry", "methods", "seeds", "jobs")
 """Fields of `Run` that a task cannot set: those of the bench, and groups, whose options a task sets by their names."""
+EVERY_LABEL = "*"
+"""Value of ``task`` that stands for all labels, each a task of its own."""
 PATHS = ("posterior", "bank", "sequences")
 """Options whose values are paths, relative to the file of tasks, as that of ``data``."""
 
 
+class Planned(NamedTuple):
+    """The run of a task. ``whole``: the same run of all labels, if the task is one of them."""
+
+    run: Run
+    whole: Run | None = None
+
+
 def bench(config: Bench) -> RunDirectory:
-    """Run every method on every task; leave bench.json and bench.html in the directory.
+    """Run every method on every task; leave bench.json and bench.html in the directory, written anew after each task.
 
     Raises UserError for an invalid task before anything is trained. Errors name the task.
     """
-    runs = {name: _run_of(config, name, options) for name, options in read_tasks(config.tasks).items()}
-    for name, one in runs.items():
+    planned = _planned(config)
+    for name, task in planned.items():
         with _naming(name):
-            check(one)
+            check(task.run)
     directory = _opened(config)
-    tasks = {}
-    for number, (name, one) in enumerate(runs.items(), 1):
-        print(f"task {number} of {len(runs)}: {name}", file=sys.stderr)
+    tasks: dict[str, BenchTask] = {}
+    for number, (name, task) in enumerate(planned.items(), 1):
+        print(f"task {number} of {len(planned)}: {name}", file=sys.stderr)
         with _naming(name):
+            one = _with_shared(task)
             tasks[name] = _task_of(run(one), one)
-    results = BenchResults(SCHEMA, tasks)
-    directory.save_json("bench.json", to_json(results))
-    directory.save_text("bench.html", build_bench(results, directory.provenance).html)
+        print(accuracies_of(tasks[name]), file=sys.stderr)
+        results = BenchResults(SCHEMA, tasks)
+        directory.save_json("bench.json", to_json(results))
+        directory.save_text("bench.html", build_bench(results, directory.provenance).html)
     directory.finish()
     return directory
 
@@ -83,11 +98,45 @@ def read_tasks(path: Path | None) -> dict[str, dict[str, Any]]:
     common = {name: value for name, value in content.items() if name not in tables}
     if not tables:
         raise UserError(f"{path} has no task: give each a table, as in [needles], with options of `nogs run`")
-    for name in tables:
-        if not re.fullmatch(r"\w[\w.-]*", name):
-            raise UserError(f"{path}: task {name!r} names a directory: use letters, digits, dots, dashes, underscores")
     folder = path.absolute().parent if path else Path.cwd()
     return {name: _located({**common, **table}, folder) for name, table in tables.items()}
+
+
+def _planned(config: Bench) -> dict[str, Planned]:
+    """Return name → run of each task, with "*" replaced by all labels of its images."""
+    planned: dict[str, Planned] = {}
+    for name, options in read_tasks(config.tasks).items():
+        if options.get("task") != EVERY_LABEL:
+            of_table = {name: Planned(_run_of(config, name, options))}
+        else:
+            whole = _run_of(config, name, {**options, "task": None})
+            with _naming(name):
+                data = load(whole.source)
+                if not data.multilabel:
+                    raise UserError(f"task={EVERY_LABEL}: these images have one label only; leave it out")
+            names = {label: f"{name}-{label}" for label in data.classes}
+            of_table = {
+                of: Planned(_run_of(config, of, {**options, "task": label}), whole) for label, of in names.items()
+            }
+        for of in of_table:
+            if not re.fullmatch(r"\w[\w.-]*", of):
+                raise UserError(
+                    f"{config.tasks}: task {of!r} names a directory: use letters, digits, dots, dashes, underscores"
+                )
+            if of in planned:
+                raise UserError(f"{config.tasks}: two tasks have the name {of}: rename a table")
+        planned |= of_table
+    return planned
+
+
+def _with_shared(task: Planned) -> Run:
+    """Return the run of a task, with the posterior and the bank that all labels share, made if they are not there."""
+    one, whole = task
+    if whole is None or not needs_search(one):
+        return one
+    posterior = one.posterior or fit_posterior(posterior_of(whole)).path
+    bank = one.bank or build_bank(bank_of(whole)).path
+    return replace(one, posterior=posterior, bank=bank)
 
 
 def _located(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:

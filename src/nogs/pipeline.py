@@ -67,7 +67,7 @@ def run(config: Run) -> RunDirectory:
     directory = open_run(config.machine.out, "run", config, resume=config.machine.resume)
     numbering = Numbering(_numbered_stages(config))
     sequences = path = None
-    if _needs_search(config):
+    if needs_search(config):
         searched = _searched(config, numbering)
         sequences, path = searched.path, _searched_path(config, searched, numbering)
     trained = [trained_by(config, name, seed, sequences, path) for seed in config.seeds for name in config.methods]
@@ -106,11 +106,11 @@ def _outdated(config: Run) -> dict[str, tuple[str, ...]]:
 
 def _numbered_stages(config: Run) -> int:
     """Return the number of stages that show progress: trainings and evaluation, and those that are needed."""
-    design = 1 + (not config.posterior) + (not config.bank) + _needs_path(config) if _needs_search(config) else 0
+    design = 1 + (not config.posterior) + (not config.bank) + _needs_path(config) if needs_search(config) else 0
     return 2 + design + bool(config.cnns or config.cnn_sizes)
 
 
-def _needs_search(config: Run) -> bool:
+def needs_search(config: Run) -> bool:
     """Return whether a method learns from designed sequences, or a posterior is given to be scored."""
     return bool(config.posterior) or any(method(name).sequences in ("search", "path") for name in config.methods)
 
@@ -120,20 +120,13 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
     if config.posterior:
         posterior = read_run(config.posterior, "fit-posterior")
     else:
-        fitting = FitPosterior(
-            within(config, FitPosterior),
-            config.source,
-            config.geometry,
-            optimisation=Optimisation(config.posterior_iterations, POSTERIOR_BATCH, POSTERIOR_LEARNING_RATE, 250),
-            annotate=config.annotate,
-        )
         with numbering.next():
-            posterior = fit_posterior(fitting)
+            posterior = fit_posterior(posterior_of(config))
     if config.bank:
         bank = read_run(config.bank, "build-bank")
     else:
         with numbering.next():
-            bank = build_bank(BuildBank(within(config, BuildBank), config.source, mirror=config.mirror))
+            bank = build_bank(bank_of(config))
     searching = Search(
         within(config, Search),
         posterior.path,
@@ -146,6 +139,22 @@ def _searched(config: Run, numbering: Numbering) -> RunDirectory:
     )
     with numbering.next():
         return search(searching)
+
+
+def posterior_of(config: Run) -> FitPosterior:
+    """Return the fit of the posterior that sequences are designed with, of all labels if no task is chosen."""
+    return FitPosterior(
+        within(config, FitPosterior),
+        config.source,
+        config.geometry,
+        optimisation=Optimisation(config.posterior_iterations, POSTERIOR_BATCH, POSTERIOR_LEARNING_RATE, 250),
+        annotate=config.annotate,
+    )
+
+
+def bank_of(config: Run) -> BuildBank:
+    """Return the bank of images that partly seen ones are completed from."""
+    return BuildBank(within(config, BuildBank), config.source, mirror=config.mirror)
 
 
 def _needs_path(config: Run) -> bool:

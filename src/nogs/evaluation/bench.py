@@ -26,7 +26,10 @@ class Validated(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchMethod:
-    """One method on one task. ``learning``: the validations of each seed."""
+    """One method on one task. ``learning``: the validations of each seed.
+
+    ``iterations_to_target`` as in `nogs.evaluation.schema.MethodScores`; empty if the task has no target.
+    """
 
     seeds: tuple[int, ...]
     test_accuracy: BySeed
@@ -36,11 +39,16 @@ class BenchMethod:
     pixels_read_share_by_glimpse: tuple[ByGlimpse, ...]
     macs_by_glimpse: tuple[int, ...]
     learning: tuple[tuple[Validated, ...], ...]
+    test_balanced_accuracy: BySeed = ()
+    iterations_to_target: tuple[Number | None, ...] = ()
 
 
 @dataclass(frozen=True)
 class BenchTask:
-    """One task. ``whole_images``: logistic regression, and CNNs if they were trained. ``image_px``: side length."""
+    """One task. ``whole_images``: logistic regression, and CNNs if they were trained. ``image_px``: side length.
+
+    ``commonest_class_share``: accuracy of always answering the class that most test images have.
+    """
 
     data: str
     task: str | None
@@ -48,6 +56,7 @@ class BenchTask:
     test_images: int
     methods: Mapping[str, BenchMethod]
     whole_images: tuple[WholeImage, ...] = ()
+    commonest_class_share: Number | None = None
 
 
 @dataclass(frozen=True)
@@ -76,14 +85,17 @@ def bench_task(
         image_px=image_px,
         test_images=results.test.images,
         methods={
-            name: _method(scores, logs[name], sum((before[name] or {}).values()))
+            name: _method(scores, logs[name], sum((before[name] or {}).values()), has_race=results.has_race)
             for name, scores in results.methods.items()
         },
+        commonest_class_share=max(results.test.images_by_class) / results.test.images,
         whole_images=(*([results.linear] if results.linear else []), *results.cnn_means),
     )
 
 
-def _method(scores: MethodScores, logs: Sequence[Sequence[Row]], seconds_before: Number) -> BenchMethod:
+def _method(
+    scores: MethodScores, logs: Sequence[Sequence[Row]], seconds_before: Number, *, has_race: bool
+) -> BenchMethod:
     return BenchMethod(
         seeds=scores.seeds,
         test_accuracy=scores.test_accuracy,
@@ -95,4 +107,6 @@ def _method(scores: MethodScores, logs: Sequence[Sequence[Row]], seconds_before:
         learning=tuple(
             tuple(Validated(seconds_before + row["wall_seconds"], row["accuracy"]) for row in rows) for rows in logs
         ),
+        test_balanced_accuracy=scores.test_balanced_accuracy,
+        iterations_to_target=scores.iterations_to_target if has_race else (),
     )

@@ -1,4 +1,4 @@
-"""Accuracy of all methods over multiply-adds, over pixels read and over seconds: a row a task."""
+"""Figures of a bench: accuracy over multiply-adds, pixels read and seconds; and, of many tasks, a row for each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from statistics import mean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from nogs.evaluation.bench import BenchMethod, BenchResults, BenchTask
 from nogs.evaluation.schema import WholeImage
 from nogs.evaluation.typed_json import Number
+from nogs.report.figures.labels import height_of, rows_of, spread
 from nogs.report.notation import short_count
 from nogs.report.style import ARCHITECTURE_TITLES, FAINT, PAPER, WIDTH, colour_of, plain, share_ticks, title_of
 
@@ -50,6 +51,39 @@ def accuracy_over_costs(results: BenchResults) -> Figure:
     named = {text: handle for ax in rows.flat for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(list(named.values()), list(named), loc="outside upper center", ncols=5)
     return figure
+
+
+def accuracy_of_tasks(results: BenchResults) -> Figure:
+    """Draw test accuracy, balanced accuracy and iterations to the target: a row a task, a dot a seed.
+
+    Seeds that never reached the target have no dot. A grey line is the share of the commonest class.
+    """
+    tasks, methods = results.tasks, methods_of(results)
+    figure, axes = rows_of(list(tasks), methods, 3)
+    for row, task in enumerate(tasks.values()):
+        for name, method in task.methods.items():
+            y, colour = height_of(row, methods.index(name), len(methods)), colour_of(name)
+            spread(axes[0], y, method.test_accuracy, colour, whole=True)
+            spread(axes[1], y, method.test_balanced_accuracy, colour, whole=True)
+            reached = [value for value in method.iterations_to_target if value is not None]
+            spread(axes[2], y, reached, colour, whole=len(reached) == len(method.seeds))
+        if task.commonest_class_share is not None:
+            axes[0].plot([task.commonest_class_share] * 2, [row - 0.4, row + 0.4], color=FAINT, linewidth=1, zorder=0)
+    for ax, title in zip(axes, ("test accuracy", "balanced test accuracy", "iterations to the target"), strict=True):
+        ax.set_title(title)
+    for ax in axes[:2]:
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.xaxis.set_major_formatter(share_ticks())
+    axes[2].set_xscale("log")
+    axes[2].xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes[2].xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    axes[2].xaxis.set_minor_formatter(NullFormatter())
+    return figure
+
+
+def methods_of(results: BenchResults) -> list[str]:
+    """Return the methods of all tasks, in the order in which they first come."""
+    return list(dict.fromkeys(name for task in results.tasks.values() for name in task.methods))
 
 
 def curves_of(method: BenchMethod) -> tuple[list[Curve], list[Curve], list[Curve]]:

@@ -47,7 +47,7 @@ def methods_of(labels: Labels) -> list[str]:
 
 def races(labels: Labels) -> Figure:
     """Draw iterations on a logarithmic axis: a row a label, a dot a seed, an arrow a seed that did not get there."""
-    figure, axes = _rows(labels, len(RACES))
+    figure, axes = rows_of(list(labels), methods_of(labels), len(RACES))
     for ax, (title, key) in zip(axes, RACES, strict=True):
         for y, name, results in _places(labels):
             if key != "iterations_to_converge" and not results.has_race:
@@ -57,7 +57,7 @@ def races(labels: Labels) -> Figure:
             known = [value for value in values if value is not None]
             ended = [end for value, end in zip(values, scores.iterations_trained, strict=True) if value is None]
             ax.plot(ended, [y] * len(ended), ">", color=PAPER, markeredgecolor=colour_of(name))
-            _spread(ax, y, known, colour_of(name), whole=not ended)
+            spread(ax, y, known, colour_of(name), whole=not ended)
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
@@ -68,10 +68,10 @@ def races(labels: Labels) -> Figure:
 
 def accuracies(labels: Labels) -> Figure:
     """Draw test accuracy, and balanced over classes: a row a label, a dot a seed."""
-    figure, axes = _rows(labels, len(ACCURACIES))
+    figure, axes = rows_of(list(labels), methods_of(labels), len(ACCURACIES))
     for ax, (title, key, xlabel) in zip(axes, ACCURACIES, strict=True):
         for y, name, results in _places(labels):
-            _spread(ax, y, getattr(results.methods[name], key), colour_of(name), whole=True)
+            spread(ax, y, getattr(results.methods[name], key), colour_of(name), whole=True)
         ax.set(title=title, xlabel=xlabel)
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.xaxis.set_major_formatter(share_ticks())
@@ -107,31 +107,29 @@ def comparable(labels: Labels) -> bool:
 def _places(labels: Labels) -> list[tuple[float, str, Results]]:
     """Return (height, method, results): methods of a label lie beneath each other, about its row."""
     order = methods_of(labels)
-    step = 0.8 / len(order)
     return [
-        (row + step * (order.index(name) + 0.5) - 0.4, name, results)
+        (height_of(row, order.index(name), len(order)), name, results)
         for row, results in enumerate(labels.values())
         for name in results.methods
     ]
 
 
-def _rows(labels: Labels, columns: int) -> tuple[Figure, list[Axes]]:
-    """Return panels side by side that share the labels as rows, with a legend of the methods above."""
-    methods = methods_of(labels)
-    figure = Figure(figsize=(WIDE, 1.5 + len(labels) * max(0.3, 0.14 * len(methods) + 0.12)))
+def rows_of(titles: Sequence[str], methods: Sequence[str], columns: int) -> tuple[Figure, list[Axes]]:
+    """Return panels side by side that share ``titles`` as rows, with a legend of the methods above."""
+    figure = Figure(figsize=(WIDE, 1.5 + len(titles) * max(0.3, 0.14 * len(methods) + 0.12)))
     axes = list(figure.subplots(1, columns, sharey=True, squeeze=False)[0])
-    axes[0].set_yticks(range(len(labels)), map(plain, labels), color=INK)
-    axes[0].set_ylim(len(labels) - 0.5, -0.5)
+    axes[0].set_yticks(range(len(titles)), map(plain, titles), color=INK)
+    axes[0].set_ylim(len(titles) - 0.5, -0.5)
     for ax in axes:
         ax.grid(axis="y", visible=False)
-        for row in range(1, len(labels)):
+        for row in range(1, len(titles)):
             ax.axhline(row - 0.5, color=LINE, linewidth=0.6)
     dots = [Line2D([], [], marker="o", linestyle="", color=colour_of(name), label=title_of(name)) for name in methods]
     figure.legend(handles=dots, loc="outside upper center", ncols=min(7, len(methods)))
     return figure, axes
 
 
-def _spread(ax: Axes, y: float, values: Sequence[Number], colour: str, *, whole: bool) -> None:
+def spread(ax: Axes, y: float, values: Sequence[Number], colour: str, *, whole: bool) -> None:
     """Draw dots, a line over their range, and with ``whole``, where all seeds are there, a bar at their mean."""
     if not values:
         return
@@ -139,6 +137,11 @@ def _spread(ax: Axes, y: float, values: Sequence[Number], colour: str, *, whole:
     ax.plot(values, [y] * len(values), "o", color=colour, markersize=3.6)
     if whole:
         ax.plot(mean(values), y, "|", color=colour, markersize=10, markeredgewidth=2)
+
+
+def height_of(row: int, method: int, methods: int) -> float:
+    """Return the height of a method in a row: methods lie beneath each other, about the row."""
+    return row + 0.8 * ((method + 0.5) / methods - 0.5)
 
 
 def _panels(labels: Labels, draw: Callable[[Axes, Results], None], xlabel: str) -> Figure:
