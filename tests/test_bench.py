@@ -293,5 +293,5 @@ def test_the_tasks_of_the_page_are_valid(tmp_path: Path) -> None:
     (tmp_path / "tasks.toml").write_text("".join(tasks))
     options = read_tasks(tmp_path / "tasks.toml")
     assert options["smiling"]["data"] == f"celeba:{tmp_path}/celeba"
-    with pytest.raises(UserError, match=r"^task needles: .*mnist\.npz"):
+    with pytest.raises(UserError, match=r"^task faces: .*celeba does not exist"):
         bench(nogs.Bench(nogs.Machine(tmp_path / "out"), tmp_path / "tasks.toml"))
