@@ -17,7 +17,7 @@ import nogs
 from nogs.data import tiff
 from nogs.data.frame import Box, Frame
 from nogs.data.pixels import overview
-from nogs.data.tiff import Slide, open_large
+from nogs.data.slide import Slide, open_large
 from nogs.data.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
@@ -42,6 +42,7 @@ def opened() -> Iterator[Callable[..., Slide]]:
 
     def open_one(path: Path, *how: Any) -> Slide:
         slides.append(Slide(path, *how))
+        assert slides[-1].levels  # read when they are first needed
         return slides[-1]
 
     yield open_one
@@ -141,10 +142,10 @@ def test_only_the_tiles_that_are_looked_at_are_read(tmp_path: Path, opened: Open
     assert before < path.stat().st_size / 50
     tiled = TiledImages([slide], Frame(3, 512))
     tiled.squares(torch.tensor([[[70, 70], [80, 90]]]), torch.tensor([0]), 20)
-    page = slide.levels[0].page
-    assert slide.bytes_read - before == page.databytecounts[9]  # both squares lie in the tile of row 1, column 1
+    counts = slide.levels[0].counts
+    assert slide.bytes_read - before == counts[9]  # both squares lie in the tile of row 1, column 1
     tiled.squares(torch.tensor([[[64, 64]]]), torch.tensor([0]), 64)
-    assert slide.bytes_read - before == page.databytecounts[9]  # kept
+    assert slide.bytes_read - before == counts[9]  # kept
 
 
 def small_model(image_px: int = 48) -> Model:
@@ -225,7 +226,7 @@ def test_a_level_that_lies_about_its_size_is_left_out(tmp_path: Path, opened: Op
 
 
 def test_a_slide_without_a_small_level_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nogs.data.tiles.WHOLE_PX", 40 * 40)
+    monkeypatch.setattr("nogs.data.slide.WHOLE_PX", 40 * 40)
     with pytest.raises(UserError, match="has no level between 12 and 96 pixels"):
         small_model().predict(damaged(tmp_path / "a.tif", "no small level"))
 
@@ -240,10 +241,8 @@ def test_tiles_may_have_any_size_and_be_absent(tmp_path: Path, opened: Opened) -
     pixels = picture(70, 90)
     slide = opened(write(tmp_path / "a.tif", pixels, tile=(48, 32)))
     assert np.array_equal(np.asarray(slide.region(0, Box(0, 0, 90, 70), 3)), pixels)
-    with pytest.MonkeyPatch.context() as patch:
-        page = slide.levels[1].page
-        patch.setattr(page, "databytecounts", (0,) * len(page.databytecounts))
-        assert not np.asarray(slide.region(1, Box(0, 0, 45, 35), 3)).any()
+    slide.levels[1].counts[:] = 0
+    assert not np.asarray(slide.region(1, Box(0, 0, 45, 35), 3)).any()
 
 
 @pytest.mark.parametrize("change", ["vanishes", "changes"])

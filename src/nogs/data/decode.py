@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -64,14 +64,28 @@ class Survey(NamedTuple):
 def survey(
     files: Sequence[Path], image_size: int | None, *, fit: Fit, range: Range | None, boxed: bool = False
 ) -> Survey:
-    """Read all headers and choose the common form.
+    """Read all headers and choose the common form, as `common_form` does."""
+    headers = read_headers(files, range)
+    return common_form(files, headers, image_size, fit=fit, range=range, boxed=boxed)
+
+
+def common_form(
+    files: Sequence[Path],
+    read: Iterable[Header | str],
+    image_size: int | None,
+    *,
+    fit: Fit,
+    range: Range | None,
+    boxed: bool = False,
+) -> Survey:
+    """Choose the common form of files. ``read``: the header of each, or the reason why it cannot be used.
 
     ``image_size``: side of the squares in pixels. None keeps the size of the images: the most frequent one is the
     common one and images of all others are bad. ``boxed``: only a box of each image is kept, so ``fit`` cuts nothing.
     """
     headers: dict[int, Header] = {}
     bad: dict[int, str] = {}
-    for index, header in enumerate(read_headers(files, range)):
+    for index, header in enumerate(read):
         if isinstance(header, Header):
             headers[index] = header
         else:
@@ -114,7 +128,7 @@ def read_headers(files: Sequence[Path], range: Range | None) -> Iterator[Header 
         except Exception as error:  # Pillow's plugins raise many kinds of errors for damaged files
             return _reason(file, error)
 
-    return _in_threads(header, files, "reading headers")
+    return in_threads(header, files, "reading headers")
 
 
 def decode(
@@ -140,7 +154,7 @@ def decode(
             return _reason(file, error)
 
     items = [(file, boxes[i] if boxes else None) for i, file in enumerate(files)]
-    return _in_threads(pixels, items, "decoding images")
+    return in_threads(pixels, items, "decoding images")
 
 
 def upright(image: Image.Image, range: Range | None, *, file: Path | None = None) -> Image.Image | str:
@@ -258,7 +272,7 @@ def _reason(file: Path, error: Exception) -> str:
     return f"cannot be decoded: {error}"
 
 
-def _in_threads(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
+def in_threads(work: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
     """Apply ``work`` to every item, in order, a chunk at a time; on a terminal, with a progress bar on stderr."""
     console = Console(stderr=True)
     quiet = len(items) < MIN_FOR_BAR or not console.is_terminal

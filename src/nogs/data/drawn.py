@@ -68,11 +68,19 @@ class Drawn(ABC):
             raise ValueError(f"dim={dim}: images are selected along dimension 0")
         return self[rows]
 
-    def chunks(self) -> Iterator[UInt8[Tensor, "n c H H"]]:
-        """Yield all images, a few at a time."""
-        n = max(1, DRAWN_AT_ONCE // self.image_px**2)
-        for start in range(0, len(self), n):
-            yield self[start : start + n]
+    def view_px(self, px: int) -> int:
+        """Return the side length at which `view` returns images that are to be reduced to ``px`` pixels a side."""
+        return self.image_px
+
+    def view(self, rows: Int[Tensor, " n"], px: int) -> UInt8[Tensor, "n c v v"]:
+        """Return the images ``rows``, to be reduced to ``px`` pixels a side: whole, unless reduced ones are stored."""
+        return self[rows]
+
+    def chunks(self, px: int) -> Iterator[UInt8[Tensor, "n c v v"]]:
+        """Yield the `view` of all images, a few at a time."""
+        every = torch.arange(len(self), device=self.device)
+        for rows in every.split(max(1, DRAWN_AT_ONCE // self.view_px(px) ** 2)):
+            yield self.view(rows, px)
 
     def drawn(self, px: int) -> UInt8[Tensor, "N c v v"]:
         """Return all images, reduced to ``px`` pixels a side."""
@@ -80,8 +88,8 @@ class Drawn(ABC):
         N, channels = self.shape[:2]
         drawn = torch.empty(N, channels, px, px, dtype=torch.uint8, device=self.device)
         done = 0
-        for chunk in self.chunks():
-            drawn[done : done + len(chunk)] = chunk if px == self.image_px else reduced(chunk, px)
+        for chunk in self.chunks(px):
+            drawn[done : done + len(chunk)] = chunk if px == chunk.shape[-1] else reduced(chunk, px)
             done += len(chunk)
         return drawn
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
 
 from nogs.data.drawn import Drawn
-from nogs.data.frame import Box
+from nogs.data.frame import Box, Cut
 from nogs.data.imageset import SPLITS
 from nogs.data.notices import notice
 from nogs.errors import UserError
@@ -64,6 +64,26 @@ class Arrays(NamedTuple):
 
     images: UInt8[np.ndarray, "N c H H"] | Drawn
     about: Annotations
+
+
+@dataclass
+class About:
+    """Facts about files, in addition to their pixels. Files are identified by their index.
+
+    ``bad``: the reason why a file has no image. ``twins``: pairs of files with the same pixels, the first such file
+    with every later one. ``cut``: the area that cropping removes.
+    """
+
+    bad: dict[int, str]
+    twins: list[tuple[int, int]]
+    cut: Cut
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> About:
+        """Return the facts from the fields of this class as JSON has them."""
+        bad = {int(index): str(reason) for index, reason in content["bad"].items()}
+        images, largest = content["cut"]
+        return cls(bad, [(int(i), int(j)) for i, j in content["twins"]], Cut(int(images), float(largest)))
 
 
 def by_path(files: Sequence[Path], about: Annotations, *, boxes: Sequence[Box] | None = None) -> Listing:

@@ -201,7 +201,9 @@ def _decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
         _warn_of_twins(listing, about.twins)
     rows = [row for row, index in enumerate(decoded) if index not in bad]
     good = np.array([decoded[row] for row in rows], dtype=np.int64)
-    return Arrays(images if len(rows) == len(decoded) else images[rows], listing.about.keep(good))
+    if len(rows) < len(decoded) and not isinstance(images, Drawn):  # slides without a good name are bad already
+        images = images[rows]
+    return Arrays(images, listing.about.keep(good))
 
 
 def _warn_of_twins(listing: Listing, twins: list[tuple[int, int]]) -> None:

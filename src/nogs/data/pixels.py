@@ -8,6 +8,8 @@ from torch import Tensor
 
 from nogs.data.drawn import DRAWN_AT_ONCE, Drawn, reduced
 
+PICTURE_PX = 1024
+"""Side length of the pictures of images of which reduced ones are stored."""
 Pixels = UInt8[Tensor, "N c H H"] | Drawn
 """uint8 in [0, 255], channels first. All have ``shape``, ``device``, ``to``, a length, and rows by index."""
 
@@ -19,13 +21,19 @@ def overview(images: Pixels, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, 
     return images.overview(rows, px)
 
 
-def mean_image(images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, "c H H"]:
-    """Return the mean of the images ``rows``, in [0, 255]. Images that are no tensor are drawn a few at a time."""
+def pictures(images: Pixels, rows: Int[Tensor, " B"]) -> UInt8[Tensor, "B c p p"]:
+    """Return the images ``rows`` to be shown: whole, or of `PICTURE_PX` pixels a side if reduced ones are stored."""
+    return images[rows] if isinstance(images, Tensor) else images.view(rows, min(PICTURE_PX, images.image_px))
+
+
+def mean_image(images: Pixels, rows: Int[Tensor, " B"]) -> Float[Tensor, "c p p"]:
+    """Return the mean of the `pictures` of ``rows``, in [0, 255]. Images that are no tensor are drawn a few at once."""
     if isinstance(images, Tensor):
         return images[rows].float().mean(0)
-    total = torch.zeros(images.shape[1:], device=images.device)
-    for some in rows.split(max(1, DRAWN_AT_ONCE // images.image_px**2)):
-        total += images[some].float().sum(0)
+    side = images.view_px(min(PICTURE_PX, images.image_px))
+    total = torch.zeros(images.shape[1], side, side, device=images.device)
+    for some in rows.split(max(1, DRAWN_AT_ONCE // side**2)):
+        total += pictures(images, some).float().sum(0)
     return total / len(rows)
 
 

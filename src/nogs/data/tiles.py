@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,10 +14,17 @@ from jaxtyping import Int, UInt8
 from PIL import Image
 from torch import Tensor
 
+from nogs.data.decode import in_threads
 from nogs.data.drawn import Drawn
 from nogs.data.frame import Box, Frame, shown
-from nogs.data.tiff import WHOLE_PX, Slide
+from nogs.data.mapped import open_images, replacing, write_header
+from nogs.data.memory import check_memory
+from nogs.data.notices import notice
+from nogs.data.slide import Slide
 from nogs.errors import UserError
+
+THREADS = 8
+"""Most threads that read the squares of a batch. There are no more than PyTorch has."""
 
 
 class TiledImages(Drawn):
@@ -22,14 +33,27 @@ class TiledImages(Drawn):
     ``frame``: the form. Its ``side_px`` is the side length of the images, at which a slide is seen reduced (or
     enlarged), and its ``fit`` chooses the square of a slide that is not square. A square is read from the smallest
     level that has its detail. If no level has the very size, it is the mean of the pixels that it covers.
+    ``names``: how errors name the slides; without names they do not. ``kept``: a path beside which the overviews of all
+    slides are kept in files; without it, those that were computed are kept in memory.
 
     Pixels are read on the processor and moved to ``device``.
     """
 
-    def __init__(self, slides: Sequence[Slide], frame: Frame, *, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        slides: Sequence[Slide],
+        frame: Frame,
+        *,
+        device: torch.device | None = None,
+        names: Sequence[str] | None = None,
+        kept: Path | None = None,
+    ) -> None:
         self.slides, self.frame = slides, frame
         self._device = device or torch.device("cpu")
+        self._names, self._kept = names, kept
         self._overviews: dict[tuple[int, int], UInt8[Tensor, "c v v"]] = {}
+        self._of_all: dict[int, UInt8[Tensor, "N c v v"]] = {}
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="tiles") if len(slides) > 1 else None
 
     @property
     def shape(self) -> torch.Size:
@@ -41,43 +65,114 @@ class TiledImages(Drawn):
 
     def to(self, device: torch.device) -> TiledImages:
         """Return the same images, whose pixels are moved to ``device``."""
-        return TiledImages(self.slides, self.frame, device=device)
+        other = copy.copy(self)  # overviews, open files and threads are shared
+        other._device = device
+        return other
 
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T c s s"]:
         """Read T squares of ``side`` pixels of each of the images ``rows``; outside an image its border pixel repeats.
 
         ``first``: (row, column) of each square's top-left pixel. Squares are read in the order of files and rows, so
-        that a tile that several of them touch is decoded once.
+        that a tile that several of them touch is decoded once, and several files at a time.
         """
         (B, T), H = first.shape[:2], self.frame.side_px
         read = torch.empty(B * T, self.frame.channels, side, side, dtype=torch.uint8)
         corners = first.flatten(0, 1).tolist()
         images = rows.repeat_interleave(T).tolist()
-        for at in sorted(range(B * T), key=lambda at: (images[at], corners[at])):
-            # The part of the square on the image, at least its nearest pixel.
-            begin = [min(max(start, 0), H - 1) for start in corners[at]]
-            end = [max(min(start + side, H), b + 1) for start, b in zip(corners[at], begin, strict=True)]
-            part = self._part(images[at], Box(begin[1], begin[0], end[1], end[0]))
-            line, column = (
-                (start + torch.arange(side)).clamp(b, e - 1) - b
-                for start, b, e in zip(corners[at], begin, end, strict=True)
-            )
-            read[at] = part[:, line[:, None], column]
+        order = sorted(range(B * T), key=lambda at: (images[at], corners[at]))
+
+        def read_image(of_image: Sequence[int]) -> None:
+            for at in of_image:
+                # The part of the square on the image, at least its nearest pixel.
+                begin = [min(max(start, 0), H - 1) for start in corners[at]]
+                end = [max(min(start + side, H), b + 1) for start, b in zip(corners[at], begin, strict=True)]
+                part = self._part(images[at], Box(begin[1], begin[0], end[1], end[0]))
+                if part.shape[1:] != (side, side):
+                    line, column = (
+                        (start + torch.arange(side)).clamp(b, e - 1) - b
+                        for start, b, e in zip(corners[at], begin, end, strict=True)
+                    )
+                    part = part[:, line[:, None], column]
+                read[at] = part
+
+        self._at_once(read_image, [list(of_image) for _, of_image in groupby(order, key=images.__getitem__)])
         return read.view(B, T, *read.shape[1:]).to(self.device)
 
     def content(self) -> Iterator[bytes]:
-        """Yield name, size and time of change of each file, in place of gigabytes."""
+        """Yield a digest of each file, in place of gigabytes."""
         for slide in self.slides:
-            yield repr((slide.path.name, slide.state)).encode()
+            yield slide.known().digest.encode()
 
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B c v v"]:
         """Return the images ``rows`` reduced to ``px`` pixels a side, from the smallest level that has as many."""
+        if self._kept is not None:
+            return self._overviews_of_all(px, self._kept)[rows.cpu()].to(self.device)
         return torch.stack([self._overview(row, px) for row in rows.tolist()]).to(self.device)
+
+    def view_px(self, px: int) -> int:
+        return px
+
+    def view(self, rows: Int[Tensor, " n"], px: int) -> UInt8[Tensor, "n c v v"]:
+        """Return the images ``rows`` reduced to ``px`` pixels a side. Unlike overviews they are not kept."""
+        return torch.stack([self._reduced(row, px) for row in rows.tolist()]).to(self.device)
+
+    def drawn(self, px: int) -> UInt8[Tensor, "N c v v"]:
+        """Return all images, reduced to ``px`` pixels a side."""
+        if self._kept is not None:
+            return self._overviews_of_all(px, self._kept).to(self.device)
+        return self.overview(torch.arange(len(self)), px)
 
     def _overview(self, row: int, px: int) -> UInt8[Tensor, "c v v"]:
         if (row, px) not in self._overviews:
-            self._overviews[row, px] = _pixels(self._read(row, (0.0, 0.0, 1.0, 1.0), px, px))
+            self._overviews[row, px] = self._reduced(row, px)
         return self._overviews[row, px]
+
+    def _overviews_of_all(self, px: int, kept: Path) -> UInt8[Tensor, "N c v v"]:
+        """Return the overviews of all images, mapped from the cache, which they are written to first if need be."""
+        if px not in self._of_all:
+            place, shape = kept.with_suffix(f".overview-{px}.npy"), (len(self), self.frame.channels, px, px)
+            mapped = open_images(place)
+            if mapped is None or mapped.shape != shape:
+                mapped = self._written(place, px)
+            self._of_all[px] = torch.from_numpy(mapped)
+        return self._of_all[px]
+
+    def _written(self, place: Path, px: int) -> UInt8[np.ndarray, "N c v v"]:
+        N, channels = self.shape[:2]
+        check_memory(N, channels=channels, image_px=px, disk=place.parent)
+
+        def overviews() -> Iterator[UInt8[np.ndarray, "c v v"]]:
+            return in_threads(lambda row: self._reduced(row, px).numpy(), range(N), f"overviews of {px} pixels")
+
+        try:
+            with replacing(place) as stream:
+                write_header(stream, (N, channels, px, px))
+                for overview in overviews():
+                    stream.write(overview.tobytes())
+        except OSError as error:
+            notice(f"the cache {place.parent} cannot be written ({error.strerror}): overviews are computed again")
+            check_memory(N, channels=channels, image_px=px)
+            return np.stack(list(overviews()))
+        mapped = open_images(place)
+        assert mapped is not None
+        return mapped
+
+    def _at_once(self, work: Callable[[Sequence[int]], None], items: Sequence[Sequence[int]]) -> None:
+        """Do ``work`` for every item, with as many threads as PyTorch has. Decoders and Pillow release the GIL."""
+        threads = min(THREADS, torch.get_num_threads(), len(items))
+        if self._threads is None or threads < 2:
+            for item in items:
+                work(item)
+            return
+
+        def some(start: int) -> None:
+            for item in items[start::threads]:
+                work(item)
+
+        list(self._threads.map(some, range(threads)))
+
+    def _reduced(self, row: int, px: int) -> UInt8[Tensor, "c v v"]:
+        return _pixels(self._read(row, (0.0, 0.0, 1.0, 1.0), px, px))
 
     def _part(self, row: int, box: Box) -> UInt8[Tensor, "c h w"]:
         """Return a part of an image. ``box``: in the pixels of the form."""
@@ -90,31 +185,36 @@ class TiledImages(Drawn):
 
         ``shares``: its left, top, right and bottom edge, where the image spans [0, 1].
         """
-        slide = self.slides[row]
-        box = shown(slide.width, slide.height, self.frame.fit)
-        down, across = box.bottom - box.top, box.right - box.left
-        left, right = (box.left + share * across for share in shares[::2])
-        top, bottom = (box.top + share * down for share in shares[1::2])
-        number = slide.level_for(min((right - left) / width, (bottom - top) / height))
-        level = slide.levels[number]
-        edges = np.array([left, top, right, bottom]) * np.tile(
-            [level.width / slide.width, level.height / slide.height], 2
-        )
-        near = edges.round()
-        if np.abs(edges - near).max() < 1e-6 * max(level.width, level.height) + 1e-3:
-            edges = near  # a level's sides are rounded: a whole number of its pixels is meant
-        around = Box(*(int(edge) for edge in (*np.floor(edges[:2]), *np.ceil(edges[2:]))))
-        if (around.right - around.left) * (around.bottom - around.top) > WHOLE_PX:
-            raise UserError(
-                f"has no level between {width} and {level.width} pixels to see it reduced: save it as a pyramid, as "
-                "`vips tiffsave --tile --pyramid` does"
-            )
-        region = slide.region(number, around, self.frame.channels)
-        if region.size == (width, height) and np.array_equal(edges, around):
-            return region
-        inner = tuple(edges - np.tile([around.left, around.top], 2))
-        how = Image.Resampling.BOX if edges[2] - edges[0] >= width else Image.Resampling.BILINEAR
-        return region.resize((width, height), how, box=inner)
+        try:
+            return _seen(self.slides[row], self.frame, shares, width, height)
+        except UserError as error:
+            if self._names is None:
+                raise
+            raise UserError(f"{self._names[row]}: {error}") from error
+
+
+def _seen(
+    slide: Slide, frame: Frame, shares: tuple[float, float, float, float], width: int, height: int
+) -> Image.Image:
+    """Return a part of a slide, as `TiledImages._read` does."""
+    box = shown(slide.width, slide.height, frame.fit)
+    down, across = box.bottom - box.top, box.right - box.left
+    left, right = (box.left + share * across for share in shares[::2])
+    top, bottom = (box.top + share * down for share in shares[1::2])
+    number = slide.level_for(min((right - left) / width, (bottom - top) / height))
+    level = slide.levels[number]
+    edges = np.array([left, top, right, bottom]) * np.tile([level.width / slide.width, level.height / slide.height], 2)
+    near = edges.round()
+    if np.abs(edges - near).max() < 1e-6 * max(level.width, level.height) + 1e-3:
+        edges = near  # a level's sides are rounded: a whole number of its pixels is meant
+    around = Box(*(int(edge) for edge in (*np.floor(edges[:2]), *np.ceil(edges[2:]))))
+    slide.check_reducible(number, around, width)
+    region = slide.region(number, around, frame.channels)
+    if region.size == (width, height) and np.array_equal(edges, around):
+        return region
+    inner = tuple(edges - np.tile([around.left, around.top], 2))
+    how = Image.Resampling.BOX if edges[2] - edges[0] >= width else Image.Resampling.BILINEAR
+    return region.resize((width, height), how, box=inner)
 
 
 def _pixels(image: Image.Image) -> UInt8[Tensor, "c h w"]:

@@ -10,10 +10,11 @@ import warnings
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from nogs.data import ImageSet
+from nogs.data.pixels import Pixels
 from nogs.evaluation.schema import WholeImage
 from nogs.evaluation.scores import accuracy, class_frequencies, scores
 from nogs.rivals.cnn import shrink
@@ -70,8 +71,13 @@ def logistic_regression(data: ImageSet) -> WholeImage | None:
 
 def _pixels(data: ImageSet, images: Int[Tensor, " n"], resolution_px: int) -> Float[np.ndarray, "n p"]:
     """Return the pixels of each image in a row, in [0, 1]."""
-    small = [shrink(data.images[batch], resolution_px).flatten(1) for batch in images.split(BATCH)]
-    return (torch.cat(small).double() / 255).numpy()
+    views = (_view(data.images, batch, resolution_px) for batch in images.split(BATCH))
+    small = torch.cat([shrink(view, resolution_px).flatten(1) for view in views])
+    return (small.double() / 255).numpy()
+
+
+def _view(images: Pixels, rows: Int[Tensor, " b"], px: int) -> UInt8[Tensor, "b c v v"]:
+    return images[rows] if isinstance(images, Tensor) else images.view(rows, px)
 
 
 def _log_probs(model: object, pixels: Float[np.ndarray, "n p"], classes: int) -> Float[Tensor, "n C"]:

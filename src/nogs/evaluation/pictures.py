@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nogs.attention.methods import CONTROL, METHODS, REFERENCE, STOPPING
 from nogs.data import ImageSet
-from nogs.data.pixels import mean_image
+from nogs.data.pixels import mean_image, pictures
 from nogs.evaluation.records import NetworkRecord, last_right
 
 
@@ -28,7 +28,7 @@ def single_images(record: NetworkRecord, data: ImageSet, *, count: int) -> dict[
     test = data.members("test")
     rows = right_and_wrong(record, data.labels[test], count=count)
     return {
-        "pixels": data.images[test[rows]],
+        "pixels": pictures(data.images, test[rows]),
         "labels": data.labels[test[rows]],
         "cells": record.cells[rows],
         "log_probs": record.log_probs[rows],

@@ -17,7 +17,7 @@ from nogs.attention.gain import predicted_gain
 from nogs.attention.methods import GAIN_MAPS, method
 from nogs.attention.network import HardAttention
 from nogs.data import ImageSet
-from nogs.data.pixels import Pixels
+from nogs.data.pixels import Pixels, pictures
 from nogs.evaluation.pictures import right_and_wrong
 from nogs.evaluation.records import NetworkRecord
 from nogs.evaluation.results import Evaluated
@@ -78,7 +78,8 @@ def record_steps(
     results.json, in its order.
     """
     shown = shown_images(designed, evaluated[about][0].record, data, count=count)
-    kept = {"images": shown.images, "pixels": data.images[shown.images], "labels": data.labels[shown.images]}
+    shown_pixels, labels = pictures(data.images, shown.images), data.labels[shown.images]
+    kept = {"images": shown.images, "pixels": shown_pixels, "labels": labels}
     of_methods: dict[str, dict[str, object]] = {}
     for name, (one, *_) in evaluated.items():
         policy, cells = method(name).policy, one.record.cells[shown.rows]

@@ -21,7 +21,7 @@ from nogs.attention.gain import stop_by_gain_map
 from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.data.frame import Box, Frame, shown
-from nogs.data.tiff import Slide
+from nogs.data.slide import Slide
 from nogs.data.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse

@@ -113,7 +113,7 @@ def shrink(
     check_memory(N, channels=channels, image_px=resolution_px)
     small = torch.empty(N, channels, resolution_px, resolution_px, dtype=torch.uint8, device=images.device)
     size, done = (resolution_px, resolution_px), 0
-    for chunk in images.chunks() if isinstance(images, Drawn) else images.split(CHUNK):
+    for chunk in images.chunks(resolution_px) if isinstance(images, Drawn) else images.split(CHUNK):
         reduced = F.interpolate(chunk.to(device or chunk.device).float(), size, mode="bilinear", antialias=True).round()
         small[done : done + len(chunk)] = reduced.to(torch.uint8)
         done += len(chunk)

@@ -23,6 +23,7 @@ from nogs.data import ImageSet, fingerprint, load
 from nogs.data.decode import decode, survey
 from nogs.data.frame import Frame
 from nogs.data.listing import Faults
+from nogs.data.memory import check_memory
 from nogs.errors import UserError
 from nogs.runs.device import chance
 from nogs.runs.directory import RunDirectory, finished_run, open_run
@@ -58,6 +59,7 @@ def _index_training_images(run: RunDirectory, config: BuildBank, data: ImageSet,
     with ticking("bank", len(members), tick) as report:
         report(0, "principal components")
         sample = members[fitting_sample(len(members), generator=generator)]
+        check_memory(len(sample), channels=data.images.shape[1], image_px=data.images.shape[-1])
         mean, components = principal_components(data.images[sample], components=config.components, generator=generator)
         latents = torch.empty(len(members), len(components), dtype=HALF)
         for start in range(0, len(members), CHUNK):

@@ -21,7 +21,7 @@ from nogs.runs.directory import read_run
 from nogs.runs.files import write_whole
 
 HOST = Path(__file__).parents[1] / "export" / "nogs_onnx.py"
-AT_ONCE = 64
+AT_ONCE, PIXELS_AT_ONCE = 64, 2**24
 """Images that are classified together, which may be large."""
 
 
@@ -80,10 +80,11 @@ def _measured(folder: Path, data: ImageSet) -> dict[str, Any]:
     from nogs.export.nogs_onnx import Model as Host  # needs onnxruntime, an extra
 
     test = data.members("test")
+    at_once = max(1, min(AT_ONCE, PIXELS_AT_ONCE // data.images.shape[-1] ** 2))
     labels, steps = {}, {}
     for precision in ("float32", "int8"):
         host = Host(folder, precision=precision)
-        answers = [host.classify(data.images[rows].numpy()) for rows in test.split(AT_ONCE)]
+        answers = [host.classify(data.images[rows].numpy()) for rows in test.split(at_once)]
         labels[precision] = [label for of in answers for label in of.probs.argmax(1).tolist()]
         steps[precision] = [step for of in answers for step in of.steps.tolist()]
     truth, n = data.labels[test].tolist(), len(test)

@@ -27,6 +27,8 @@ GAMMA = 0.4
 """Colours follow this power of a value, so that the small gains of late glimpses show beside the first."""
 FADED = 0.45
 """Opacity of pixels that were not seen."""
+LARGEST_PX = 2048
+"""Longest side of a map of pixels."""
 Corner = Sequence[int]
 """Top-left pixel of a glimpse: row, column."""
 
@@ -67,12 +69,14 @@ def scale(figure: Figure, painted: ScalarMappable, axes: NDArray[Any], *, most_n
 def show(
     ax: Axes, picture: Shaped[Tensor, "c H H"], grid: Grid, *, seen_px: Sequence[Corner], faded: float = FADED
 ) -> None:
-    """Draw a picture in [0, 255], faded where no glimpse of ``seen_px`` covers it."""
+    """Draw a picture in [0, 255], which may be reduced, faded where no glimpse of ``seen_px`` covers it."""
     pixels = picture.float().clamp(0, 255).permute(1, 2, 0).numpy() / 255
     colours = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     opacity = np.full(pixels.shape[:2], faded, dtype=np.float32)
-    for row, column in seen_px:
-        opacity[row : row + grid.glimpse_px, column : column + grid.glimpse_px] = 1
+    scale = len(pixels) / grid.image_px
+    for corner_px in seen_px:
+        rows, columns = (slice(*(round(edge * scale) for edge in (at, at + grid.glimpse_px))) for at in corner_px)
+        opacity[rows, columns] = 1
     ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
 
 
@@ -85,11 +89,17 @@ def outline(ax: Axes, corner_px: Corner, grid: Grid, *, strong: bool = True) -> 
 
 
 def coverage(shares: Float[Tensor, " L"], grid: Grid) -> NDArray[np.float32]:
-    """Return the share of images whose glimpse covers each pixel, from the share at each cell."""
-    covered = torch.zeros(grid.image_px, grid.image_px)
+    """Return the share of images whose glimpse covers each pixel, from the share at each cell.
+
+    The sides of the result are those of the image, reduced by a whole number to `LARGEST_PX` or less.
+    """
+    coarser = -(-grid.image_px // LARGEST_PX)
+    side = -(-grid.image_px // coarser)
+    covered = torch.zeros(side, side)
     used = shares.nonzero()[:, 0]
-    for (row, column), share in zip(grid.top_left_px(used).tolist(), shares[used], strict=True):
-        covered[row : row + grid.glimpse_px, column : column + grid.glimpse_px] += share
+    for corner, share in zip(grid.top_left_px(used).tolist(), shares[used], strict=True):
+        rows, columns = (slice(at // coarser, -(-(at + grid.glimpse_px) // coarser)) for at in corner)
+        covered[rows, columns] += share
     return covered.numpy()
 
 
