@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 import nogs
 from nogs.config.groups import Geometry, Machine, Optimisation, Source
 from nogs.config.stages import Evaluate, Train
-from nogs.data import fingerprint, load, slide, tiff
+from nogs.data import fingerprint, load, shared, tiff
 from nogs.data.pixels import mean_image, overview, pictures
-from nogs.data.slide import Shared, Slide
+from nogs.data.shared import Shared
+from nogs.data.slide import Slide
 from nogs.data.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
@@ -90,7 +91,7 @@ def test_the_size_is_that_of_most_files_unless_given(root: Path) -> None:
 def test_a_later_start_opens_no_file_and_computes_no_overview(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load(source(root))
     views = overview(first.images, torch.arange(12), 8)
-    monkeypatch.setattr(slide, "_open", None)
+    monkeypatch.setattr(shared, "_open", None)
     second = load(source(root))
     assert fingerprint(second) == fingerprint(first)
     assert torch.equal(overview(second.images, torch.arange(12), 8), views)
@@ -106,12 +107,12 @@ def test_the_fingerprint_is_that_of_the_pixels(root: Path, tmp_path: Path) -> No
 
 
 def test_open_files_and_decoded_tiles_are_bounded(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slide, "OPEN_FILES", 2)
+    monkeypatch.setattr(shared, "OPEN_FILES", 2)
     monkeypatch.setenv("NOGS_TILE_CACHE", "0.002")
     opened, closed = [], []
-    really_open, really_close = slide._open, os.close
-    monkeypatch.setattr(slide, "_open", lambda path: opened.append(really_open(path)) or opened[-1])
-    monkeypatch.setattr(slide.os, "close", lambda file: closed.append(file) or really_close(file))
+    really_open, really_close = shared._open, os.close
+    monkeypatch.setattr(shared, "_open", lambda path: opened.append(really_open(path)) or opened[-1])
+    monkeypatch.setattr(shared.os, "close", lambda file: closed.append(file) or really_close(file))
     images = tiled(root)
     rows = torch.arange(12).repeat(2)
     first = torch.randint(-4, SEEN, (24, 5, 2), generator=torch.Generator().manual_seed(0))
@@ -122,9 +123,9 @@ def test_open_files_and_decoded_tiles_are_bounded(root: Path, monkeypatch: pytes
         for t in range(5):
             line, column = ((start + span).clamp(0, SEEN - 1) for start in first[at, t])
             assert torch.equal(read[at, t], expected[rows[at]][:, line[:, None], column])
-    shared = images.slides[0]._shared
-    assert len(shared.files) <= 2
-    assert shared.tiles._bytes <= 2000
+    of_set = images.slides[0]._shared
+    assert len(of_set.files) <= 2
+    assert of_set.tiles._bytes <= 2000
     assert len(opened) - len(closed) <= 4  # of two sets
     assert torch.equal(kept.squares(first, rows, 7), read)
 
@@ -229,11 +230,11 @@ def test_a_cache_that_cannot_be_written_costs_a_notice(
 
 
 def test_files_that_were_written_alike_share_how_they_are_decoded(root: Path) -> None:
-    shared = Shared()
-    read = [Slide(root / "a" / f"{number}.tif", shared=shared) for number in range(6)]
+    of_set = Shared()
+    read = [Slide(root / "a" / f"{number}.tif", shared=of_set) for number in range(6)]
     assert len({id(one.levels[0].layout) for one in read}) == 1
-    assert len(shared.layouts) == 3
-    odd = Slide(write(root / "a" / "odd.tif", pixels_of("a", 0), compression="jpeg"), shared=shared)
+    assert len(of_set.layouts) == 3
+    odd = Slide(write(root / "a" / "odd.tif", pixels_of("a", 0), compression="jpeg"), shared=of_set)
     assert odd.levels[0].layout is not read[0].levels[0].layout
     for one in (*read, odd):
         one.close()

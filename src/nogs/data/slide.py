@@ -8,11 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
-import weakref
-from collections import Counter, OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,17 +17,12 @@ from PIL import Image
 
 from nogs.config.groups import Range
 from nogs.data.frame import Box
-from nogs.data.tiff import Layouts, Level, check_small, has_tiff, is_tiff, read_header
+from nogs.data.shared import Shared
+from nogs.data.tiff import Level, check_small, has_tiff, is_tiff, read_header
 from nogs.errors import UserError
 
 WHOLE_PX = 2**26
 """Most pixels of a level that are read to compute a reduced view."""
-CACHE_BYTES = 2**26
-"""Decoded tiles that are kept of one slide that is read by itself."""
-OPEN_FILES = 128
-"""Files of a set that are open at a time. Systems allow 256 or more."""
-
-
 DIGEST_BYTES = 2**20
 """Bytes of the smallest level after which no more tiles are read to identify a file."""
 
@@ -43,16 +33,6 @@ class State(NamedTuple):
     file_bytes: int
     changed_ns: int
     digest: str
-
-
-class Shared:
-    """What the slides of a set share. ``cache_bytes``: most bytes of decoded tiles that are kept."""
-
-    def __init__(self, cache_bytes: int = CACHE_BYTES) -> None:
-        self.files = OpenFiles()
-        self.tiles = TileCache(cache_bytes)
-        self.layouts: Layouts = {}
-        self.parsing = threading.Lock()
 
 
 def open_large(path: Path, range: Range | None, *, shared: Shared | None = None) -> Slide | None:
@@ -232,88 +212,3 @@ class Slide:
                 raise UserError(f"has a damaged tile, number {index} of level {number}: {reason}") from error
             kept.put(key, tile)
         return tile
-
-
-Tile = tuple[object, int, int]
-"""The key of a slide, the number of a level, and the index of a tile there."""
-
-
-class TileCache:
-    """Decoded tiles, of which those that were used longest ago go when they exceed ``most_bytes``."""
-
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes, self._bytes = most_bytes, 0
-        self._tiles: OrderedDict[Tile, UInt8[np.ndarray, "h w c"]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: Tile) -> UInt8[np.ndarray, "h w c"] | None:
-        with self._lock:
-            tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
-
-    def put(self, key: Tile, tile: UInt8[np.ndarray, "h w c"]) -> None:
-        with self._lock:
-            before = self._tiles.pop(key, None)
-            self._bytes += tile.nbytes - (0 if before is None else before.nbytes)
-            self._tiles[key] = tile
-            while self._bytes > self._most_bytes and len(self._tiles) > 1:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
-
-
-class OpenFiles:
-    """The open files of slides, of which those that were used longest ago are closed beyond `OPEN_FILES`."""
-
-    def __init__(self) -> None:
-        # By the keys of slides: the slides themselves refer to this object, which could then not be freed.
-        self._open: OrderedDict[object, int] = OrderedDict()
-        self._users: Counter[object] = Counter()
-        self._lock = threading.Lock()
-        weakref.finalize(self, _close_all, self._open)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-    @contextmanager
-    def open(self, slide: Slide) -> Iterator[int]:
-        """Yield the descriptor of a slide's file. Raises UserError if the file is not as it was when first opened."""
-        key = slide.key
-        with self._lock:
-            if key not in self._open:
-                self._open[key] = _open(slide.path)
-            self._open.move_to_end(key)
-            self._users[key] += 1
-            descriptor = self._open[key]
-            if (over := len(self._open) - OPEN_FILES) > 0:
-                for idle in [other for other in self._open if not self._users[other]][:over]:
-                    os.close(self._open.pop(idle))
-        try:
-            status = os.fstat(descriptor)
-            now = status.st_size, status.st_mtime_ns
-            slide.size_and_time = slide.size_and_time or now
-            if slide.size_and_time != now:
-                raise UserError("was changed while it was read; run it again")
-            yield descriptor
-        finally:
-            with self._lock:
-                self._users[key] -= 1
-                if not self._users[key]:
-                    del self._users[key]
-
-    def close(self, slide: Slide) -> None:
-        with self._lock:
-            if slide.key in self._open:
-                os.close(self._open.pop(slide.key))
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot be read: {error.strerror}") from error
-
-
-def _close_all(files: OrderedDict[object, int]) -> None:
-    while files:
-        os.close(files.popitem()[1])

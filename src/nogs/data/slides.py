@@ -21,7 +21,8 @@ from nogs.data.frame import Frame
 from nogs.data.listing import About
 from nogs.data.mapped import replacing
 from nogs.data.notices import notice
-from nogs.data.slide import Shared, Slide, State, open_large
+from nogs.data.shared import Shared
+from nogs.data.slide import Slide, State, open_large
 from nogs.data.tiles import TiledImages
 from nogs.errors import UserError
 
