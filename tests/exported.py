@@ -53,8 +53,10 @@ class Exported(NamedTuple):
     folder: Path
 
 
-def spec_of(name: str, *, glimpse_px: int, channels: int, scales: int, overview_px: int = 0) -> HardAttentionSpec:
-    grid = Grid(SIDE_PX, glimpse_px, 3, scales)
+def spec_of(
+    name: str, *, glimpse_px: int, channels: int, scales: int, overview_px: int = 0, zoom: int = 1
+) -> HardAttentionSpec:
+    grid = Grid(SIDE_PX, glimpse_px, 3, scales, zoom)
     path = (0, 7, 20, 3) if name == "path" else None
     return HardAttentionSpec(grid, channels, CLASSES, 24, T, name, path=path, overview_px=overview_px)
 
@@ -65,6 +67,7 @@ SPECS = {
     "act": spec_of("act", glimpse_px=6, channels=1, scales=3),
     "path": spec_of("path", glimpse_px=24, channels=1, scales=1, overview_px=7),
     "centre": spec_of("centre", glimpse_px=2, channels=3, scales=1),
+    "zoom": spec_of("gain", glimpse_px=8, channels=3, scales=1, overview_px=10, zoom=3),
     "large": spec_of("ram", glimpse_px=24, channels=1, scales=1),
 }
 
@@ -109,7 +112,7 @@ def export(name: str, folder: Path) -> Exported:
     elif name == "act":
         stopping = HaltingUnit(spec.hidden)
         rule = Halt(stopping)
-    elif name == "gain":
+    elif spec.method == "gain":
         rule = GainMap()
     if stopping is not None:
         lively(stopping, seed=2 if name == "act" else 3)

@@ -139,7 +139,7 @@ def host(**about: Any) -> nogs_onnx.Model:
     """A host with a description and no network."""
     model = object.__new__(nogs_onnx.Model)
     model.about = {"channels": 3, "image_px": SIDE_PX, "fit": "crop", "scales": 1, **about}
-    model.offsets_px = np.array(about.get("offsets_px", [0]))
+    model.levels = [np.array(offsets) for offsets in about.get("levels", [[0]])]
     return model
 
 
@@ -150,7 +150,18 @@ def test_glimpses_of_the_host_are_those_of_the_fovea(glimpse_px: int, scales: in
     grid = Grid(SIDE_PX, glimpse_px, 3, min(scales, widest))
     images = torch.randint(0, 256, (5, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
     rows, cells = torch.tensor([4, 0, 2]), torch.tensor([0, len(grid) // 2, len(grid) - 1])
-    model = host(glimpse_px=glimpse_px, scales=grid.scales, offsets_px=list(grid.offsets_px))
+    model = host(glimpse_px=glimpse_px, scales=grid.scales, levels=[list(level.offsets_px) for level in grid.levels])
+    expected = look(images, grid, cells[:, None], rows).patches[:, 0]
+    np.testing.assert_array_equal(model.fovea(images.numpy(), rows.numpy(), cells.numpy()), expected.numpy())
+
+
+def test_glimpses_of_the_host_have_the_levels_of_the_grid() -> None:
+    grid = Grid(SIDE_PX, 8, 3, zoom=3)
+    images = torch.randint(0, 256, (2, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
+    cells = torch.arange(len(grid))
+    model = host(glimpse_px=8, levels=[list(level.offsets_px) for level in grid.levels])
+    np.testing.assert_array_equal(model.squares_px(cells.numpy()), grid.squares_px(cells).numpy())
+    rows = torch.ones_like(cells)
     expected = look(images, grid, cells[:, None], rows).patches[:, 0]
     np.testing.assert_array_equal(model.fovea(images.numpy(), rows.numpy(), cells.numpy()), expected.numpy())
 

@@ -203,7 +203,7 @@ def test_steps_are_those_that_were_recorded(run: Path, data: Any) -> None:
     assert data["methods"].keys() == {*METHODS, "designed"}
     for method in METHODS:
         for number, image in enumerate(data["methods"][method]["images"]):
-            assert image["corners"] == GRID.top_left_px(saved[f"{method}.cells"][number]).tolist()
+            assert image["squares"] == GRID.squares_px(saved[f"{method}.cells"][number]).tolist()
             assert image["stops"].keys() >= {"fixed", "confidence"}
             assert image["stops"]["fixed"] == [1, 2, 3, 4]
             for t, answers in enumerate(image["steps"]):
@@ -224,7 +224,7 @@ def test_maps_are_greatest_where_the_glimpse_went(data: Any) -> None:
         for image in data["methods"][method]["images"]:
             assert image["tops"] == [top] * T
             maps = np.frombuffer(base64.b64decode(image["maps"]), np.uint8).reshape(T, side, side)
-            for t, (row, column) in enumerate(image["corners"]):
+            for t, (row, column, _) in enumerate(image["squares"]):
                 assert maps[t].max() == maps[t, row // GRID.stride_px, column // GRID.stride_px] == 255
     assert data["methods"]["path"]["images"][0]["maps"] is None
 

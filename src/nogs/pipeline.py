@@ -40,7 +40,7 @@ from nogs.runs.extend import extend_run
 from nogs.runs.identity import as_json, first_difference
 from nogs.runs.progress import Numbering
 from nogs.sequences.table import check_sequences
-from nogs.specs import PosteriorSpec, grid_of
+from nogs.specs import PosteriorSpec, check_one_level, grid_of
 from nogs.stages.baselines import fit_baselines
 from nogs.stages.build_bank import build_bank
 from nogs.stages.evaluate import evaluate
@@ -195,6 +195,8 @@ def check(config: Run) -> None:
     data = load(config.source)
     data.check_one_label()
     grid_of(config.geometry, data)
+    if needs_search(config):
+        check_one_level(config.geometry)
     if config.posterior:
         _check_posterior(config, config.posterior)
     if config.bank:

@@ -258,7 +258,8 @@ class MultipleInstancesSpec(ClassifierSpec[MultipleInstances]):
 
 def grid_of(geometry: Geometry, images: ImageSet) -> Grid:
     """Return the grid of ``geometry`` on these images. Raises UserError if T glimpses do not fit on it."""
-    grid = Grid(images.images.shape[-1], geometry.glimpse_size, geometry.stride, geometry.scales)
+    g = geometry
+    grid = Grid(images.images.shape[-1], g.glimpse_size, g.stride, g.scales, g.zoom)
     check_glimpses(geometry.glimpses, grid)
     check_overview(geometry.overview, grid)
     return grid
@@ -271,6 +272,12 @@ def check_glimpses(glimpses: int, grid: Grid) -> None:
             f"glimpses={glimpses} does not fit a grid of {len(grid)} locations: choose 1 to {len(grid)}, "
             "or a smaller `stride`"
         )
+
+
+def check_one_level(geometry: Geometry) -> None:
+    """Raise UserError for several zoom levels, which a posterior and the files of sequences do not have."""
+    if geometry.zoom > 1:
+        raise UserError(f"zoom={geometry.zoom}: designed and imported sequences have one level; give zoom=1")
 
 
 def check_overview(overview_px: int, grid: Grid) -> None:

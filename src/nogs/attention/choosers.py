@@ -24,15 +24,16 @@ def greedy(logits: Float[Tensor, "B L"], t: int) -> Int[Tensor, " B"]:
 
 
 def sampling(generator: Generator) -> Chooser:
-    """Return a chooser that draws from q(l_t | h_t-1): first the row of the grid, then the column within the row.
+    """Return a chooser that draws from q(l_t | h_t-1): first one of √L rows of cells, then the column within the row.
 
     Both are inverted from cumulative sums with one random number per image: its remainder within the row is uniform
     there. With 961 cells this costs a twelfth of `torch.multinomial` or `Categorical`, which draw a number per cell.
     """
 
     def choose(logits: Tensor, t: int) -> Tensor:
-        side = math.isqrt(logits.shape[1])
-        probs = logits.detach().softmax(-1).unflatten(1, (side, side))
+        L = logits.shape[1]
+        side = math.isqrt(L)
+        probs = F.pad(logits.detach().softmax(-1), (0, -L % side)).unflatten(1, (-1, side))
         rows = probs.sum(-1).cumsum(-1)
         # Rounding may leave the sums short of 1. The draw is scaled to stay below the last sum, where a cell exists.
         draw = torch.rand(len(logits), 1, generator=generator, device=logits.device) * rows[:, -1:] * BELOW_ONE

@@ -27,7 +27,7 @@ from nogs.attention.choosers import Chooser
 from nogs.attention.overview import LocationMap, Overview, Scene
 from nogs.data.pixels import Pixels, overview
 from nogs.glimpses.embedding import GlimpseEmbedding, convolutional
-from nogs.glimpses.fovea import Glimpses, fovea
+from nogs.glimpses.fovea import Glimpses, look
 from nogs.glimpses.grid import Grid
 
 
@@ -169,7 +169,7 @@ class HardAttention(nn.Module):
         """Take one glimpse of the images ``rows``, whose state is ``state``; t counts from 0."""
         logits = locate(state) if locate else self.location_logits(state.h, state.scene)
         cells = choose(logits, t)
-        patches = fovea(images, self.grid, self.grid.top_left_px(cells)[:, None], rows)[:, 0]
+        patches = look(images, self.grid, cells[:, None], rows).patches[:, 0]
         return Step(cells, logits, self.after(state, self.embedding(patches, cells), cells))
 
     def after(self, state: State, embedded: Float[Tensor, "B e"], cells: Int[Tensor, " B"]) -> State:

@@ -32,7 +32,8 @@ INITIAL_LOGIT = -3.0
 class Scene(NamedTuple):
     """The input of the location head beside the hidden state of B images.
 
-    ``features``: of the overview, v x v. ``seen``: 1 where the centre of an overview pixel lies in a glimpse taken.
+    ``features``: of the overview, v x v. ``seen``: 1 where the centre of an overview pixel lies in a glimpse taken, and
+    2^-k if the finest of these glimpses is of zoom level k.
     """
 
     features: Float[Tensor, "*batch f v v"]
@@ -58,8 +59,9 @@ class Overview(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
         )
-        self.side = grid.side
-        self.register_buffer("covered", table(lambda: _covered(grid, side_px)), persistent=False)
+        self.grid = grid
+        covered = table(lambda: torch.cat([_covered(level, side_px) for level in grid.levels]))
+        self.register_buffer("covered", covered, persistent=False)
         self.covered: Tensor
 
     def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Scene]:
@@ -69,24 +71,39 @@ class Overview(nn.Module):
         return self.embedding(pixels).relu(), Scene(features, torch.zeros_like(features[:, 0]))
 
     def glimpsed(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch v v"]:
-        """Return 1 for the pixels of the overview whose centres lie in the glimpse at each cell, else 0."""
-        rows, columns = self.covered[cells // self.side], self.covered[cells % self.side]
-        return (rows[..., :, None] & columns[..., None, :]).float()
+        """Return 2^-k for pixels of the overview whose centres lie in the glimpse at each cell, of level k; else 0."""
+        if self.grid.zoom == 1:
+            rows, columns = self.covered[cells // self.grid.side], self.covered[cells % self.grid.side]
+            return (rows[..., :, None] & columns[..., None, :]).float()
+        line = column = torch.zeros_like(cells)
+        detail, first = torch.zeros_like(cells, dtype=torch.float), 0
+        for level, here, own in self.grid.by_level(cells):
+            line = torch.where(here, first + own // level.side, line)
+            column = torch.where(here, first + own % level.side, column)
+            detail = torch.where(here, self.grid.glimpse_px / level.glimpse_px, detail)
+            first += level.side
+        inside = self.covered[line][..., :, None] & self.covered[column][..., None, :]
+        return inside * detail[..., None, None]
 
 
 class LocationMap(nn.Module):
-    """A location head that convolves over the overview, interpolated at the centres of the grid's cells."""
+    """A location head that convolves over the overview, interpolated at the centres of the grid's cells.
+
+    Each zoom level has a map of its own.
+    """
 
     def __init__(self, grid: Grid, side_px: int, *, hidden: int) -> None:
         super().__init__()
         self.finer = math.ceil(grid.side / side_px)
         self.seen = nn.Conv2d(3, WIDTH, 3, padding=1)
         self.state = nn.Linear(hidden, WIDTH, bias=False)
-        self.out = nn.Conv2d(WIDTH, self.finer**2, 1)
+        self.sides = tuple(level.side for level in grid.levels)
+        self.out = nn.Conv2d(WIDTH, grid.zoom * self.finer**2, 1)
         with torch.no_grad():
             cast(Tensor, self.out.bias).fill_(INITIAL_LOGIT)
         self.register_buffer("places", table(lambda: _places(side_px)), persistent=False)
-        self.register_buffer("centres", table(lambda: _sampling_points(grid)), persistent=False)
+        centres = table(lambda: torch.cat([_sampling_points(level) for level in grid.levels]))
+        self.register_buffer("centres", centres, persistent=False)
         self.places: Tensor
         self.centres: Tensor
 
@@ -98,11 +115,12 @@ class LocationMap(nn.Module):
         # `len` of a tensor would fix the batch size of an exported graph.
         places = self.places.expand(seen.shape[0], -1, -1, -1)
         mixed = features + self.seen(torch.cat((seen, places), dim=1)) + self.state(h.flatten(0, -2))[..., None, None]
-        map = F.pixel_shuffle(self.out(mixed.relu()), self.finer)
-        side = self.centres.shape[0]
-        points = self.centres.expand(map.shape[0], side, side, 2)
-        logits = F.grid_sample(map, points, padding_mode="border", align_corners=False)
-        return logits.view(*batch, side**2)
+        maps = F.pixel_shuffle(self.out(mixed.relu()), self.finer).split(1, dim=1)
+        logits = []
+        for map, side, centres in zip(maps, self.sides, self.centres.split([s**2 for s in self.sides]), strict=True):
+            points = centres.view(side, side, 2).expand(map.shape[0], side, side, 2)
+            logits.append(F.grid_sample(map, points, padding_mode="border", align_corners=False).view(*batch, side**2))
+        return torch.cat(logits, dim=-1)
 
 
 def cells_of_detail(
@@ -111,12 +129,22 @@ def cells_of_detail(
     """Draw K = ``count`` cells of each image where its overview has detail.
 
     A pixel of the overview is drawn with a probability ∝ (x - mean of the image)², summed over channels, and the cell
-    whose glimpse is nearest to one around it is returned. If all pixels are equal, it is drawn anywhere.
+    whose glimpse is nearest to one around it is returned, on a zoom level that is drawn uniformly. If all pixels are
+    equal, it is drawn anywhere.
     """
     pixels = overview.flatten(2).float()
     detail = (pixels - pixels.mean(2, keepdim=True)).square().sum(1) + torch.finfo(torch.float32).eps
     drawn = torch.multinomial(detail, count, replacement=True, generator=generator)
-    return grid.nearest_cells(grid.around(drawn, overview_px=overview.shape[-1]))
+    cells = grid.nearest_cells(grid.around(drawn, overview_px=overview.shape[-1]))
+    if grid.zoom == 1:
+        return cells
+    chosen = torch.randint(grid.zoom, cells.shape, generator=generator, device=cells.device)
+    first = 0
+    for k, level in enumerate(grid.levels):
+        own = first + level.nearest_cells(level.around(drawn, overview_px=overview.shape[-1]))
+        cells = torch.where(chosen == k, own, cells)
+        first += len(level)
+    return cells
 
 
 def _covered(grid: Grid, side_px: int) -> Bool[Tensor, "s v"]:
@@ -132,7 +160,6 @@ def _places(side_px: int) -> Float[Tensor, "2 v v"]:
     return torch.stack(torch.meshgrid(along, along, indexing="ij"))
 
 
-def _sampling_points(grid: Grid) -> Float[Tensor, "s s 2"]:
+def _sampling_points(grid: Grid) -> Float[Tensor, "L 2"]:
     """Return (column, row) of each cell's centre in [-1, 1], the order that `grid_sample` takes."""
-    centres = grid.centres(torch.arange(len(grid), device="cpu"))
-    return centres.flip(-1).view(grid.side, grid.side, 2)
+    return grid.centres(torch.arange(len(grid), device="cpu")).flip(-1)

@@ -130,6 +130,9 @@ class Geometry(Checked):
     """concentric squares of a glimpse, each twice as wide as the last (Mnih et al. 2014)"""
     overview: Natural = 0
     """side length in pixels of a reduced view of the whole image that a network sees first; 0: none"""
+    zoom: Scales = 1
+    """levels that a network chooses among for each glimpse, each twice as wide as the last and reduced to the same
+    size; not for designed sequences"""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from nogs.export.graphs import first_cell
 from nogs.specs import HardAttentionSpec
 from nogs.stopping.rules import HALTED
 
-FORMAT = 1
+FORMAT = 2
 """Version of model.json."""
 
 
@@ -36,7 +36,7 @@ def describe(
         "range": None if spec.range is None else list(spec.range),
         "glimpse_px": spec.grid.glimpse_px,
         "scales": spec.grid.scales,
-        "offsets_px": list(spec.grid.offsets_px),
+        "levels": [list(level.offsets_px) for level in spec.grid.levels],
         "overview_px": spec.overview_px,
         "hidden": spec.hidden,
         "glimpses": spec.glimpses,

@@ -49,7 +49,7 @@ class Model:
     def __init__(self, folder: str | Path, *, precision: str = "float32", threads: int = 1) -> None:
         self.folder = Path(folder)
         self.about = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
-        self.offsets_px = np.array(self.about["offsets_px"])
+        self.levels = [np.array(offsets_px) for offsets_px in self.about["levels"]]
         suffix = "" if precision == "float32" else f".{precision}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -98,12 +98,12 @@ class Model:
         probs, cells, steps = (of[0] for of in self.classify(pixels[None]))
         by_class = dict(zip(self.about["classes"], probs.tolist(), strict=True))
         down, across = (bottom - top) / self.about["image_px"], (right - left) / self.about["image_px"]
-        first_px = zip(*(of.tolist() for of in self.top_left_px(cells[:steps])), strict=True)
+        squares_px = self.squares_px(cells[:steps]).tolist()
         return {
             "label": max(by_class, key=lambda name: by_class[name]),
             "probs": by_class,
-            "glimpses": [[round(top + row * down), round(left + column * across)] for row, column in first_px],
-            "sides": [max(1, round(self.about["glimpse_px"] * down))] * int(steps),
+            "glimpses": [[round(top + row * down), round(left + column * across)] for row, column, _ in squares_px],
+            "sides": [max(1, round(side * down)) for _, _, side in squares_px],
             "steps": int(steps),
             "macs": self.about["macs"][steps - 1],
         }
@@ -144,30 +144,43 @@ class Model:
         h = np.zeros((len(images), self.about["hidden"]), np.float32)
         return {"h": h, "cells": np.full(len(images), self.about["first_cell"] or 0)}
 
-    def top_left_px(self, cells: Array) -> tuple[Array, Array]:
-        """Return the row and the column of the top-left pixel of each cell."""
-        side = len(self.offsets_px)
-        return self.offsets_px[cells // side], self.offsets_px[cells % side]
+    def squares_px(self, cells: Array) -> Array:
+        """Return row and column of the top-left pixel, and the side, of the square that each cell shows [..., 3]."""
+        squares, first, g = np.zeros((*cells.shape, 3), np.int64), 0, self.about["glimpse_px"]
+        for k, offsets_px in enumerate(self.levels):
+            side, own = len(offsets_px), cells - first
+            here = (own >= 0) & (own < side**2)
+            row, column = np.divmod(own[here], side)
+            squares[here] = np.stack((offsets_px[row], offsets_px[column], np.full_like(row, g << k)), -1)
+            first += side**2
+        return squares
 
     def fovea(self, images: Array, rows: Array, cells: Array) -> Array:
         """Cut a glimpse out of each of ``images[rows]``: concentric squares, stacked as channels.
 
-        Outside an image its border pixel repeats.
+        Outside an image its border pixel repeats. With several zoom levels it is one square, reduced.
         """
         g, last = self.about["glimpse_px"], self.about["image_px"] - 1
+        squares_px = self.squares_px(cells)
         if self.about["scales"] == 1:  # never outside: slices are thirty times faster than indices
-            corners = zip(rows.tolist(), *(first.tolist() for first in self.top_left_px(cells)), strict=True)
-            return np.stack([images[row, :, y : y + g, x : x + g] for row, y, x in corners])
+            cut = zip(rows.tolist(), squares_px.tolist(), strict=True)
+            return np.stack([_averaged(images[row, :, y : y + s, x : x + s], s // g) for row, (y, x, s) in cut])
         image, channel, squares = rows[:, None, None, None], np.arange(images.shape[1])[:, None, None], []
         for widen in (2**scale for scale in range(self.about["scales"])):
             span = np.arange(g * widen) - g * (widen - 1) // 2
-            y, x = (np.clip(first[:, None] + span, 0, last) for first in self.top_left_px(cells))
+            y, x = (np.clip(squares_px[:, k, None] + span, 0, last) for k in (0, 1))
             square = images[image, channel, y[:, None, :, None], x[:, None, None, :]]
-            if widen > 1:
-                means = square.reshape(*square.shape[:2], g, widen, g, widen).mean((3, 5), dtype=np.float32)
-                square = np.rint(means).astype(np.uint8)
-            squares.append(square)
+            squares.append(_averaged(square, widen))
         return np.concatenate(squares, axis=1)
+
+
+def _averaged(squares: Array, widen: int) -> Array:
+    """Return squares with sides reduced to a ``widen``-th, each pixel the rounded mean of those that it covers."""
+    if widen == 1:
+        return squares
+    g = squares.shape[-1] // widen
+    means = squares.reshape(*squares.shape[:-2], g, widen, g, widen).mean((-3, -1), dtype=np.float32)
+    return np.rint(means).astype(np.uint8)
 
 
 def reduced(images: Array, px: int) -> Array:

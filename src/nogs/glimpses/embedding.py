@@ -2,7 +2,7 @@
 
 e(y, l) = ReLU(φ(y) ⊙ ψ(l)), the product of Ba, Mnih and Kavukcuoglu 2015 (section 3): the location l gates the features
 of the pixels y. φ is convolutional or a perceptron, ψ a two-layer network on the glimpse's centre (*Near-Optimal
-Glimpse Sequences*, section 5).
+Glimpse Sequences*, section 5), and on its level if the grid has several.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class GlimpseEmbedding(nn.Module):
     def __init__(self, grid: Grid, what: nn.Module, *, width: int) -> None:
         super().__init__()
         self.what = what
-        self.where = nn.Sequential(nn.Linear(2, 32), nn.ReLU(), nn.Linear(32, width))
-        centres = table(lambda: grid.centres(torch.arange(len(grid), device="cpu")))
+        self.where = nn.Sequential(nn.Linear(2 + (grid.zoom > 1), 32), nn.ReLU(), nn.Linear(32, width))
+        centres = table(lambda: _places(grid))
         self.register_buffer("centres", centres, persistent=False)
         self.centres: Tensor
 
@@ -106,6 +106,16 @@ class GlimpseEmbedding(nn.Module):
         else:  # the gradient of F.embedding is a sum over cells, that of indexing needs a sort
             where = F.embedding(cells, self.where(self.centres))
         return (what * where).relu()
+
+
+def _places(grid: Grid) -> Float[Tensor, "L coordinates"]:
+    """Return (row, column) of each cell's centre, in [-1, 1]; with several zoom levels also its level, scaled alike."""
+    cells = torch.arange(len(grid), device="cpu")
+    centres = grid.centres(cells)
+    if grid.zoom == 1:
+        return centres
+    level = (grid.squares_px(cells)[:, 2:] / grid.glimpse_px).log2()
+    return torch.cat((centres, level * (2 / (grid.zoom - 1)) - 1), dim=1)
 
 
 def _strided(channels: int) -> list[nn.Module]:

@@ -51,7 +51,7 @@ def fovea(
     ``rows``: indices of the B images among ``images`` (default: all). Only the requested pixels are read.
     Images of any dtype are accepted, because retrieval applies the fovea, which is linear, to principal components.
     """
-    (c, H, W), (B, T), g = images.shape[1:], top_left_px.shape[:2], grid.glimpse_px
+    (H, W), (B, T), g = images.shape[2:], top_left_px.shape[:2], grid.glimpse_px
     rows = torch.arange(B, device=images.device) if rows is None else rows
     if not isinstance(images, Tensor):
         top_left_px = images.places(top_left_px)
@@ -63,11 +63,17 @@ def fovea(
             stacked.append(_averaged_first(images, grid, top_left_px, rows, widen))
             continue
         square = squares_of(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
-        if widen > 1:
-            pooled = square.reshape(B, T, c, g, widen, g, widen).float().mean((4, 6))
-            square = pooled if square.is_floating_point() else pooled.round().to(square.dtype)
-        stacked.append(square)
+        stacked.append(_averaged(square, widen))
     return torch.cat(stacked, dim=2) if grid.scales > 1 else stacked[0]
+
+
+def _averaged(squares: Shaped[Tensor, "*batch s s"], widen: int) -> Shaped[Tensor, "*batch g g"]:
+    """Return squares with sides reduced to a ``widen``-th, each pixel the rounded mean of those that it covers."""
+    if widen == 1:
+        return squares
+    g = squares.shape[-1] // widen
+    means = squares.reshape(*squares.shape[:-2], g, widen, g, widen).float().mean((-3, -1))
+    return means if squares.is_floating_point() else means.round().to(squares.dtype)
 
 
 def _averaged_first(
@@ -101,8 +107,20 @@ def look(
     cells: Int[Tensor, "B T"],
     rows: Int[Tensor, " B"] | None = None,
 ) -> Glimpses:
-    """Observe B images at T cells each. ``rows``: indices of the B images among ``images`` (default: all)."""
-    return Glimpses(fovea(images, grid, grid.top_left_px(cells), rows), cells)
+    """Observe B images at T cells each. ``rows``: indices of the B images among ``images`` (default: all).
+
+    A glimpse of level k of the grid is the mean over squares of 2^k x 2^k pixels.
+    """
+    if grid.zoom == 1:
+        return Glimpses(fovea(images, grid, grid.top_left_px(cells), rows), cells)
+    (B, T), g = cells.shape, grid.glimpse_px
+    rows = torch.arange(B, device=images.device) if rows is None else rows
+    patches = torch.empty(B, T, images.shape[1], g, g, dtype=images.dtype, device=images.device)
+    for level, here, own in grid.by_level(cells):
+        image, t = here.nonzero(as_tuple=True)
+        squares = fovea(images, level, level.top_left_px(own[here])[:, None], rows[image])[:, 0]
+        patches[image, t] = _averaged(squares, level.glimpse_px // g)
+    return Glimpses(patches, cells)
 
 
 def nothing_seen(images: UInt8[Tensor, "B c H H"], grid: Grid) -> Glimpses:
@@ -115,13 +133,20 @@ def pixels_read_share(cells: Int[Tensor, "B T"], grid: Grid, *, overview_px: int
     """Return the share of each image's pixels that were read after t = 1..T glimpses, at most 1.
 
     A pixel in several glimpses counts once. With several scales the widest square counts, because its mean reads every
-    pixel in it. ``overview_px``: side length of the overview, whose pixels count as read before the first glimpse: it
+    pixel in it. A glimpse of zoom level k counts with the pixels of an image that is reduced to a 2^k-th, as a pyramid
+    stores one. ``overview_px``: side length of the overview, whose pixels count as read before the first glimpse: it
     is a reduced image, as a pyramid stores one, and not the pixels that it was computed from. 0: none.
     """
-    widen, g = 2 ** (grid.scales - 1), grid.glimpse_px
-    first_px = grid.top_left_px(cells) - g * (widen - 1) // 2
-    shares = share_of_squares(first_px, side_px=g * widen, image_px=grid.image_px)
-    return (shares + (overview_px / grid.image_px) ** 2).clamp(max=1)
+    widen = 2 ** (grid.scales - 1)
+    read = torch.full(cells.shape, (overview_px / grid.image_px) ** 2, device=cells.device)
+    for level, here, own in grid.by_level(cells):
+        side_px = level.glimpse_px * widen
+        first_px = level.top_left_px(own) - level.glimpse_px * (widen - 1) // 2
+        # Glimpses of other levels lie outside of the image.
+        first_px = torch.where(here[..., None], first_px, grid.image_px)
+        shares = share_of_squares(first_px, side_px=side_px, image_px=grid.image_px)
+        read = read + shares * (grid.glimpse_px / level.glimpse_px) ** 2
+    return read.clamp(max=1)
 
 
 def share_of_squares(top_left_px: Int[Tensor, "B T 2"], *, side_px: int, image_px: int) -> Float[Tensor, "B T"]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real
 from torch import Tensor
 
 from nogs.config.bounds import Checked, Pixels, Scales
@@ -17,18 +19,31 @@ MAX_LOCATIONS = 2**24
 """Largest number of locations, for which a location head with 64 hidden units has a billion weights."""
 
 
+class OfLevel(NamedTuple):
+    """One zoom level: its grid, ``here``: which of some cells are on it, and their numbers on its grid."""
+
+    grid: Grid
+    here: Bool[Tensor, "*batch"]
+    cells: Int[Tensor, "*batch"]
+
+
 @dataclass(frozen=True)
 class Grid(Checked):
     """A square grid of glimpse locations over square images; its last row and column touch the border.
 
     ``image_px`` and ``glimpse_px`` are side lengths, ``stride_px`` the step between neighbouring cells,
     ``scales`` the number of concentric squares in a glimpse.
+
+    ``zoom``: number of levels that a location can have. A glimpse of level k = 0, 1, ... is a square of glimpse_px 2^k
+    pixels a side, reduced to glimpse_px, and neighbouring cells of the level are stride_px 2^k apart. Cells are
+    numbered level after level, the finest first.
     """
 
     image_px: Pixels
     glimpse_px: Pixels
     stride_px: Pixels
     scales: Scales = 1
+    zoom: Scales = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,27 +57,65 @@ class Grid(Checked):
                 f"scales={self.scales} with glimpse_px={glimpse_px} makes squares of "
                 f"{glimpse_px * 2 ** (self.scales - 1)} px on image_px={image_px}: choose at most {widest}"
             )
+        if self.zoom > 1 and self.scales > 1:
+            raise UserError(f"zoom={self.zoom} with scales={self.scales}: choose one of the two, and 1 for the other")
+        coarsest_px = glimpse_px * 2 ** (self.zoom - 1)
+        if coarsest_px > image_px:
+            raise UserError(
+                f"zoom={self.zoom} with glimpse_px={glimpse_px} makes squares of {coarsest_px} px on "
+                f"image_px={image_px}: choose at most {1 + int(math.log2(image_px / glimpse_px))}"
+            )
         if len(self) > MAX_LOCATIONS:
             fewest = math.ceil((image_px - glimpse_px) / (math.isqrt(MAX_LOCATIONS) - 1))
             raise UserError(f"stride_px={self.stride_px} makes {len(self)} locations: choose at least {fewest}")
 
     @cached_property
     def offsets_px(self) -> tuple[int, ...]:
-        """First pixel of each row (and column) of cells, ascending to image_px - glimpse_px."""
+        """First pixel of each row (and column) of cells of the finest level, ascending to image_px - glimpse_px."""
         last = self.image_px - self.glimpse_px
         regular = range(0, last + 1, self.stride_px)
         return (*regular, last) if regular[-1] != last else tuple(regular)
 
     @property
     def side(self) -> int:
-        """Number of cells along one side."""
+        """Number of cells of the finest level along one side."""
         return len(self.offsets_px)
 
     def __len__(self) -> int:
-        return self.side**2
+        return sum(level.side**2 for level in self.levels)
+
+    @cached_property
+    def levels(self) -> tuple[Grid, ...]:
+        """The grid of each level, of the same images, with squares that are not reduced."""
+        if self.zoom == 1:
+            return (self,)
+        widths = (2**k for k in range(self.zoom))
+        return tuple(Grid(self.image_px, self.glimpse_px * widen, self.stride_px * widen) for widen in widths)
+
+    def by_level(
+        self, cells: Int[Tensor, "*batch"]
+    ) -> Iterator[tuple[Grid, Bool[Tensor, "*batch"], Int[Tensor, "*batch"]]]:
+        """Yield the grid of each level, which of ``cells`` are of this level, and their numbers on its grid."""
+        first = 0
+        for level in self.levels:
+            own = cells - first
+            yield level, (own >= 0) & (own < len(level)), own
+            first += len(level)
+
+    def squares_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 3"]:
+        """Return row and column of the top-left pixel of the square that each cell shows, and its side, in pixels."""
+        squares = cells.new_zeros(*cells.shape, 3)
+        for level, here, own in self.by_level(cells):
+            side = torch.full_like(own, level.glimpse_px)[..., None]
+            squares = torch.where(here[..., None], torch.cat((level._corners(own), side), dim=-1), squares)
+        return squares
 
     def top_left_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 2"]:
         """Return (row, column), in pixels, of the top-left pixel of each cell."""
+        return self._corners(cells) if self.zoom == 1 else self.squares_px(cells)[..., :2]
+
+    def _corners(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 2"]:
+        """Return (row, column) of the top-left pixel of each cell of the finest level."""
         row_column = torch.stack((cells // self.side, cells % self.side), dim=-1)
         return (row_column * self.stride_px).clamp_max(self.image_px - self.glimpse_px)
 
@@ -78,10 +131,13 @@ class Grid(Checked):
 
     def centres(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch 2"]:
         """Return (row, column) of the centre of each cell's glimpse, scaled so that the image spans [-1, 1]."""
-        return (self.top_left_px(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
+        if self.zoom == 1:
+            return (self._corners(cells) + self.glimpse_px / 2) * (2 / self.image_px) - 1
+        row, column, side = self.squares_px(cells).unbind(-1)
+        return (torch.stack((row, column), dim=-1) + side[..., None] / 2) * (2 / self.image_px) - 1
 
     def nearest_cells(self, top_left_px: Real[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
-        """Return the cell whose top-left pixel is nearest to each (row, column), in pixels of this grid's images."""
+        """Return the cell of the finest level whose top-left pixel is nearest to each (row, column), in pixels."""
         offsets = torch.tensor(self.offsets_px, device=top_left_px.device)
         row_column = (top_left_px[..., None] - offsets).abs().argmin(-1)
         return row_column[..., 0] * self.side + row_column[..., 1]

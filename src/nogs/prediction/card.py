@@ -103,10 +103,11 @@ def _introduction(model: Model) -> Iterator[str]:
         f" and {len(spec.classes) - CLASSES} more" if len(spec.classes) > CLASSES else ""
     )
     yield f"# Hard attention network: {_in_words(spec.classes)}"
+    zoom = f" of {spec.grid.zoom} zoom levels" if spec.grid.zoom > 1 else ""
     overview = f" after an overview of {spec.overview_px} × {spec.overview_px} pixels" if spec.overview_px else ""
     yield (
         f"This network classifies an image from at most {spec.glimpses} glimpses of {spec.grid.glimpse_px} × "
-        f"{spec.grid.glimpse_px} pixels{overview}. It chooses each glimpse from those before "
+        f"{spec.grid.glimpse_px} pixels{zoom}{overview}. It chooses each glimpse from those before "
         f"(method: {method(spec.method).title}). Images become {spec.grid.image_px} × {spec.grid.image_px} pixels, "
         f"{'grey' if spec.channels == 1 else 'RGB'}, by `{spec.fit}`."
     )

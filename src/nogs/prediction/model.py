@@ -309,18 +309,19 @@ class Model(nn.Module):
         steps, grid = int(one.steps), self.spec.grid
         box = shown(*size, self.spec.fit)
         down, across = (box.bottom - box.top) / grid.image_px, (box.right - box.left) / grid.image_px
-        height, width = max(1, round(grid.glimpse_px * down)), max(1, round(grid.glimpse_px * across))
-        corners = [
-            (round(box.top + row * down), round(box.left + column * across))
-            for row, column in grid.top_left_px(one.cells[:steps]).tolist()
-        ]
+        squares, boxes = [], []
+        for row_px, column_px, side_px in grid.squares_px(one.cells[:steps]).tolist():
+            row, column = round(box.top + row_px * down), round(box.left + column_px * across)
+            height, width = max(1, round(side_px * down)), max(1, round(side_px * across))
+            squares.append(Square(row, column, height))
+            boxes.append(Box(column, row, column + width, row + height))
         return Answer(
             max(probs, key=probs.__getitem__),
             probs,
-            tuple(Square(row, column, height) for row, column in corners),
+            tuple(squares),
             steps,
             macs[steps - 1],
-            tuple(Box(column, row, column + width, row + height) for row, column in corners),
+            tuple(boxes),
             size,
             image,
             self.spec.range,

@@ -38,14 +38,14 @@
     pen.globalAlpha = 1;
     if (!image) return;
     pen.setTransform(scale, 0, 0, scale, 0, 0);
-    const corners = image.corners.slice(0, t), withMap = map.checked && image.maps !== null;
+    const squares = image.squares.slice(0, t), withMap = map.checked && image.maps !== null;
     if (withMap) paint(pen, levels(image.maps), t, scale);
     const ratio = picture.naturalWidth / data.size;
-    for (const [row, column] of withMap ? corners.slice(0, -1) : corners) {
-      const from = [column * ratio, row * ratio, data.side * ratio, data.side * ratio];
-      pen.drawImage(picture, ...from, column, row, data.side, data.side);
+    for (const [row, column, width] of withMap ? squares.slice(0, -1) : squares) {
+      const from = [column * ratio, row * ratio, width * ratio, width * ratio];
+      pen.drawImage(picture, ...from, column, row, width, width);
     }
-    outline(pen, corners, stop(image) ?? t, scale);
+    outline(pen, squares, stop(image) ?? t, scale);
   }
 
   function paint(pen, cells, t, scale) {
@@ -64,15 +64,15 @@
   }
 
   // Squares, and a line through their middles from a ring to a dot. Glimpses after the stop are dashed.
-  function outline(pen, corners, stopped, scale) {
-    const half = data.side / 2, middles = corners.map(([row, column]) => [column + half, row + half]);
+  function outline(pen, squares, stopped, scale) {
+    const middles = squares.map(([row, column, width]) => [column + width / 2, row + width / 2]);
     const ratio = window.devicePixelRatio || 1, thin = ratio / scale;
     pen.strokeStyle = pen.fillStyle = OUTLINE;
-    corners.forEach(([row, column], number) => {
-      const last = number === corners.length - 1;
+    squares.forEach(([row, column, width], number) => {
+      const last = number === squares.length - 1;
       pen.setLineDash(number < stopped ? [] : [4 * thin, 3 * thin]);
       pen.lineWidth = (last ? 2.5 : 1.2) * thin;
-      pen.strokeRect(column, row, data.side, data.side);
+      pen.strokeRect(column, row, width, width);
       if (number === 0) return;
       pen.lineWidth = 1.2 * thin;
       pen.beginPath();
@@ -119,7 +119,7 @@
     const after = stop(image), stops = after < image.steps.length ? `stops after glimpse ${after}` : "";
     const drawn = map.checked && image.maps ? `map: ${image.tops[t - 1]}` : "";
     unit.textContent = [stops, drawn].filter(Boolean).join("; ");
-    const [row, column] = image.corners[t - 1];
+    const [row, column] = image.squares[t - 1];
     const place = `glimpse ${t} at row ${row}, column ${column}`;
     get(`canvas-${side}`).setAttribute("aria-label", `${method.title}: ${place}; answer ${answer.textContent}`);
     return `${method.title}: ${answer.textContent}, ${best === label ? "right" : "wrong"}.`;

@@ -24,7 +24,7 @@ from nogs.attention.methods import CONTROL, REFERENCE
 from nogs.evaluation.pictures import headline
 from nogs.glimpses.grid import Grid
 from nogs.report.chart import Chart, chart_of
-from nogs.report.figures.maps import GAMMA, edges_px
+from nogs.report.figures.maps import GAMMA, edges_px, greatest_at_places
 from nogs.report.notation import percent
 from nogs.report.read import DESIGNED, Example, Material, Steps, Walk
 from nogs.report.style import short, title_of
@@ -97,7 +97,6 @@ def player_of(material: Material) -> Player | None:
         methods[DESIGNED] = _designs(examples, material.grid)
     data = {
         "size": material.grid.image_px,
-        "side": material.grid.glimpse_px,
         "colours": [mpl.colors.to_hex(colour) for colour in mpl.colormaps["magma"](np.linspace(0, 1, COLOURS))],
         "edges": _edges(material.grid),
         "classes": [short(name) for name in results.classes],
@@ -150,7 +149,7 @@ def _walk(walk: Walk, steps: Steps, grid: Grid, title: str) -> dict[str, Any]:
     """Return a method as the script needs it. ``tops``: the greatest value of each map, as text."""
     images = [
         {
-            "corners": grid.top_left_px(walk.cells[n]).tolist(),
+            "squares": grid.squares_px(walk.cells[n]).tolist(),
             "steps": _answers(walk.log_probs[n], int(steps.labels[n])),
             "maps": _bytes(walk.maps[n], grid) if walk.maps is not None else None,
             "tops": _tops(walk.maps[n], "predicted gain" if walk.gains else "") if walk.maps is not None else [],
@@ -164,7 +163,7 @@ def _walk(walk: Walk, steps: Steps, grid: Grid, title: str) -> dict[str, Any]:
 def _designs(examples: Sequence[Example], grid: Grid) -> dict[str, Any]:
     images = [
         {
-            "corners": grid.top_left_px(example.cells).tolist(),
+            "squares": grid.squares_px(example.cells).tolist(),
             "steps": _answers(example.log_probs, example.label),
             "maps": _bytes(example.eig, grid),
             "tops": _tops(example.eig, "expected gain"),
@@ -209,7 +208,7 @@ def _small(gain: float) -> str:
 
 def _bytes(maps: Float[Tensor, "T L"], grid: Grid) -> str:
     """Return T maps in base64, a byte a cell: 255 (v / greatest of its map)^γ."""
-    square = maps.clamp_min(0).unflatten(1, (grid.side, grid.side))
+    square = greatest_at_places(maps, grid).clamp_min(0).unflatten(1, (grid.side, grid.side))
     coarse = F.max_pool2d(square, _step(grid), ceil_mode=True)
     levels = (coarse / coarse.amax((1, 2), keepdim=True).clamp_min(1e-12)) ** GAMMA * 255
     return base64.b64encode(levels.round().byte().numpy().tobytes()).decode()

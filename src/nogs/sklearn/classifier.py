@@ -43,6 +43,9 @@ class HardAttentionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         least three pixels, and half a glimpse.
     overview
         Side length in pixels of a reduced view of the whole image that the network sees first; 0: none.
+    zoom
+        Levels that the network chooses among for each glimpse, each twice as wide as the last and reduced to the same
+        size; not for methods with designed sequences.
     image_size
         Side length in pixels that images are resized to; by default that of the images, whose centre square is used.
     image_shape
@@ -92,6 +95,7 @@ class HardAttentionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         glimpse_size: int | None = None,
         stride: int | None = None,
         overview: int = 0,
+        zoom: int = 1,
         image_size: int | None = None,
         image_shape: tuple[int, ...] | None = None,
         iterations: int = 2000,
@@ -115,6 +119,7 @@ class HardAttentionClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[m
         self.glimpse_size = glimpse_size
         self.stride = stride
         self.overview = overview
+        self.zoom = zoom
         self.image_size = image_size
         self.image_shape = image_shape
         self.iterations = iterations

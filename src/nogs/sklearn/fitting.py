@@ -41,6 +41,7 @@ class Options(NamedTuple):
     glimpse_size: int | None
     stride: int | None
     overview: int
+    zoom: int
     image_size: int | None
     iterations: int
     batch_size: int
@@ -111,7 +112,8 @@ class Fitting:
         quarter = max(LEAST_GLIMPSE_PX, math.ceil(side / 4))
         size = o.glimpse_size or (quarter if quarter < side else math.ceil(side / 2))
         stride = o.stride or max(1, size // 2)
-        return Geometry(size, stride, min(o.glimpses, len(Grid(side, size, stride))), overview=o.overview)
+        glimpses = min(o.glimpses, len(Grid(side, size, stride, zoom=o.zoom)))
+        return Geometry(size, stride, glimpses, overview=o.overview, zoom=o.zoom)
 
     def _machine(self, name: str) -> Machine:
         return Machine(self.folder / name, device=self.options.device)

@@ -10,7 +10,7 @@ from nogs.runs.files import write_whole
 from nogs.sequences.card import CSV, dataset_card
 from nogs.sequences.files import write_csv, write_text
 from nogs.sequences.table import load_sequences, made_for, read_sequences_run
-from nogs.specs import grid_of
+from nogs.specs import check_one_level, grid_of
 
 
 def export_sequences(config: ExportSequences) -> None:
@@ -21,7 +21,9 @@ def export_sequences(config: ExportSequences) -> None:
     meta, sequences = made_for(run), load_sequences(run)
     source = Source(**meta["source"])
     data = load(source)
-    grid = grid_of(Geometry(**meta["geometry"]), data)
+    geometry = Geometry(**meta["geometry"])
+    check_one_level(geometry)
+    grid = grid_of(geometry, data)
     names = [data.names[image] for image in sequences.images.tolist()]
     top_left_px = grid.top_left_px(sequences.cells)
     if config.format == "text":
@@ -32,6 +34,6 @@ def export_sequences(config: ExportSequences) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_csv(file, names, task=meta["task"], top_left_px=top_left_px, eig_nats=gains)
     if config.format == "hub":
-        card = dataset_card(run.stage, source, Geometry(**meta["geometry"]), images=len(names), image_px=grid.image_px)
+        card = dataset_card(run.stage, source, geometry, images=len(names), image_px=grid.image_px)
         write_whole(config.out / "README.md", card.encode())
     print(f"exported {len(names)} sequences to {config.out}")

@@ -24,7 +24,7 @@ from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.extend import LONGER, extend_run
 from nogs.runs.progress import Tick, ticking
-from nogs.specs import PosteriorSpec, grid_of
+from nogs.specs import PosteriorSpec, check_one_level, grid_of
 from nogs.training.loop import fit
 from nogs.weights import save_network
 
@@ -44,6 +44,7 @@ def fit_posterior(config: FitPosterior, tick: Tick | None = None) -> RunDirector
         return finished
     device = choose_device(config.machine.device)
     data = load(config.source)
+    check_one_level(config.geometry)
     grid = grid_of(config.geometry, data)
     spec = PosteriorSpec(grid, data.images.shape[1], data.classes, data.multilabel, config.network)
     torch.manual_seed(config.optimisation.seed)

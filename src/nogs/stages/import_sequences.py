@@ -36,7 +36,7 @@ from nogs.sequences.files import (
 )
 from nogs.sequences.parts import check_order, follow, read_parts
 from nogs.sequences.table import Sequences, save_sequences
-from nogs.specs import grid_of
+from nogs.specs import check_one_level, grid_of
 
 
 def import_sequences(config: ImportSequences) -> RunDirectory:
@@ -52,6 +52,7 @@ def import_sequences(config: ImportSequences) -> RunDirectory:
     whole = load_all(config.source)
     data = of_task(whole, config.source)
     data.check_one_label()
+    check_one_level(config.geometry)
     grid = grid_of(config.geometry, data)
     faults = Faults(config.source.skip_bad)
     imported = (

@@ -51,11 +51,11 @@ def single_images(
     for ax in axes.flat[n:]:
         ax.axis("off")
     for number, ax in enumerate(axes.flat[:n]):
-        corners_px = grid.top_left_px(answers.cells[number]).tolist()
-        show(ax, answers.pixels[number] if picture is None else picture, grid, seen_px=corners_px)
-        for corner_px in corners_px:
-            outline(ax, corner_px, grid, strong=False)
-        middles = [(column + grid.glimpse_px / 2, row + grid.glimpse_px / 2) for row, column in corners_px]
+        squares_px = grid.squares_px(answers.cells[number]).tolist()
+        show(ax, answers.pixels[number] if picture is None else picture, grid, seen_px=squares_px)
+        for square_px in squares_px:
+            outline(ax, square_px, strong=False)
+        middles = [(column + side / 2, row + side / 2) for row, column, side in squares_px]
         ax.plot(*zip(*middles, strict=True), color=OUTLINE, linewidth=0.9)
         ax.plot(*middles[0], "o", color=OUTLINE, markerfacecolor="none", markersize=6)
         ax.plot(*middles[-1], "o", color=OUTLINE, markersize=4)

@@ -55,7 +55,7 @@ def design_of_a_glimpse(step: Step, picture: Shaped[Tensor, "c H H"], grid: Grid
     """
     k = len(step.gains_nats)
     figure, axes = panels(1 + photographs, k + 2, grid, side=1.15, margin=0.7)
-    *before, chosen = grid.top_left_px(step.cells).tolist()
+    *before, chosen = grid.squares_px(step.cells).tolist()
     most = float(max(step.gains_nats.max(), step.mean_nats.max()))
     norm = PowerNorm(GAMMA, vmin=min(0.0, float(step.mean_nats.min())), vmax=most)
     shown = [(axes[0, 0], picture, before)]
@@ -63,15 +63,15 @@ def design_of_a_glimpse(step: Step, picture: Shaped[Tensor, "c H H"], grid: Grid
         shown += [(axes[0, 1 + n], step.completions[n], before) for n in range(k)]
         shown.append((axes[0, -1], picture, [*before, chosen]))
         axes[1, 0].axis("off")
-    for ax, pixels, corners_px in shown:
-        show(ax, pixels, grid, seen_px=corners_px)
-        for corner_px in corners_px:
-            outline(ax, corner_px, grid, strong=corner_px is chosen)
+    for ax, pixels, squares_px in shown:
+        show(ax, pixels, grid, seen_px=squares_px)
+        for square_px in squares_px:
+            outline(ax, square_px, strong=square_px is chosen)
     for n in range(k):
         painted = paint(axes[-1, 1 + n], step.gains_nats[n], grid, norm)
         head(axes[0, 1 + n], f"completion {n + 1}\nweight {100 * float(step.weights[n]):.0f} %")
     paint(axes[-1, -1], step.mean_nats, grid, norm)
-    outline(axes[-1, -1], chosen, grid)
+    outline(axes[-1, -1], chosen)
     head(axes[0, 0], f"seen, {len(before)} glimpse" + ("s" if len(before) > 1 else ""))
     head(axes[0, -1], "mean over all,\nand the choice")
     scale(figure, painted, axes, most_nats=most)

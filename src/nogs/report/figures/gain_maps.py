@@ -66,18 +66,18 @@ def information_gain(
     figure, axes = panels(2 * -(-T // columns), columns, grid, side=1.0, margin=0.7)
     figure.set_figwidth(max(figure.get_figwidth(), NARROWEST))
     figure.suptitle(plain(name), x=0.01, ha="left", fontsize=10.5, fontweight="bold")
-    corners_px = grid.top_left_px(example.cells).tolist()
+    squares_px = grid.squares_px(example.cells).tolist()
     norm = PowerNorm(GAMMA, vmin=min(0.0, float(example.eig.min())), vmax=most_nats)
     for t in range(T):
         row, column = 2 * (t // columns), t % columns
         above, below = axes[row, column], axes[row + 1, column]
         head(above, f"glimpse {t + 1}" if t == 0 else f"{t + 1}")
         painted = paint(above, example.eig[t], grid, norm)
-        outline(above, corners_px[t], grid)
-        show(below, picture, grid, seen_px=corners_px[: t + 1])
-        for before in corners_px[:t]:
-            outline(below, before, grid, strong=False)
-        outline(below, corners_px[t], grid)
+        outline(above, squares_px[t])
+        show(below, picture, grid, seen_px=squares_px[: t + 1])
+        for before in squares_px[:t]:
+            outline(below, before, strong=False)
+        outline(below, squares_px[t])
         probability = float(example.log_probs[t, example.label].exp())
         below.set_xlabel(f"p = {probability:.2f}", labelpad=3, fontsize=9)
     for ax in axes.flat[axes.size - columns + (T - 1) % columns + 1 :]:

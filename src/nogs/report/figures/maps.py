@@ -29,8 +29,8 @@ FADED = 0.45
 """Opacity of pixels that were not seen."""
 LARGEST_PX = 2048
 """Longest side of a map of pixels."""
-Corner = Sequence[int]
-"""Top-left pixel of a glimpse: row, column."""
+Square = Sequence[int]
+"""The square of a glimpse, in pixels: row and column of its top-left pixel, and its side."""
 
 
 def panels(rows: int, columns: int, grid: Grid, *, side: float, margin: float = 0.0) -> tuple[Figure, NDArray[Any]]:
@@ -51,10 +51,25 @@ def head(ax: Axes, text: str, colour: str = FAINT) -> None:
 
 
 def paint(ax: Axes, values: Float[Tensor, " L"], grid: Grid, norm: PowerNorm) -> ScalarMappable:
-    """Paint a value for each cell."""
+    """Paint a value for each cell; of several zoom levels the greatest at each place."""
     edges = edges_px(grid)
-    square = values.reshape(grid.side, grid.side).numpy()
+    square = greatest_at_places(values, grid).reshape(grid.side, grid.side).numpy()
     return ax.pcolormesh(edges, edges, square, cmap="magma", norm=norm, rasterized=True)
+
+
+def greatest_at_places(values: Float[Tensor, "*batch L"], grid: Grid) -> Float[Tensor, "*batch l"]:
+    """Return, for each of the l cells of the finest zoom level, the greatest value of the glimpses around its centre.
+
+    Of each level it is the cell whose centre is nearest.
+    """
+    greatest = values[..., : grid.side**2]
+    centres_px = grid.top_left_px(torch.arange(grid.side**2)) + grid.glimpse_px / 2
+    first = greatest.shape[-1]
+    for level in grid.levels[1:]:
+        nearest = level.nearest_cells(centres_px - level.glimpse_px / 2)
+        greatest = greatest.maximum(values[..., first + nearest])
+        first += len(level)
+    return greatest
 
 
 def scale(figure: Figure, painted: ScalarMappable, axes: NDArray[Any], *, most_nats: float) -> None:
@@ -67,25 +82,25 @@ def scale(figure: Figure, painted: ScalarMappable, axes: NDArray[Any], *, most_n
 
 
 def show(
-    ax: Axes, picture: Shaped[Tensor, "c H H"], grid: Grid, *, seen_px: Sequence[Corner], faded: float = FADED
+    ax: Axes, picture: Shaped[Tensor, "c H H"], grid: Grid, *, seen_px: Sequence[Square], faded: float = FADED
 ) -> None:
     """Draw a picture in [0, 255], which may be reduced, faded where no glimpse of ``seen_px`` covers it."""
     pixels = picture.float().clamp(0, 255).permute(1, 2, 0).numpy() / 255
     colours = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels
     opacity = np.full(pixels.shape[:2], faded, dtype=np.float32)
     scale = len(pixels) / grid.image_px
-    for corner_px in seen_px:
-        rows, columns = (slice(*(round(edge * scale) for edge in (at, at + grid.glimpse_px))) for at in corner_px)
+    for *corner, side in seen_px:
+        rows, columns = (slice(*(round(edge * scale) for edge in (at, at + side))) for at in corner)
         opacity[rows, columns] = 1
     ax.imshow(np.dstack((colours, opacity)), extent=(0, grid.image_px, grid.image_px, 0), interpolation="none")
 
 
-def outline(ax: Axes, corner_px: Corner, grid: Grid, *, strong: bool = True) -> None:
+def outline(ax: Axes, square_px: Square, *, strong: bool = True) -> None:
     """Draw the border of a glimpse."""
-    row, column = corner_px
-    square = Rectangle((column, row), grid.glimpse_px, grid.glimpse_px, fill=False, edgecolor=OUTLINE)
-    square.set(linewidth=1.5 if strong else 0.7, alpha=1 if strong else 0.8)
-    ax.add_patch(square)
+    row, column, side = square_px
+    border = Rectangle((column, row), side, side, fill=False, edgecolor=OUTLINE)
+    border.set(linewidth=1.5 if strong else 0.7, alpha=1 if strong else 0.8)
+    ax.add_patch(border)
 
 
 def coverage(shares: Float[Tensor, " L"], grid: Grid) -> NDArray[np.float32]:
@@ -97,8 +112,8 @@ def coverage(shares: Float[Tensor, " L"], grid: Grid) -> NDArray[np.float32]:
     side = -(-grid.image_px // coarser)
     covered = torch.zeros(side, side)
     used = shares.nonzero()[:, 0]
-    for corner, share in zip(grid.top_left_px(used).tolist(), shares[used], strict=True):
-        rows, columns = (slice(at // coarser, -(-(at + grid.glimpse_px) // coarser)) for at in corner)
+    for (*corner, width), share in zip(grid.squares_px(used).tolist(), shares[used], strict=True):
+        rows, columns = (slice(at // coarser, -(-(at + width) // coarser)) for at in corner)
         covered[rows, columns] += share
     return covered.numpy()
 
