@@ -25,7 +25,7 @@ from typed import NOGS, QUICK, good, refused, save, typed
 
 COMMANDS = (
     *("demo", "run", "bench", "fit-posterior", "build-bank", "search", "record", "train", "fit-stopping", "baselines"),
-    *("sequences import", "sequences export", "evaluate", "report", "predict"),
+    *("sequences import", "sequences export", "evaluate", "report", "predict", "slides"),
 )
 
 

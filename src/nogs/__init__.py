@@ -55,6 +55,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
         Record,
         Report,
         Search,
+        Slides,
         Train,
     )
     from nogs.config.tune import Tune
@@ -82,6 +83,7 @@ if TYPE_CHECKING:  # at run time these come from `_PLACES` and the table of stag
     from nogs.stages.record import record
     from nogs.stages.report import draw_report
     from nogs.stages.search import search
+    from nogs.stages.slides import write_slides
     from nogs.stages.train import train
     from nogs.tuning import tune
 
@@ -146,6 +148,7 @@ __all__ = [
     "RunError",
     "Search",
     "Sequences",
+    "Slides",
     "Source",
     "Train",
     "Tune",
@@ -172,6 +175,7 @@ __all__ = [
     "search",
     "train",
     "tune",
+    "write_slides",
 ]
 
 

@@ -340,3 +340,18 @@ class Predict(Checked):
     """stop when the next glimpse is expected to gain less than this, in nats"""
     device: str = "auto"
     """where to compute: auto, cpu, cuda or mps"""
+
+
+@dataclass(frozen=True)
+class Slides(Checked):
+    """Write synthetic slides: pyramidal TIFFs of tissue, some with a small lesion, and the table of their labels."""
+
+    machine: Machine
+    count: Count = 100
+    """slides: a third without a lesion, and a third with each of two kinds"""
+    side: Pixels = 20_000
+    """side length of a slide in pixels"""
+    lesion_share: Rate = 1e-5
+    """share of a slide's area that a lesion takes"""
+    seed: Seed = 0
+    """seed of tissue, lesions and their places"""

@@ -22,6 +22,7 @@ from nogs.config.stages import (
     Record,
     Report,
     Search,
+    Slides,
     Train,
 )
 from nogs.config.tune import Tune
@@ -69,6 +70,7 @@ STAGES = (
     Stage("report", Report, "nogs.stages.report:draw_report"),
     Stage("predict", Predict, "nogs.stages.predict:predict"),
     Stage("export", Export, "nogs.stages.export:export_onnx"),
+    Stage("slides", Slides, "nogs.stages.slides:write_slides"),
 )
 
 
