@@ -150,6 +150,24 @@ class Slide:
 
     def region(self, number: int, box: Box, channels: int) -> Image.Image:
         """Return a part of a level, in grey (1 channel) or RGB (3). ``box``: in the level's pixels; black outside."""
+        pixels = self.pixels(number, box)
+        image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
+        return image.convert("L" if channels == 1 else "RGB")
+
+    def pixels(self, number: int, box: Box) -> UInt8[np.ndarray, "h w c"]:
+        """Return the pixels of a part of a level in the slide's own channels, black outside; they are not to change."""
+        level = self.levels[number]
+        across, down = level.layout.tile_width, level.layout.tile_height
+        row, column = box.top // down, box.left // across
+        top, left = row * down, column * across
+        inside = min(box.top, box.left) >= 0 and box.bottom <= level.height and box.right <= level.width
+        if inside and box.bottom <= top + down and box.right <= left + across:  # in one tile, as most glimpses are
+            tile = self._tile(number, row * level.tiles_across + column)
+            return tile[box.top - top : box.bottom - top, box.left - left : box.right - left]
+        return self._joined(number, box)
+
+    def _joined(self, number: int, box: Box) -> UInt8[np.ndarray, "h w c"]:
+        """Return the pixels of a part of a level, put together from tiles."""
         level = self.levels[number]
         inside = Box(max(box.left, 0), max(box.top, 0), min(box.right, level.width), min(box.bottom, level.height))
         pixels = np.zeros((box.bottom - box.top, box.right - box.left, self.channels), dtype=np.uint8)
@@ -162,8 +180,7 @@ class Slide:
                 part = tile[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
                 into = pixels[rows.start - box.top : rows.stop - box.top]
                 into[:, columns.start - box.left : columns.stop - box.left] = part
-        image = Image.fromarray(pixels[..., 0] if self.channels == 1 else pixels)
-        return image.convert("L" if channels == 1 else "RGB")
+        return pixels
 
     def reduced(self, side_px: int) -> Image.Image:
         """Return the whole picture in RGB, its longer side ``side_px`` or shorter. Raises UserError without a level."""

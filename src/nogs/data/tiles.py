@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
@@ -172,15 +173,17 @@ class TiledImages(Drawn):
         list(self._threads.map(some, range(threads)))
 
     def _reduced(self, row: int, px: int) -> UInt8[Tensor, "c v v"]:
-        return _pixels(self._read(row, (0.0, 0.0, 1.0, 1.0), px, px))
+        return self._read(row, (0.0, 0.0, 1.0, 1.0), px, px)
 
     def _part(self, row: int, box: Box) -> UInt8[Tensor, "c h w"]:
         """Return a part of an image. ``box``: in the pixels of the form."""
         H = self.frame.side_px
-        left, top, right, bottom = (edge / H for edge in box)
-        return _pixels(self._read(row, (left, top, right, bottom), box.right - box.left, box.bottom - box.top))
+        shares = box.left / H, box.top / H, box.right / H, box.bottom / H
+        return self._read(row, shares, box.right - box.left, box.bottom - box.top)
 
-    def _read(self, row: int, shares: tuple[float, float, float, float], width: int, height: int) -> Image.Image:
+    def _read(
+        self, row: int, shares: tuple[float, float, float, float], width: int, height: int
+    ) -> UInt8[Tensor, "c h w"]:
         """Return a part of an image, ``width`` x ``height`` pixels.
 
         ``shares``: its left, top, right and bottom edge, where the image spans [0, 1].
@@ -195,7 +198,7 @@ class TiledImages(Drawn):
 
 def _seen(
     slide: Slide, frame: Frame, shares: tuple[float, float, float, float], width: int, height: int
-) -> Image.Image:
+) -> UInt8[Tensor, "c h w"]:
     """Return a part of a slide, as `TiledImages._read` does."""
     box = shown(slide.width, slide.height, frame.fit)
     down, across = box.bottom - box.top, box.right - box.left
@@ -203,20 +206,22 @@ def _seen(
     top, bottom = (box.top + share * down for share in shares[1::2])
     number = slide.level_for(min((right - left) / width, (bottom - top) / height))
     level = slide.levels[number]
-    edges = np.array([left, top, right, bottom]) * np.tile([level.width / slide.width, level.height / slide.height], 2)
-    near = edges.round()
-    if np.abs(edges - near).max() < 1e-6 * max(level.width, level.height) + 1e-3:
+    x, y = level.width / slide.width, level.height / slide.height
+    edges: tuple[float, ...] = (left * x, top * y, right * x, bottom * y)
+    near = tuple(round(edge) for edge in edges)
+    nearly = 1e-6 * max(level.width, level.height) + 1e-3
+    if all(abs(edge - whole) < nearly for edge, whole in zip(edges, near, strict=True)):
         edges = near  # a level's sides are rounded: a whole number of its pixels is meant
-    around = Box(*(int(edge) for edge in (*np.floor(edges[:2]), *np.ceil(edges[2:]))))
+    around = Box(*map(math.floor, edges[:2]), *map(math.ceil, edges[2:]))
     slide.check_reducible(number, around, width)
+    exact = edges == around and (around.right - around.left, around.bottom - around.top) == (width, height)
+    if exact and slide.channels == frame.channels:
+        return torch.from_numpy(slide.pixels(number, around).transpose(2, 0, 1).copy())
     region = slide.region(number, around, frame.channels)
-    if region.size == (width, height) and np.array_equal(edges, around):
-        return region
-    inner = tuple(edges - np.tile([around.left, around.top], 2))
-    how = Image.Resampling.BOX if edges[2] - edges[0] >= width else Image.Resampling.BILINEAR
-    return region.resize((width, height), how, box=inner)
-
-
-def _pixels(image: Image.Image) -> UInt8[Tensor, "c h w"]:
-    pixels = torch.from_numpy(np.array(image))
+    if not exact:
+        left, top = around[:2]
+        inner = edges[0] - left, edges[1] - top, edges[2] - left, edges[3] - top
+        how = Image.Resampling.BOX if edges[2] - edges[0] >= width else Image.Resampling.BILINEAR
+        region = region.resize((width, height), how, box=inner)
+    pixels = torch.from_numpy(np.array(region))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
