@@ -8,21 +8,17 @@ stops.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from rich.progress import Progress, TaskID
 
 from nogs.errors import RunError
 from nogs.runs.progress import Tick, numbered, progress_bars
+from nogs.runs.workers import begin, starting
 
 POLL_SECONDS = 2.0
 """Time between two looks at the progress of worker processes."""
@@ -76,12 +72,12 @@ def _in_workers(jobs: Sequence[Job], at_once: int, bars: Progress, tasks: dict[s
     waiting, running, finished = list(jobs), dict[Future[None], Job](), set[str]()
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // at_once)
-    with ProcessPoolExecutor(at_once, mp_context=context, initializer=_begin, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(at_once, mp_context=context, initializer=begin, initargs=(threads,)) as pool:
         try:
             while waiting or running:
                 for job in [job for job in waiting if job.needs is None or job.needs in finished]:
                     waiting.remove(job)
-                    with _no_main_module(), _interrupts_blocked():
+                    with starting():
                         running[pool.submit(job.work, _no_progress)] = job
                 done, _ = wait(running, timeout=POLL_SECONDS)
                 for job in running.values():
@@ -103,51 +99,6 @@ def _in_workers(jobs: Sequence[Job], at_once: int, bars: Progress, tasks: dict[s
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
-
-
-@contextmanager
-def _no_main_module() -> Iterator[None]:
-    """Start worker processes that do not import the user's script again.
-
-    A spawned process imports the file of ``__main__``, and so would start the whole pipeline once more if the script
-    has no ``if __name__ == "__main__":``. Jobs are functions of this package and do not need the script.
-    """
-    main = sys.modules["__main__"]
-    attributes = vars(main)
-    hidden: dict[str, Any] = {name: attributes.pop(name) for name in ("__file__", "__spec__") if name in attributes}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        attributes.update(hidden)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Block Ctrl-C. Workers started meanwhile inherit the block, so that this process alone handles it.
-
-    A Ctrl-C during the block reaches this process after it.
-    """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def _begin(threads: int) -> None:
-    """Set the number of threads of a worker process, and end it when its parent ends, even by a kill.
-
-    A worker that outlived its parent would write to the same files as the resumed run.
-    """
-    torch.set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _no_progress(done: int, note: str) -> None:

@@ -69,6 +69,7 @@ Supervision = Literal["location", "published"]
 Strategy = Literal["race", "exhaustive"]
 Schedule = Literal["constant", "cosine"]
 Initial = Literal["torch", "he"]
+Precision = Literal["32-true", "bf16-mixed"]
 Model = Annotated[Path, Positional, arg(metavar="MODEL")]
 Images = Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE")]
 Names = Annotated[tuple[str, ...], _comma_separated(str)]
@@ -133,6 +134,18 @@ class Geometry(Checked):
     zoom: Scales = 1
     """levels that a network chooses among for each glimpse, each twice as wide as the last and reduced to the same
     size; not for designed sequences"""
+
+
+@dataclass(frozen=True)
+class Together(Checked):
+    """The processes that train one network together, by Lightning Fabric."""
+
+    devices: Count = 1
+    """devices of this machine that train together, a process each; processors count as devices"""
+    nodes: Count = 1
+    """machines that train together, with `devices` each; start the command on each by torchrun or srun"""
+    precision: Precision = "32-true"
+    """numbers that losses are computed in. bf16-mixed: bfloat16 where that loses nothing, which needs less memory"""
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ from nogs.config.groups import (
     Source,
     Strategy,
     Supervision,
+    Together,
     Widths,
 )
 
@@ -161,6 +162,7 @@ class Train(Checked):
     """initial weights of the glimpse embedding. torch: its defaults; he: those of He et al. 2015, which are larger"""
     start: Path | None = None
     """run directory of train whose weights the network starts from, those that have the same shape"""
+    together: Together = field(default_factory=Together)
 
 
 @dataclass(frozen=True)

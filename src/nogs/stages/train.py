@@ -6,6 +6,8 @@ The method's row in `nogs.attention.methods` names the objective and how cells a
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -16,6 +18,7 @@ from nogs.attention.choosers import Chooser, sampling
 from nogs.attention.classify import Looks, look_at_all
 from nogs.attention.methods import OBJECTIVES, chooser, method, scheduled
 from nogs.attention.train_step import Training
+from nogs.config.groups import Together
 from nogs.config.stages import Train
 from nogs.data import fingerprint, load
 from nogs.data.jittered import Jittered
@@ -29,6 +32,7 @@ from nogs.runs.progress import Tick, ticking
 from nogs.sequences.table import Sequences, check_sequences, load_sequences, one_path, read_sequences_run
 from nogs.specs import HaltingSpec, HardAttentionSpec, grid_of
 from nogs.training.loop import fit
+from nogs.training.world import World, train_together
 from nogs.weights import save_network, start_from
 
 
@@ -39,16 +43,29 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     ``model-sampled.safetensors`` those of the sampled policy, so that neither is favoured. A method without a policy
     has the first alone. A method that trains a halting unit is validated by its loss plus the cost of its glimpses,
     and has ``halting.safetensors`` and ``halting-sampled.safetensors`` beside these.
+
+    Several processes show a bar of their own in place of ``tick``.
     """
-    row = method(config.method, argument="method")
+    method(config.method, argument="method")
+    device = choose_device(config.machine.device)
+    alone = config.together == Together()
+    train_together(partial(_train, config, tick if alone else None), config.together, device)
+    return RunDirectory(config.machine.out)
+
+
+def _train(config: Train, tick: Tick | None, world: World) -> None:
+    """Train as one of the processes of ``world``, of which the first writes the run directory."""
+    row = method(config.method)
     sequences = _sequences(config) if row.sequences != "none" else None
     start = read_run(config.start, "train") if config.start else None
-    if config.machine.resume:
+    if config.machine.resume and world.leads:
         fixed = scheduled(config.method, config.optimisation.schedule)
         extend_run(config.machine.out, "train", config, outdated=PATIENT if fixed else LONGER)
-    if finished := finished_run(config.machine.out, "train", config, resume=config.machine.resume):
-        return finished
-    device = choose_device(config.machine.device)
+    if world.tell(
+        world.leads and finished_run(config.machine.out, "train", config, resume=config.machine.resume) is not None
+    ):
+        return
+    device = world.device(choose_device(config.machine.device))
     data = load(config.source)
     data.check_one_label()
     grid, T, o = grid_of(config.geometry, data), config.geometry.glimpses, config.optimisation
@@ -67,7 +84,11 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         config.source.range,
         config.geometry.overview,
     )
-    run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
+    if world.leads:
+        run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
+    world.tell("opened")
+    if not world.leads:
+        run = RunDirectory(config.machine.out)
     torch.manual_seed(o.seed)
     network = spec.build()
     if config.initial == "he":
@@ -83,7 +104,11 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         return chooser(row, grid, generator=generator, path=path, policy=sampling(generator))
 
     seen = Jittered(pixels, config.jitter) if config.jitter else pixels
-    trained, loss, halting = OBJECTIVES[row.policy](Training(config, network, choose, sequences, seen, labels))
+    taught = (
+        config.supervised_batch if sequences is None else world.share_of(config.supervised_batch, "supervised_batch")
+    )
+    own = replace(config, supervised_batch=taught)
+    trained, loss, halting = OBJECTIVES[row.policy](Training(own, network, choose, sequences, seen, labels))
 
     def step(batch: Int[Tensor, " b"], generator: Generator) -> Tensor:
         with seen.drawing(generator) if isinstance(seen, Jittered) else nullcontext():
@@ -101,7 +126,8 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
         return figures
 
     best = "nll_nats" if halting is None else "cost_nats"
-    with ticking(f"{config.method} seed {o.seed}", o.iterations, tick) as report:
+    shown = ticking(f"{config.method} seed {o.seed}", o.iterations, tick) if world.leads else nullcontext(_silent)
+    with shown as report:
         fit(
             trained,
             run,
@@ -112,7 +138,10 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
             device=device,
             tick=report,
             keep={"best": best, "best-sampled": f"sampled_{best}"} if has_policy else {"best": best},
+            world=world,
         )
+    if not world.leads:
+        return
     for suffix in ("", "-sampled") if has_policy else ("",):
         trained.load_state_dict(run.load_tensors(f"best{suffix}"))
         save_network(run, f"model{suffix}", network, spec)
@@ -124,7 +153,10 @@ def train(config: Train, tick: Tick | None = None) -> RunDirectory:
     if start:
         inputs[str(start.path)] = start.hash_of("model.safetensors")
     run.finish(device=str(device), inputs=inputs)
-    return run
+
+
+def _silent(done: int, note: str) -> None:
+    """Show nothing: the first process shows the progress of all."""
 
 
 def _scores(looks: Looks, labels: Int[Tensor, " n"], *, halting_cost: float | None) -> dict[str, float]:

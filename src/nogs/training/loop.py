@@ -24,6 +24,7 @@ from nogs.runs.directory import RunDirectory
 from nogs.runs.progress import Tick
 from nogs.training.adam import Adam
 from nogs.training.average import Average
+from nogs.training.world import ALONE, World
 
 Loss = Callable[[Int[Tensor, " b"], Generator], Tensor]
 """(positions in the training set, chance) → the scalar to descend."""
@@ -49,12 +50,14 @@ def fit(
     tick: Tick,
     keep: Mapping[str, str] = BEST,
     begin: Callable[[], None] | None = None,
+    world: World = ALONE,
 ) -> None:
     """Train ``network``, leave its best weights in it and in ``best.safetensors``, log every validation.
 
     ``keep``: file name → the validation figure whose least value it holds the weights of; ``best`` is among them.
     ``begin`` is called before the first iteration, on the clock, and not again at a resumption. With
-    ``optimisation.average`` the averaged weights are validated and kept in place of the trained ones.
+    ``optimisation.average`` the averaged weights are validated and kept in place of the trained ones. Of several
+    processes of ``world`` each calls this with its own images and chance; the first one validates and writes.
 
     A row of log.jsonl: iteration, seconds of training alone so far, wall_seconds so far (validations and
     checkpoints too), train_loss (mean since the last row) and the validation's figures. What a kill undid is in
@@ -66,14 +69,16 @@ def fit(
     adam = Adam(network.parameters(), learning_rate=o.learning_rate)
     average = Average(network, decay=o.average) if o.average else None
     batches = Batches(examples=examples, size=o.batch_size, seed=o.seed)
+    world.share_of(batches.size, "batch_size")
     iteration, seconds, began = 0, 0.0, time.perf_counter()
     rows: list[dict[str, Any]] = []
-    if run.has("checkpoint"):
+    if world.tell(run.has("checkpoint")):
         iteration, seconds, wall_seconds = _restore(run, network, adam, average)
         began -= wall_seconds
-        rows = run.rewind_log(iteration)
+        rows = world.tell(run.rewind_log(iteration) if world.leads else rows)
     else:
-        run.rewind_log(-1)
+        if world.leads:
+            run.rewind_log(-1)
         if begin:
             begin()
     best = {name: min(rows, key=lambda row: row[figure]) for name, figure in keep.items()} if rows else {}
@@ -83,8 +88,12 @@ def fit(
         started = time.perf_counter()
         network.train()
         adam.zero_grad()
-        value = loss(batches(iteration).to(device), chance(o.seed, 1, iteration, device=device))
+        with world.computing():
+            value = loss(
+                world.own(batches(iteration)).to(device), chance(o.seed, 1, iteration, *world.key(), device=device)
+            )
         value.backward()
+        world.average_gradients(network.parameters())
         adam.learning_rate = learning_rate_at(iteration, o)
         adam.step()
         if average:
@@ -97,8 +106,8 @@ def fit(
             network.eval()
             with average.applied() if average else nullcontext():
                 with torch.inference_mode():
-                    figures = validate()
-                train_loss = (total / since).item()
+                    figures = world.tell(validate() if world.leads else {})
+                train_loss = world.tell((total / since).item())
                 if not all(map(math.isfinite, (train_loss, *(figures[figure] for figure in keep.values())))):
                     raise UserError(
                         f"the loss is not finite at iteration {iteration}, after {iteration - since}: "
@@ -115,15 +124,17 @@ def fit(
                 for name, figure in keep.items():
                     if name not in best or row[figure] < best[name][figure]:
                         best[name] = row
-                        run.save_tensors(name, network.state_dict(), iteration=iteration)
-            run.log(**row)
+                        if world.leads:
+                            run.save_tensors(name, network.state_dict(), iteration=iteration)
+            if world.leads:
+                run.log(**row)
             least = best["best"]
             tick(iteration, f"val {row['nll_nats']:.3f} (best {least['nll_nats']:.3f} at {least['iteration']})")
         # Only after a validation: the running mean of the loss starts anew there, and need not be kept.
-        if due and time.monotonic() - saved > CHECKPOINT_SECONDS:
+        if world.leads and due and time.monotonic() - saved > CHECKPOINT_SECONDS:
             _save(run, network, adam, average, Progress(iteration, seconds, time.perf_counter() - began))
             saved = time.monotonic()
-    if run.has("best"):
+    if world.tell(run.has("best")):
         network.load_state_dict(run.load_tensors("best"))
     network.eval()
 
@@ -180,15 +191,15 @@ class Batches:
     """
 
     def __init__(self, *, examples: int, size: int, seed: int) -> None:
-        self._examples, self._size, self._seed = examples, min(size, examples), seed
+        self._examples, self.size, self._seed = examples, min(size, examples), seed
         self._epoch, self._order = -1, torch.empty(0, dtype=torch.long)
 
     def __call__(self, iteration: int) -> Int[Tensor, " b"]:
-        epoch, step = divmod(iteration, self._examples // self._size)
+        epoch, step = divmod(iteration, self._examples // self.size)
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = torch.randperm(self._examples, generator=chance(self._seed, 2, epoch))
-        return self._order[step * self._size : (step + 1) * self._size]
+        return self._order[step * self.size : (step + 1) * self.size]
 
 
 def _save(run: RunDirectory, network: nn.Module, adam: Adam, average: Average | None, progress: Progress) -> None:
