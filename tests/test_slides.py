@@ -119,6 +119,31 @@ def test_glimpses_and_overview_are_those_of_the_picture_in_memory(
     assert tiled.shape == whole.shape
 
 
+@pytest.mark.parametrize("stride_px", [4, 7])
+def test_zoom_levels_are_those_of_the_picture_in_memory(tmp_path: Path, stride_px: int, opened: Opened) -> None:
+    """Within a step of 255, as stored levels are rounded; every square of an odd corner is read from a finer level."""
+    pixels = picture(128, 128)
+    tiled = TiledImages([opened(write(tmp_path / "a.tif", pixels))], Frame(3, 128))
+    whole = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    grid = Grid(128, 8, stride_px, zoom=3)
+    cells = torch.arange(len(grid))[None]
+    difference = look(tiled, grid, cells).patches.int() - look(whole, grid, cells).patches.int()
+    assert difference.abs().max() <= 1
+    together = look(tiled, grid, cells).patches[0]
+    for cell in (0, grid.side**2, len(grid) - 1):
+        assert torch.equal(look(tiled, grid, torch.tensor([[cell]])).patches[0, 0], together[cell])
+
+
+def test_a_zoomed_glimpse_reads_the_level_that_shows_it(tmp_path: Path, opened: Opened) -> None:
+    rng = np.random.default_rng(0)
+    slide = opened(write(tmp_path / "a.tif", rng.integers(0, 256, (512, 512, 3), dtype=np.uint8), tile=(64, 64)))
+    tiled = TiledImages([slide], Frame(3, 512))
+    grid = Grid(512, 16, 16, zoom=3)
+    before = slide.bytes_read
+    look(tiled, grid, torch.tensor([[len(grid) - 1]]))  # the last square, of 64 pixels, is 16 pixels of level 2
+    assert slide.bytes_read - before == slide.levels[2].counts[3]
+
+
 @pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
 def test_a_slide_that_is_not_square_is_seen_as_a_small_image_is(tmp_path: Path, fit: Any, opened: Opened) -> None:
     """Against the usual way: decoded whole, fitted and resized with another filter."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int, Shaped, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -41,6 +41,12 @@ class Drawn(ABC):
 
         ``first``: (row, column) of each square's top-left pixel.
         """
+
+    def reduced_squares(
+        self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int, px: int
+    ) -> UInt8[Tensor, "B T c g g"]:
+        """Return `squares`, reduced to ``px`` pixels a side, a divisor of ``side``."""
+        return averaged(self.squares(first, rows, side), side // px)
 
     @abstractmethod
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B c v v"]:
@@ -121,6 +127,18 @@ class Blank(Drawn):
 
     def content(self) -> Iterator[bytes]:
         return iter(())
+
+
+def averaged(squares: Shaped[Tensor, "*batch s s"], widen: int) -> Shaped[Tensor, "*batch g g"]:
+    """Return squares with sides reduced to a ``widen``-th, each pixel the mean of those that it covers.
+
+    Means of whole numbers are rounded.
+    """
+    if widen == 1:
+        return squares
+    g = squares.shape[-1] // widen
+    means = squares.reshape(*squares.shape[:-2], g, widen, g, widen).float().mean((-3, -1))
+    return means if squares.is_floating_point() else means.round().to(squares.dtype)
 
 
 def reduced(images: UInt8[Tensor, "n c H W"], px: int) -> UInt8[Tensor, "n c v v"]:

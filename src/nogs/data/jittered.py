@@ -10,7 +10,7 @@ from jaxtyping import Int, UInt8
 from torch import Generator, Tensor
 
 from nogs.data.drawn import Drawn
-from nogs.data.pixels import Pixels, overview, squares_of
+from nogs.data.pixels import Pixels, overview, reduced_squares_of, squares_of
 
 
 class Jittered(Drawn):
@@ -56,6 +56,11 @@ class Jittered(Drawn):
 
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T c s s"]:
         return squares_of(self.images, first, rows, side)
+
+    def reduced_squares(
+        self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int, px: int
+    ) -> UInt8[Tensor, "B T c g g"]:
+        return reduced_squares_of(self.images, first, rows, side, px)
 
     def content(self) -> Iterator[bytes]:
         raise TypeError("jittered images are for training alone")

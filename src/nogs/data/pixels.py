@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch import Tensor
 
-from nogs.data.drawn import DRAWN_AT_ONCE, Drawn, reduced
+from nogs.data.drawn import DRAWN_AT_ONCE, Drawn, averaged, reduced
 
 PICTURE_PX = 1024
 """Side length of the pictures of images of which reduced ones are stored."""
@@ -53,6 +53,15 @@ def squares_of(
         every_line = images.as_strided((max(0, images.numel() - side + 1), side), (1, 1))
         return every_line.index_select(0, index.flatten()).reshape(*index.shape, side)
     return images.take(planes[:, None, :, None, None] + pixel_index(first, span, H, W)[:, :, None])
+
+
+def reduced_squares_of(
+    images: Shaped[Tensor, "N c H W"] | Drawn, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int, px: int
+) -> Shaped[Tensor, "B T c g g"]:
+    """Return squares of ``side`` pixels, reduced to ``px`` pixels a side, a divisor of ``side``."""
+    if isinstance(images, Tensor) or side == px:
+        return averaged(squares_of(images, first, rows, side), side // px)
+    return images.reduced_squares(first, rows, side, px)
 
 
 def _between_left_and_right(first: Int[Tensor, "B T 2"], last: int) -> bool:

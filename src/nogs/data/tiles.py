@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from nogs.data.decode import in_threads
-from nogs.data.drawn import Drawn
+from nogs.data.drawn import Drawn, averaged
 from nogs.data.frame import Box, Frame, shown
 from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
@@ -76,8 +76,14 @@ class TiledImages(Drawn):
         ``first``: (row, column) of each square's top-left pixel. Squares are read in the order of files and rows, so
         that a tile that several of them touch is decoded once, and several files at a time.
         """
-        (B, T), H = first.shape[:2], self.frame.side_px
-        read = torch.empty(B * T, self.frame.channels, side, side, dtype=torch.uint8)
+        return self.reduced_squares(first, rows, side, side)
+
+    def reduced_squares(
+        self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int, px: int
+    ) -> UInt8[Tensor, "B T c g g"]:
+        """Read squares of ``side`` pixels, reduced to ``px``, from the smallest level whose pixels they do not cut."""
+        (B, T), H, widen = first.shape[:2], self.frame.side_px, side // px
+        read = torch.empty(B * T, self.frame.channels, px, px, dtype=torch.uint8)
         corners = first.flatten(0, 1).tolist()
         images = rows.repeat_interleave(T).tolist()
         order = sorted(range(B * T), key=lambda at: (images[at], corners[at]))
@@ -87,14 +93,16 @@ class TiledImages(Drawn):
                 # The part of the square on the image, at least its nearest pixel.
                 begin = [min(max(start, 0), H - 1) for start in corners[at]]
                 end = [max(min(start + side, H), b + 1) for start, b in zip(corners[at], begin, strict=True)]
-                part = self._part(images[at], Box(begin[1], begin[0], end[1], end[0]))
-                if part.shape[1:] != (side, side):
-                    line, column = (
-                        (start + torch.arange(side)).clamp(b, e - 1) - b
-                        for start, b, e in zip(corners[at], begin, end, strict=True)
-                    )
-                    part = part[:, line[:, None], column]
-                read[at] = part
+                box = Box(begin[1], begin[0], end[1], end[0])
+                if box.right - box.left == box.bottom - box.top == side:
+                    stored = math.gcd(widen, *corners[at])
+                    read[at] = averaged(self._part(images[at], box, side // stored), widen // stored)
+                    continue
+                line, column = (
+                    (start + torch.arange(side)).clamp(b, e - 1) - b
+                    for start, b, e in zip(corners[at], begin, end, strict=True)
+                )
+                read[at] = averaged(self._part(images[at], box)[:, line[:, None], column], widen)
 
         self._at_once(read_image, [list(of_image) for _, of_image in groupby(order, key=images.__getitem__)])
         return read.view(B, T, *read.shape[1:]).to(self.device)
@@ -175,11 +183,11 @@ class TiledImages(Drawn):
     def _reduced(self, row: int, px: int) -> UInt8[Tensor, "c v v"]:
         return self._read(row, (0.0, 0.0, 1.0, 1.0), px, px)
 
-    def _part(self, row: int, box: Box) -> UInt8[Tensor, "c h w"]:
-        """Return a part of an image. ``box``: in the pixels of the form."""
+    def _part(self, row: int, box: Box, px: int | None = None) -> UInt8[Tensor, "c h w"]:
+        """Return a part of an image, reduced to ``px`` pixels a side. ``box``: in the pixels of the form."""
         H = self.frame.side_px
         shares = box.left / H, box.top / H, box.right / H, box.bottom / H
-        return self._read(row, shares, box.right - box.left, box.bottom - box.top)
+        return self._read(row, shares, px or box.right - box.left, px or box.bottom - box.top)
 
     def _read(
         self, row: int, shares: tuple[float, float, float, float], width: int, height: int

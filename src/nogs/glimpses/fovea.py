@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.data.drawn import Drawn
-from nogs.data.pixels import pixel_index, squares_of
+from nogs.data.pixels import pixel_index, reduced_squares_of
 from nogs.glimpses.grid import Grid
 
 SHARE_BATCH = 64
@@ -62,18 +62,9 @@ def fovea(
         if isinstance(images, Tensor) and widen > 1 and T * (g * widen) ** 2 > (H + g * widen) * (W + g * widen):
             stacked.append(_averaged_first(images, grid, top_left_px, rows, widen))
             continue
-        square = squares_of(images, top_left_px - g * (widen - 1) // 2, rows, g * widen)
-        stacked.append(_averaged(square, widen))
+        first_px = top_left_px - g * (widen - 1) // 2
+        stacked.append(reduced_squares_of(images, first_px, rows, g * widen, g))
     return torch.cat(stacked, dim=2) if grid.scales > 1 else stacked[0]
-
-
-def _averaged(squares: Shaped[Tensor, "*batch s s"], widen: int) -> Shaped[Tensor, "*batch g g"]:
-    """Return squares with sides reduced to a ``widen``-th, each pixel the rounded mean of those that it covers."""
-    if widen == 1:
-        return squares
-    g = squares.shape[-1] // widen
-    means = squares.reshape(*squares.shape[:-2], g, widen, g, widen).float().mean((-3, -1))
-    return means if squares.is_floating_point() else means.round().to(squares.dtype)
 
 
 def _averaged_first(
@@ -118,8 +109,10 @@ def look(
     patches = torch.empty(B, T, images.shape[1], g, g, dtype=images.dtype, device=images.device)
     for level, here, own in grid.by_level(cells):
         image, t = here.nonzero(as_tuple=True)
-        squares = fovea(images, level, level.top_left_px(own[here])[:, None], rows[image])[:, 0]
-        patches[image, t] = _averaged(squares, level.glimpse_px // g)
+        first_px = level.top_left_px(own[here])[:, None]
+        if not isinstance(images, Tensor):
+            first_px = images.places(first_px)
+        patches[image, t] = reduced_squares_of(images, first_px, rows[image], level.glimpse_px, g)[:, 0]
     return Glimpses(patches, cells)
 
 
