@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jaxtyping
 import numpy as np
@@ -54,11 +54,18 @@ class Exported(NamedTuple):
 
 
 def spec_of(
-    name: str, *, glimpse_px: int, channels: int, scales: int, overview_px: int = 0, zoom: int = 1
+    name: str,
+    *,
+    glimpse_px: int,
+    channels: int,
+    scales: int,
+    overview_px: int = 0,
+    zoom: int = 1,
+    core: Literal["gru", "attention"] = "gru",
 ) -> HardAttentionSpec:
     grid = Grid(SIDE_PX, glimpse_px, 3, scales, zoom)
     path = (0, 7, 20, 3) if name == "path" else None
-    return HardAttentionSpec(grid, channels, CLASSES, 24, T, name, path=path, overview_px=overview_px)
+    return HardAttentionSpec(grid, channels, CLASSES, 24, T, name, path=path, overview_px=overview_px, core=core)
 
 
 SPECS = {
@@ -68,6 +75,8 @@ SPECS = {
     "path": spec_of("path", glimpse_px=24, channels=1, scales=1, overview_px=7),
     "centre": spec_of("centre", glimpse_px=2, channels=3, scales=1),
     "zoom": spec_of("gain", glimpse_px=8, channels=3, scales=1, overview_px=10, zoom=3),
+    "attention": spec_of("ram", glimpse_px=8, channels=1, scales=1, core="attention"),
+    "both": spec_of("gain", glimpse_px=8, channels=1, scales=1, overview_px=12, core="attention"),
     "large": spec_of("ram", glimpse_px=24, channels=1, scales=1),
 }
 
@@ -75,7 +84,10 @@ SPECS = {
 def lively(network: nn.Module, seed: int) -> None:
     """Draw weights and biases that are large enough for outputs to depend on the input."""
     generator = torch.Generator().manual_seed(seed)
+    normalised = {p for module in network.modules() if isinstance(module, nn.LayerNorm) for p in module.parameters()}
     for parameter in network.parameters():
+        if parameter in normalised:
+            continue
         scale = 1.6 / max(1, parameter[0].numel()) ** 0.5 if parameter.ndim > 1 else 0.3
         parameter.data = torch.randn(parameter.shape, generator=generator) * scale
 

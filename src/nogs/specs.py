@@ -14,7 +14,7 @@ from torch import nn
 from nogs.attention.methods import METHODS
 from nogs.attention.network import HardAttention
 from nogs.config.bounds import Bound, Checked, Count, Natural, Pixels, Rate, Units, Weight, Width
-from nogs.config.groups import Fit, Geometry, PosteriorNetwork, Range
+from nogs.config.groups import Core, Fit, Geometry, PosteriorNetwork, Range
 from nogs.data import ImageSet
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
@@ -73,6 +73,8 @@ class HardAttentionSpec(ClassifierSpec[HardAttention]):
     """values that become 0 and 255 in images of more than 8 bits a channel"""
     overview_px: Natural = 0
     """side length of the reduced view that the network sees first; 0: none"""
+    core: Core = "gru"
+    """how glimpses become a state"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,6 +97,7 @@ class HardAttentionSpec(ClassifierSpec[HardAttention]):
             classes=len(self.classes),
             hidden=self.hidden,
             overview_px=self.overview_px,
+            core=self.core,
         )
 
 

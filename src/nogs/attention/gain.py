@@ -40,6 +40,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from nogs.attention import choosers
+from nogs.attention.annealed import Annealed, pretraining_share, random_places_loss
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.network import HardAttention, State
 from nogs.attention.overview import INITIAL_LOGIT, cells_of_detail
@@ -58,7 +59,19 @@ def learned_gain(training: Training) -> Objective:
         raise UserError(f"detail={detail} needs an overview: give `overview`, or detail=0")
     if training.config.foresight and not training.config.start:
         lower_initial_gains(training.network)
-    return Objective(training.network, partial(gain_step, training))
+    if not training.config.pretraining:
+        return Objective(training.network, partial(gain_step, training))
+    annealed = Annealed(training.network, iterations=training.config.optimisation.iterations)
+    return Objective(annealed, partial(pretrained_gain_step, training, annealed))
+
+
+def pretrained_gain_step(
+    training: Training, annealed: Annealed, images: Int[Tensor, " b"], generator: Generator
+) -> Float[Tensor, ""]:
+    """Return the loss of a batch: at random cells in the first share of the iterations, then of `gain_step`."""
+    if annealed.next_step() < pretraining_share(training, default=0.0):
+        return random_places_loss(training, images, generator)
+    return gain_step(training, images, generator)
 
 
 def lower_initial_gains(network: HardAttention) -> None:
@@ -178,7 +191,7 @@ def after_candidates(
 ) -> State:
     """Return B K states: of each image after each of its K embedded glimpses alone. ``scene``: with its scene."""
     each = torch.arange(len(cells), device=cells.device).repeat_interleave(cells.shape[1])
-    known = state if scene else State(state.h)
+    known = state if scene else state._replace(scene=None)
     return network.after(known.select(each), embedded.flatten(0, 1), cells.flatten())
 
 

@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from nogs.attention.annealed import STAGES, Annealed, random_places_loss, staged
+from nogs.attention.annealed import PRETRAINING, STAGES, Annealed, pretraining_share, random_places_loss, staged
 from nogs.attention.choosers import sampling
 from nogs.attention.gain import log_likelihood
 from nogs.attention.network import HardAttention
@@ -57,16 +57,17 @@ def gdfs_step(
     """Return the loss of a batch: the label's at random places first, then after each soft glimpse."""
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
     share, T = annealed.next_step(), config.geometry.glimpses
-    if share < config.pretraining:
+    pretraining = pretraining_share(training, default=PRETRAINING)
+    if share < pretraining:
         return random_places_loss(training, images, generator)
-    temperature = staged(share, after=config.pretraining, first=HOTTEST, ratio=COOLING)
+    temperature = staged(share, after=pretraining, first=HOTTEST, ratio=COOLING)
     draw = sampling(generator)
     state, loss = network.begin(pixels, images), torch.zeros((), device=pixels.device)
     for t in range(T):
         step = network.step(pixels, images, state=state, t=t, choose=draw)
         weights = concrete(step.location_logits, temperature=temperature, generator=generator)
-        softly = network.core(soft_glimpse(network, pixels, images, weights), state.h)
-        loss = loss - log_likelihood(network.classifier(softly), labels).mean()
+        softly = network.read(state, soft_glimpse(network, pixels, images, weights))
+        loss = loss - log_likelihood(network.classifier(softly.h), labels).mean()
         state = step.state
     return loss / T
 

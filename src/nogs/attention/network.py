@@ -1,9 +1,11 @@
-"""The hard attention network: glimpse embedding, recurrent core, and heads for class, location and baseline.
+"""The hard attention network: glimpse embedding, core, and heads for class, location and baseline.
 
 For t = 1..T (Mnih et al. 2014; *Near-Optimal Glimpse Sequences*, section 2): the location head maps h_t-1 to
 q(l_t | h_t-1) over the grid's cells, the glimpse y_t = fovea(x, l_t) is embedded with its location, a GRU updates
 h_t, and the classifier maps h_t to q(θ | y_1:t, l_1:t). There is a prediction at every t, so the network can stop
 at any. The location and baseline heads read a detached state: their losses do not train embedding and core.
+
+With ``core="attention"`` h_t is computed from all glimpses so far by self-attention (`nogs.attention.core`).
 
 With an overview, a reduced view of the whole image is glimpse 0: the core reads it first, and the location head
 convolves over it (`nogs.attention.overview`).
@@ -24,7 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nogs.attention.choosers import Chooser
+from nogs.attention.core import AttentionCore
 from nogs.attention.overview import LocationMap, Overview, Scene
+from nogs.config.groups import Core
 from nogs.data.pixels import Pixels, overview
 from nogs.glimpses.embedding import GlimpseEmbedding, convolutional
 from nogs.glimpses.fovea import Glimpses, look
@@ -32,14 +36,23 @@ from nogs.glimpses.grid import Grid
 
 
 class State(NamedTuple):
-    """The recurrent state of B images: h_t, and the scene if the network has an overview."""
+    """The state of B images: h_t, the scene if the network has an overview, and what the core remembers beside h_t.
+
+    ``memory``: the t embedded glimpses, of a core that reads all of them; None for a recurrent one.
+    """
 
     h: Float[Tensor, "B h"]
     scene: Scene | None = None
+    memory: Float[Tensor, "B t e"] | None = None
 
     def select(self, images: Bool[Tensor, " B"] | Int[Tensor, " n"]) -> State:
         """Return the state of some of the images, by mask or by index."""
-        return State(self.h[images], None if self.scene is None else self.scene.select(images))
+        scene, memory = self.scene, self.memory
+        return State(
+            self.h[images],
+            None if scene is None else scene.select(images),
+            None if memory is None else memory[images],
+        )
 
 
 Locator = Callable[[State], Float[Tensor, "B L"]]
@@ -81,18 +94,21 @@ class Rollout(NamedTuple):
 
 
 class HardAttention(nn.Module):
-    """Glimpse embedding, GRU core, and heads for class, location and baseline.
+    """Glimpse embedding, core, and heads for class, location and baseline.
 
     ``overview_px``: side length of the overview; 0: none, and the location head is a perceptron on the state.
+    ``core``: gru, or attention over all glimpses.
     """
 
-    def __init__(self, grid: Grid, *, channels: int, classes: int, hidden: int = 64, overview_px: int = 0) -> None:
+    def __init__(
+        self, grid: Grid, *, channels: int, classes: int, hidden: int = 64, overview_px: int = 0, core: Core = "gru"
+    ) -> None:
         super().__init__()
         self.grid = grid
         self.overview = Overview(grid, overview_px, channels=channels, width=64) if overview_px else None
         what = convolutional(grid, channels * grid.scales, width=64)
         self.embedding = GlimpseEmbedding(grid, what, width=64)
-        self.core = nn.GRUCell(64, hidden)
+        self.core = AttentionCore(64, hidden) if core == "attention" else nn.GRUCell(64, hidden)
         self.classifier = nn.Linear(hidden, classes)
         self.locator = (
             LocationMap(grid, overview_px, hidden=hidden)
@@ -117,18 +133,31 @@ class HardAttention(nn.Module):
         return self._rollout(cells, states, log_policy, begin)
 
     def begin(self, images: Pixels, rows: Int[Tensor, " B"]) -> State:
-        """Return the state of the images ``rows`` before glimpse 1: zero, or what the overview shows."""
+        """Return the state of the images ``rows`` before glimpse 1: of nothing, or what the overview shows."""
         if self.overview is None:
-            return State(torch.zeros(len(rows), self.core.hidden_size, device=images.device))
+            return self.of_nothing(len(rows), images.device)
         return self.after_overview(overview(images, rows, self.overview.side_px))
+
+    def of_nothing(self, images: int, device: torch.device) -> State:
+        """Return the state of so many images of which nothing was seen: zero, or what attention gives of no glimpse."""
+        if isinstance(self.core, nn.GRUCell):
+            return State(torch.zeros(images, self.core.hidden_size, device=device))
+        memory = torch.zeros(images, 0, self.core.width, device=device)
+        return State(self.core(memory), memory=memory)
+
+    def read(self, state: State, embedded: Float[Tensor, "B e"]) -> State:
+        """Return the state after an embedded glimpse. The scene stays as it was."""
+        if state.memory is None:
+            return state._replace(h=self.core(embedded, state.h))
+        memory = torch.cat((state.memory, embedded[:, None]), dim=1)
+        return state._replace(h=self.core(memory), memory=memory)
 
     def after_overview(self, pixels: UInt8[Tensor, "B c v v"]) -> State:
         """Return the state after glimpse 0, the overview ``pixels``, of a network that has one."""
         if self.overview is None:
             raise ValueError("this network has no overview")
-        h = torch.zeros(pixels.shape[0], self.core.hidden_size, device=pixels.device)
         embedded, scene = self.overview(pixels)
-        return State(self.core(embedded, h), scene)
+        return self.read(self.of_nothing(pixels.shape[0], pixels.device), embedded)._replace(scene=scene)
 
     def location_logits(self, h: Float[Tensor, "*batch h"], scene: Scene | None = None) -> Float[Tensor, "*batch L"]:
         """Return the logits over the cells of the next glimpse; no gradient flows into the state ``h``."""
@@ -174,18 +203,26 @@ class HardAttention(nn.Module):
 
     def after(self, state: State, embedded: Float[Tensor, "B e"], cells: Int[Tensor, " B"]) -> State:
         """Return the state after glimpses at ``cells``, which the embedding maps to ``embedded``."""
-        h = self.core(embedded, state.h)
+        state = self.read(state, embedded)
         if self.overview is None or state.scene is None:
-            return State(h)
+            return state
         seen = state.scene.seen.maximum(self.overview.glimpsed(cells))
-        return State(h, Scene(state.scene.features, seen))
+        return state._replace(scene=Scene(state.scene.features, seen))
 
     def encode(self, glimpses: Glimpses, begin: State) -> Float[Tensor, "B T h"]:
         """Return the hidden states h_t after each of the given glimpses, from the state ``begin``."""
-        states = [begin.h]
+        states, state = [], begin
         for embedded in self.embedding(glimpses.patches, glimpses.cells).unbind(1):
-            states.append(self.core(embedded, states[-1]))
-        return torch.stack(states[1:], dim=1)
+            state = self.read(state, embedded)
+            states.append(state.h)
+        return torch.stack(states, dim=1)
+
+    def after_all(self, state: State, glimpses: Glimpses) -> Float[Tensor, "B h"]:
+        """Return the hidden state after all of the given glimpses, from ``state``."""
+        if isinstance(self.core, nn.GRUCell) or state.memory is None:
+            return self.encode(glimpses, state)[:, -1]
+        h: Tensor = self.core(torch.cat((state.memory, self.embedding(glimpses.patches, glimpses.cells)), dim=1))
+        return h
 
     def rollout(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State) -> Rollout:
         """Return the output of every head for the hidden ``states`` after glimpses at any ``cells``."""

@@ -28,6 +28,7 @@ from nogs.config.bounds import (
     Width,
 )
 from nogs.config.groups import (
+    Core,
     Geometry,
     Images,
     Initial,
@@ -149,13 +150,20 @@ class Train(Checked):
     predicted gain; that of dime falls by a factor of 5 after each fifth of the training"""
     handover: Share = 0.5
     """share of the iterations in which gain-nogs hands over from designed cells to its map"""
-    pretraining: Share = 0.2
-    """share of the iterations in which dime and gdfs first train the classifier at random locations"""
+    pretraining: Share | None = None
+    """share of the iterations in which dime, gdfs and `gain` first train the classifier at random locations; by default
+    0.2 for dime and gdfs, and 0 for `gain`"""
+    pretraining_glimpses: Count | None = None
+    """most random locations of an image in these iterations, all different; half of the batches have as many, the
+    others fewer. By default `glimpses` locations that may repeat"""
     foresight: Share = 0.0
     """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone. Above 0
     the gains also train the recurrent core, and explored locations are drawn uniformly"""
+    core: Core = "gru"
+    """how glimpses become a state. gru: one after the other; attention: all of them at once, by two layers of
+    self-attention, for tasks in which one glimpse says what another one means"""
     hidden: Units = 64
-    """hidden units of the recurrent core"""
+    """hidden units of this state"""
     jitter: Shift = 0
     """most pixels by which a glimpse is displaced at random in training, in each direction; 0: none"""
     initial: Initial = "torch"

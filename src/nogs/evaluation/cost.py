@@ -58,8 +58,9 @@ def breakdown(network: nn.Module, run: Callable[[], object], *, depth: int = 1) 
 def parts_of_glimpse(network: HardAttention, *, channels: int, depth: int = 1, policy: bool = True) -> dict[str, int]:
     """Return part → multiply-adds of one step of one image (all but ``classifier``) and of one answer (``classifier``).
 
-    A step is the location head, the embedding and the core. The overview is not part of it, because it is read once per
-    image. ``policy``: whether the location head chooses the cells. Methods without a policy do not run it.
+    A step is the location head, the embedding and the core; with attention over all glimpses it is the second one. The
+    overview is not part of it, because it is read once per image. ``policy``: whether the location head chooses the
+    cells. Methods without a policy do not run it.
     """
     one, two = (_parts(network, channels=channels, glimpses=t, depth=depth, policy=policy) for t in (1, 2))
     steps = {part: macs - one[part] for part, macs in two.items()}
@@ -71,10 +72,13 @@ def macs_by_glimpse(network: HardAttention, *, channels: int, glimpses: int, pol
 
     ``policy`` as in `parts_of_glimpse`. `nogs.stopping.curves.macs_by_rule` adds the cost of stopping rules.
     """
-    first = sum(_parts(network, channels=channels, glimpses=1, policy=policy).values())
-    parts = parts_of_glimpse(network, channels=channels, policy=policy)
-    step = sum(macs for part, macs in parts.items() if part != "classifier")
-    return [first + t * step for t in range(glimpses)]
+    first = _parts(network, channels=channels, glimpses=1, policy=policy)
+    if isinstance(network.core, nn.GRUCell):
+        parts = parts_of_glimpse(network, channels=channels, policy=policy)
+        step = sum(macs for part, macs in parts.items() if part != "classifier")
+        return [sum(first.values()) + t * step for t in range(glimpses)]
+    counts = [_parts(network, channels=channels, glimpses=t, policy=policy) for t in range(1, glimpses + 1)]
+    return [sum(count.values()) - count["classifier"] + first["classifier"] for count in counts]
 
 
 def _parts(

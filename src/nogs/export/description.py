@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nogs.attention.choosers import centre_cell
+from nogs.attention.core import AttentionCore
 from nogs.attention.methods import method
 from nogs.attention.network import HardAttention
 from nogs.errors import UserError
@@ -39,6 +40,7 @@ def describe(
         "levels": [list(level.offsets_px) for level in spec.grid.levels],
         "overview_px": spec.overview_px,
         "hidden": spec.hidden,
+        "memory": network.core.width if isinstance(network.core, AttentionCore) else 0,
         "glimpses": spec.glimpses,
         "path": path,
         "first_cell": first_cell(network) if path is None and not spec.overview_px else None,

@@ -8,9 +8,12 @@ for glimpse 0. The loop over t is not part of a graph: a host reads the glimpses
 All inputs and outputs but t have the batch, of any size, as their first dimension. An output ``next_x`` becomes the
 input ``x`` of the next step. Inputs and outputs that a network does not need are left out:
 
-- begin: overview uint8 [B, c, v, v] → next_h, next_features, next_seen, location_logits, next_cells
-- step: patches uint8 [B, c, g, g], cells int64 [B], t int64 [], h [B, h], features [B, f, v, v], seen [B, v, v] →
-  next_h, next_seen, probs [B, C], location_logits [B, L], next_cells int64 [B], and gain [B] or halting [B]
+- begin: overview uint8 [B, c, v, v] → next_h, next_memory, next_features, next_seen, location_logits, next_cells
+- step: patches uint8 [B, c, g, g], cells int64 [B], t int64 [], h [B, h], memory [B, n, e], features [B, f, v, v], seen
+  [B, v, v] → next_h, next_memory [B, n + 1, e], next_seen, probs [B, C], location_logits [B, L], next_cells int64 [B],
+  and gain [B] or halting [B]
+
+A core that reads all glimpses at once has ``memory`` in place of ``h``: the n glimpses that it has read.
 """
 
 from __future__ import annotations
@@ -29,6 +32,8 @@ from nogs.errors import UserError
 from nogs.export.interpolation import separate
 from nogs.export.rules import Rule
 
+EXAMPLE_GLIMPSES = 3
+"""Glimpses in the memory that the step is traced with. It may have any number."""
 EXAMPLES = 2
 """Batch size of the inputs that graphs are traced with."""
 
@@ -49,11 +54,12 @@ class Begin(nn.Module):
         self.policy = policy
 
     def forward(self, overview: UInt8[Tensor, "B c v v"]) -> dict[str, Tensor]:
-        h, scene = self.network.after_overview(overview)
+        h, scene, memory = self.network.after_overview(overview)
+        outputs = {"next_h": h} if memory is None else {"next_h": h, "next_memory": memory}
         if not self.policy or scene is None:
-            return {"next_h": h}
+            return outputs
         located = _located(self.network.location_logits(h, scene))
-        return {"next_h": h, "next_features": scene.features, "next_seen": scene.seen, **located}
+        return {**outputs, "next_features": scene.features, "next_seen": scene.seen, **located}
 
 
 class Step(nn.Module):
@@ -73,13 +79,16 @@ class Step(nn.Module):
         h: Float[Tensor, "B h"],
         features: Float[Tensor, "B f v v"] | None = None,
         seen: Float[Tensor, "B v v"] | None = None,
+        memory: Float[Tensor, "B n e"] | None = None,
     ) -> dict[str, Tensor]:
         network = self.network
         scene = None if features is None or seen is None else Scene(features, seen)
-        h, scene = network.after(State(h, scene), network.embedding(patches, cells), cells)
+        h, scene, memory = network.after(State(h, scene, memory), network.embedding(patches, cells), cells)
         class_logits = network.classifier(h)
         location_logits = network.location_logits(h, scene) if self.policy else class_logits[:, :0]
         outputs = {"next_h": h, "probs": class_logits.softmax(-1)}
+        if memory is not None:
+            outputs["next_memory"] = memory
         if scene is not None:
             outputs["next_seen"] = scene.seen
         if self.policy:
@@ -96,7 +105,7 @@ def _located(location_logits: Float[Tensor, "B L"]) -> dict[str, Tensor]:
 def first_cell(network: HardAttention) -> int:
     """Return the first cell that a network without overview chooses, which is the same for every image."""
     with torch.inference_mode():
-        return int(network.location_logits(torch.zeros(1, network.core.hidden_size)).argmax())
+        return int(network.location_logits(network.of_nothing(1, torch.device("cpu")).h).argmax())
 
 
 def export_graphs(network: HardAttention, *, channels: int, policy: bool, rule: Rule | None) -> Graphs:
@@ -111,7 +120,9 @@ def export_graphs(network: HardAttention, *, channels: int, policy: bool, rule: 
         "t": torch.tensor(1),
         "h": torch.zeros(EXAMPLES, network.core.hidden_size),
     }
-    begin = None
+    begin, memory = None, network.of_nothing(EXAMPLES, torch.device("cpu")).memory
+    if memory is not None:
+        inputs["memory"] = memory.new_zeros(EXAMPLES, EXAMPLE_GLIMPSES, memory.shape[-1])
     if overview is not None:
         small = torch.zeros(EXAMPLES, channels, overview.side_px, overview.side_px, dtype=torch.uint8)
         begin = to_onnx(Begin(network, policy=policy), {"overview": small})
@@ -123,12 +134,17 @@ def export_graphs(network: HardAttention, *, channels: int, policy: bool, rule: 
 
 
 def to_onnx(graph: nn.Module, inputs: Mapping[str, Tensor]) -> bytes:
-    """Return the ONNX model of ``graph``. The batch is the first dimension of all inputs that have one."""
+    """Return the ONNX model of ``graph``. The batch is the first dimension of all inputs that have one.
+
+    ``memory`` has any number of glimpses as its second dimension.
+    """
     try:
         import onnxscript  # noqa: F401 # an extra; the exporter's own error is longer
     except ImportError as error:
         raise UserError(f"the export needs {error.name}: install nogs[onnx]") from None
     shapes = {name: {0: torch.export.Dim.DYNAMIC} if value.ndim else None for name, value in inputs.items()}
+    if "memory" in inputs:
+        shapes["memory"] = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own internals
         outputs = list(graph.eval()(**inputs))

@@ -141,8 +141,9 @@ class Model:
         """Return the state of the images before glimpse 1, and its cells."""
         if self.begin is not None:
             return _next(self.begin({"overview": reduced(images, self.about["overview_px"])}))
-        h = np.zeros((len(images), self.about["hidden"]), np.float32)
-        return {"h": h, "cells": np.full(len(images), self.about["first_cell"] or 0)}
+        B, about = len(images), self.about
+        h, memory = np.zeros((B, about["hidden"]), np.float32), np.zeros((B, 0, about["memory"]), np.float32)
+        return {"h": h, "memory": memory, "cells": np.full(B, about["first_cell"] or 0)}
 
     def squares_px(self, cells: Array) -> Array:
         """Return row and column of the top-left pixel, and the side, of the square that each cell shows [..., 3]."""

@@ -59,7 +59,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
     sequences = _sequences(config) if row.sequences != "none" else None
     start = read_run(config.start, "train") if config.start else None
     if config.machine.resume and world.leads:
-        fixed = scheduled(config.method, config.optimisation.schedule)
+        fixed = scheduled(config.method, config.optimisation.schedule) or bool(config.pretraining)
         extend_run(config.machine.out, "train", config, outdated=PATIENT if fixed else LONGER)
     if world.tell(
         world.leads and finished_run(config.machine.out, "train", config, resume=config.machine.resume) is not None
@@ -83,6 +83,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
         config.source.fit,
         config.source.range,
         config.geometry.overview,
+        config.core,
     )
     if world.leads:
         run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
