@@ -245,6 +245,7 @@ def test_many_tasks_have_a_line_each() -> None:
         ("90.0 %", ("70.0 %",)),
         ("never in 1 of 1", ()),
         ("1,200", ()),
+        ("–", ()),
         ("75.0 %", ()),
     ]
     page = build_bench(results, {}).html
