@@ -233,7 +233,7 @@ def many(tasks: int) -> BenchResults:
 def test_many_tasks_have_a_line_each() -> None:
     results = many(10)
     assert lead_of_bench(results) == [
-        "Of 10 tasks, the most accurate is RAM on 1 and One designed path on 9.",
+        "Of 10 tasks, the most accurate is RAM on 1 and One designed path on 9; ties count for all.",
         "Mean test accuracy over tasks, balanced accuracy in brackets: "
         "RAM 80.0 % (60.0 %) and One designed path 88.0 % (70.0 %).",
     ]

@@ -116,15 +116,16 @@ def _lead_of_many(results: BenchResults) -> list[str]:
     for name in methods_of(results):
         of_tasks = [task.methods[name] for task in shared]
         ahead = sum(of.mean_test_accuracy == _most(task) for of, task in zip(of_tasks, shared, strict=True))
-        balanced = percent(mean(mean(of.test_balanced_accuracy) for of in of_tasks))
+        accuracy = mean(of.mean_test_accuracy for of in of_tasks)
+        balanced = mean(mean(of.test_balanced_accuracy) for of in of_tasks)
         counts.append(f"{title_of(name)} on {ahead}")
-        means.append(f"{title_of(name)} {percent(mean(of.mean_test_accuracy for of in of_tasks))} ({balanced})")
+        means.append(f"{title_of(name)} {percent(accuracy)} ({percent(balanced)})")
     whole = [network for task in shared if (network := best_whole_image(task))]
     if len(whole) == len(shared):
         accuracy, balanced = mean(of.test_accuracy for of in whole), mean(of.test_balanced_accuracy for of in whole)
         means.append(f"the best on whole images {percent(accuracy)} ({percent(balanced)})")
     return [
-        f"Of {len(shared)} tasks, the most accurate is {listed(counts)}.",
+        f"Of {len(shared)} tasks, the most accurate is {listed(counts)}; ties count for all.",
         f"Mean test accuracy over tasks, balanced accuracy in brackets: {listed(means)}.",
     ]
 
