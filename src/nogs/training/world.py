@@ -136,29 +136,28 @@ def train_together(work: Work, together: Together, device: torch.device) -> None
             f"nodes={together.nodes}: start this command on each machine by torchrun or srun, which tell it its place"
         )
     if together.devices == 1 and together.nodes == 1:
-        with _quiet():
-            fabric = Fabric(accelerator=device.type, devices=1, precision=together.precision)
-        work(Several(fabric))
+        work(Several(Fabric(accelerator=device.type, devices=1, precision=together.precision)))
     elif started:
-        with _quiet():
-            fabric = Fabric(
-                accelerator=device.type,
-                devices=together.devices,
-                num_nodes=together.nodes,
-                precision=together.precision,
-                strategy="ddp",
-            )
-            fabric.launch()
+        fabric = Fabric(
+            accelerator=device.type,
+            devices=together.devices,
+            num_nodes=together.nodes,
+            precision=together.precision,
+            strategy="ddp",
+        )
+        fabric.launch()
         work(Several(fabric))
     else:
         _spawned(work, together, device)
 
 
 def _check_fabric() -> None:
+    """Raise UserError without Fabric, and keep its notes on what it found from the terminal."""
     try:
         import lightning_fabric  # noqa: F401
     except ImportError:
         raise UserError("`devices`, `nodes` and `precision` need Lightning Fabric: install nogs[fabric]") from None
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
 
 
 def _check_devices(together: Together, device: torch.device) -> None:
@@ -211,6 +210,7 @@ def _error_in(folder: Path) -> Exception:
 def _one_of(work: Work, together: Together, device: str, rank: int, threads: int, folder: str) -> None:
     """Run ``work`` as one of the processes of this machine."""
     begin(threads)
+    _check_fabric()
     # The processes meet through a file, and their sockets are of the loopback interface: no port is open to a network.
     loopback = "lo0" if os.uname().sysname == "Darwin" else "lo"
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
@@ -223,12 +223,9 @@ def _one_of(work: Work, together: Together, device: str, rank: int, threads: int
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     try:
-        with _quiet():
-            strategy = DDPStrategy(cluster_environment=_local(rank, together.devices), process_group_backend=backend)
-            fabric = Fabric(
-                accelerator=device, devices=together.devices, precision=together.precision, strategy=strategy
-            )
-            fabric.launch()
+        strategy = DDPStrategy(cluster_environment=_local(rank, together.devices), process_group_backend=backend)
+        fabric = Fabric(accelerator=device, devices=together.devices, precision=together.precision, strategy=strategy)
+        fabric.launch()
         work(Several(fabric))
     except (UserError, RunError) as error:
         told = {"kind": type(error).__name__, "message": str(error)}
@@ -256,10 +253,3 @@ def _local(rank: int, size: int) -> Any:
             return rank
 
     return Local()
-
-
-def _quiet() -> AbstractContextManager[None]:
-    """Keep Fabric's notes on what it found from the terminal."""
-    for name in ("lightning_fabric", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return nullcontext()
