@@ -267,3 +267,34 @@ def test_the_map_of_looks_is_reduced_for_large_images(monkeypatch: pytest.Monkey
     monkeypatch.setattr("nogs.report.figures.maps.LARGEST_PX", 16)
     assert np.array_equal(coverage(shares, grid), fine[::4, ::4])
     assert fine.sum() == 64 * 0.75
+
+
+def test_a_cache_of_tiles_keeps_the_last_used_ones_within_its_bound() -> None:
+    """Against a list of the keys in the order of their use."""
+    rng, most, whole = np.random.default_rng(0), 10, slice(None)
+    cache, of = shared.TileCache(most * 48), rng.integers(0, 256, (30, 4, 4, 3), dtype=np.uint8)
+    used: list[int] = []
+    for number in rng.integers(0, 30, 500).tolist():
+        kept = cache.cut((None, 0, number), slice(1, 3), whole)
+        assert (kept is None) == (number not in used)
+        if kept is None:
+            cache.put((None, 0, number), of[number])
+        else:
+            assert np.array_equal(kept, of[number, 1:3])
+            used.remove(number)
+        used = [*used, number][-most:]
+    cache.put((None, 1, 0), np.zeros((40, 4, 3), dtype=np.uint8))  # larger than what was kept: 480 bytes, all alone
+    assert cache.cut((None, 0, used[-1]), whole, whole) is None
+    cache.put((None, 1, 1), np.zeros((41, 4, 3), dtype=np.uint8))  # more than the bound
+    assert cache.cut((None, 1, 1), whole, whole) is None
+    assert cache.cut((None, 1, 0), whole, whole) is not None
+
+
+def test_a_system_without_more_mappings_bounds_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache, tile, whole = shared.TileCache(10**6), np.ones((4, 4, 3), dtype=np.uint8), slice(None)
+    cache.put((None, 0, 0), tile)
+    monkeypatch.setattr(shared.mmap, "mmap", lambda *_: (_ for _ in ()).throw(OSError(12, "none left")))
+    cache.put((None, 0, 1), tile)
+    assert cache.cut((None, 0, 1), whole, whole) is None
+    cache.put((None, 0, 2), 2 * tile)
+    assert np.array_equal(cache.cut((None, 0, 2), whole, whole), 2 * tile)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import threading
 import weakref
@@ -47,27 +48,47 @@ Tile = tuple[object, int, int]
 
 
 class TileCache:
-    """Decoded tiles, of which those that were used longest ago go when they exceed ``most_bytes``."""
+    """Decoded tiles, of which those that were used longest ago go when they exceed ``most_bytes``.
+
+    Each tile lies in a mapping of its own, which the next tile of its size takes over. On the heap, whose freed memory
+    a training keeps for its next step, tiles that stay between tensors that go would leave gigabytes of holes.
+    """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes, self._bytes = most_bytes, 0
         self._tiles: OrderedDict[Tile, UInt8[np.ndarray, "h w c"]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Tile) -> UInt8[np.ndarray, "h w c"] | None:
+    def cut(self, key: Tile, rows: slice, columns: slice) -> UInt8[np.ndarray, "h w c"] | None:
+        """Return a copy of a part of a tile; None if the tile is not kept."""
         with self._lock:
             tile = self._tiles.get(key)
-            if tile is not None:
-                self._tiles.move_to_end(key)
-            return tile
+            if tile is None:
+                return None
+            self._tiles.move_to_end(key)
+            return tile[rows, columns].copy()
 
     def put(self, key: Tile, tile: UInt8[np.ndarray, "h w c"]) -> None:
+        """Keep a copy of a tile."""
+        if tile.nbytes > self._most_bytes:
+            return
         with self._lock:
-            before = self._tiles.pop(key, None)
-            self._bytes += tile.nbytes - (0 if before is None else before.nbytes)
-            self._tiles[key] = tile
-            while self._bytes > self._most_bytes and len(self._tiles) > 1:
-                self._bytes -= self._tiles.popitem(last=False)[1].nbytes
+            if key in self._tiles:  # another thread was first
+                return
+            room = None
+            while self._bytes + tile.nbytes > self._most_bytes:
+                room = self._tiles.popitem(last=False)[1]
+                self._bytes -= room.nbytes
+            if room is None or room.shape != tile.shape:
+                try:
+                    mapping = mmap.mmap(-1, tile.nbytes)
+                except OSError:  # Linux allows a process 65,530 mappings
+                    self._most_bytes = self._bytes
+                    return
+                room = np.frombuffer(mapping, dtype=np.uint8).reshape(tile.shape)
+            room[:] = tile
+            self._tiles[key] = room
+            self._bytes += tile.nbytes
 
 
 class OpenFiles:

@@ -155,15 +155,15 @@ class Slide:
         return image.convert("L" if channels == 1 else "RGB")
 
     def pixels(self, number: int, box: Box) -> UInt8[np.ndarray, "h w c"]:
-        """Return the pixels of a part of a level in the slide's own channels, black outside; they are not to change."""
+        """Return the pixels of a part of a level in the slide's own channels; black outside."""
         level = self.levels[number]
         across, down = level.layout.tile_width, level.layout.tile_height
         row, column = box.top // down, box.left // across
         top, left = row * down, column * across
         inside = min(box.top, box.left) >= 0 and box.bottom <= level.height and box.right <= level.width
         if inside and box.bottom <= top + down and box.right <= left + across:  # in one tile, as most glimpses are
-            tile = self._tile(number, row * level.tiles_across + column)
-            return tile[box.top - top : box.bottom - top, box.left - left : box.right - left]
+            rows, columns = slice(box.top - top, box.bottom - top), slice(box.left - left, box.right - left)
+            return self._cut(number, row * level.tiles_across + column, rows, columns)
         return self._joined(number, box)
 
     def _joined(self, number: int, box: Box) -> UInt8[np.ndarray, "h w c"]:
@@ -174,12 +174,11 @@ class Slide:
         across, down = level.layout.tile_width, level.layout.tile_height
         for top in range(inside.top // down * down, inside.bottom, down):
             for left in range(inside.left // across * across, inside.right, across):
-                tile = self._tile(number, top // down * level.tiles_across + left // across)
-                rows = slice(max(top, inside.top), min(top + down, inside.bottom))
-                columns = slice(max(left, inside.left), min(left + across, inside.right))
-                part = tile[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-                into = pixels[rows.start - box.top : rows.stop - box.top]
-                into[:, columns.start - box.left : columns.stop - box.left] = part
+                index = top // down * level.tiles_across + left // across
+                first, last = max(top, inside.top), min(top + down, inside.bottom)
+                start, end = max(left, inside.left), min(left + across, inside.right)
+                into = pixels[first - box.top : last - box.top, start - box.left : end - box.left]
+                into[:] = self._cut(number, index, slice(first - top, last - top), slice(start - left, end - left))
         return pixels
 
     def reduced(self, side_px: int) -> Image.Image:
@@ -217,15 +216,17 @@ class Slide:
         self.bytes_read += len(stored)
         return stored
 
-    def _tile(self, number: int, index: int) -> UInt8[np.ndarray, "h w c"]:
+    def _cut(self, number: int, index: int, rows: slice, columns: slice) -> UInt8[np.ndarray, "h w c"]:
+        """Return a part of a tile."""
         kept, key = self._shared.tiles, (self.key, number, index)
-        tile = kept.get(key)
-        if tile is None:
-            stored = self.stored(number, index)
-            try:
-                tile = self.levels[number].decode(stored, index, self._range)
-            except Exception as error:  # codecs raise many kinds of errors for damaged tiles
-                reason = str(error).partition("\n")[0]
-                raise UserError(f"has a damaged tile, number {index} of level {number}: {reason}") from error
-            kept.put(key, tile)
-        return tile
+        part = kept.cut(key, rows, columns)
+        if part is not None:
+            return part
+        stored = self.stored(number, index)
+        try:
+            tile = self.levels[number].decode(stored, index, self._range)
+        except Exception as error:  # codecs raise many kinds of errors for damaged tiles
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"has a damaged tile, number {index} of level {number}: {reason}") from error
+        kept.put(key, tile)
+        return tile[rows, columns]
