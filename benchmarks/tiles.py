@@ -31,7 +31,7 @@ from nogs.config.groups import Geometry, Machine, Source
 from nogs.config.stages import Train
 from nogs.data import load
 from nogs.data.drawn import Drawn
-from nogs.data.tiles import TiledImages
+from nogs.data.tiled.tiles import TiledImages
 from nogs.runs.device import chance
 from nogs.specs import HardAttentionSpec, grid_of
 from nogs.training.adam import Adam

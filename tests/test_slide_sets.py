@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 import nogs
 from nogs.config.groups import Geometry, Machine, Optimisation, Source
 from nogs.config.stages import Evaluate, Train
-from nogs.data import fingerprint, load, shared, tiff
+from nogs.data import fingerprint, load
 from nogs.data.pixels import mean_image, overview, pictures
-from nogs.data.shared import Shared
-from nogs.data.slide import Slide
-from nogs.data.tiles import TiledImages
+from nogs.data.tiled import shared, tiff
+from nogs.data.tiled.shared import Shared
+from nogs.data.tiled.slide import Slide
+from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.glimpses.grid import Grid
 from nogs.report.figures.maps import coverage

@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import nogs
-from nogs.data import tiff
 from nogs.data.frame import Box, Frame
 from nogs.data.pixels import overview
-from nogs.data.slide import Slide, open_large
-from nogs.data.tiles import TiledImages
+from nogs.data.tiled import tiff
+from nogs.data.tiled.slide import Slide, open_large
+from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
@@ -251,7 +251,7 @@ def test_a_level_that_lies_about_its_size_is_left_out(tmp_path: Path, opened: Op
 
 
 def test_a_slide_without_a_small_level_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nogs.data.slide.WHOLE_PX", 40 * 40)
+    monkeypatch.setattr("nogs.data.tiled.slide.WHOLE_PX", 40 * 40)
     with pytest.raises(UserError, match="has no level between 12 and 96 pixels"):
         small_model().predict(damaged(tmp_path / "a.tif", "no small level"))
 

@@ -12,12 +12,13 @@ import torch
 import nogs
 from nogs.config.groups import Machine, Source
 from nogs.config.stages import Slides
-from nogs.data import load, tiff
+from nogs.data import load
 from nogs.data.frame import Box
-from nogs.data.pyramid import TILE_PX, halved, tile_of, write_pyramid
-from nogs.data.slide import Slide
-from nogs.data.tiles import TiledImages
-from nogs.data.tissue import KINDS, Drawing, Stock, core_px, stock
+from nogs.data.tiled import tiff
+from nogs.data.tiled.pyramid import TILE_PX, halved, tile_of, write_pyramid
+from nogs.data.tiled.slide import Slide
+from nogs.data.tiled.tiles import TiledImages
+from nogs.data.tiled.tissue import KINDS, Drawing, Stock, core_px, stock
 from nogs.errors import UserError
 from nogs.stages.slides import write_slides
 

@@ -3,7 +3,7 @@
 The cache is in ``$NOGS_CACHE``, else ``$XDG_CACHE_HOME/nogs``, else ``~/.cache/nogs``. It has ``KEY.npy``, uint8
 [M, c, H, H], and ``KEY.json`` with the facts of `About`, if there are any. KEY is a hash of the file list with sizes
 and times, of the options for reading images, and of the versions of the decoders. Files that are read by tiles have
-other entries (`nogs.data.slides`). The files can be deleted at any time.
+other entries (`nogs.data.tiled.slides`). The files can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import PIL
 from jaxtyping import UInt8
 
 from nogs.config.groups import Source
-from nogs.data import tiff
 from nogs.data.decode import Survey, decode, survey
 from nogs.data.drawn import Drawn
 from nogs.data.frame import Box, Cut, Frame
@@ -31,7 +30,8 @@ from nogs.data.listing import About
 from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
 from nogs.data.notices import notice
-from nogs.data.slides import read_slides
+from nogs.data.tiled import tiff
+from nogs.data.tiled.slides import read_slides
 from nogs.errors import UserError
 
 VERSION = 2
@@ -50,7 +50,7 @@ class Pixels(NamedTuple):
 def read(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None = None) -> Pixels:
     """Return files as square images of one size: from the cache, or decoded into it, or as slides to read by tiles.
 
-    They are slides if any of them is a large tiled TIFF (`nogs.data.slides`), and no ``boxes`` are given.
+    They are slides if any of them is a large tiled TIFF (`nogs.data.tiled.slides`), and no ``boxes`` are given.
     ``source``: its image_size, fit and range are used (`nogs.data.frame.Frame`). ``boxes``: the part of each image to
     keep. If the cache cannot be written (no permission, disk full), the images are decoded into memory.
     """

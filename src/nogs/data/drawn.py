@@ -1,4 +1,4 @@
-"""Images of which only the parts that are looked at are made: drawn (`canvases`) or read from files (`tiles`)."""
+"""Images of which only the parts that are looked at are made: drawn (`canvases`) or read from files (`tiled`)."""
 
 from __future__ import annotations
 

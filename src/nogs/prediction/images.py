@@ -21,7 +21,7 @@ from torch import Tensor
 from nogs.config.groups import Range
 from nogs.data.decode import decode, read_headers, square, to_eight_bits, upright
 from nogs.data.frame import Frame
-from nogs.data.slide import Slide, open_large
+from nogs.data.tiled.slide import Slide, open_large
 from nogs.errors import UserError
 
 ImageLike: TypeAlias = str | Path | PIL.Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor

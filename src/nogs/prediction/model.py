@@ -21,8 +21,8 @@ from nogs.attention.gain import stop_by_gain_map
 from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.data.frame import Box, Frame, shown
-from nogs.data.slide import Slide
-from nogs.data.tiles import TiledImages
+from nogs.data.tiled.slide import Slide
+from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
 from nogs.glimpses.fovea import pixels_read_share

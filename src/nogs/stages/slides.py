@@ -1,8 +1,8 @@
 """Stage slides: write synthetic slides and the table of their labels, which ``csv:`` reads.
 
 A slide's lesion is the share ``lesion_share`` of its area, and its label is the lesion's kind, or none
-(`nogs.data.tissue`). Classes and splits are balanced: of every five slides in order three are for training, one for
-validation and one for testing.
+(`nogs.data.tiled.tissue`). Classes and splits are balanced: of every five slides in order three are for training, one
+for validation and one for testing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import io
 from collections.abc import Iterable, Sequence
 
 from nogs.config.stages import Slides
-from nogs.data.pyramid import write_pyramid
-from nogs.data.tiff import has_tiff
-from nogs.data.tissue import KINDS, Drawing, core_px, stock
+from nogs.data.tiled.pyramid import write_pyramid
+from nogs.data.tiled.tiff import has_tiff
+from nogs.data.tiled.tissue import KINDS, Drawing, core_px, stock
 from nogs.errors import UserError
 from nogs.runs.directory import RunDirectory, finished_run, open_run
 from nogs.runs.progress import Tick, ticking

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.random import Generator, default_rng
 
-from nogs.data.pyramid import TILE_PX, Tile, tile_of
+from nogs.data.tiled.pyramid import TILE_PX, Tile, tile_of
 from nogs.errors import UserError
 
 KINDS = ("none", "spotted", "striped")

@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nogs.config.groups import Source
-from nogs.data import tiff
 from nogs.data.decode import Header, common_form, in_threads
 from nogs.data.frame import Frame
 from nogs.data.listing import About
 from nogs.data.mapped import replacing
 from nogs.data.notices import notice
-from nogs.data.shared import Shared
-from nogs.data.slide import Slide, State, open_large
-from nogs.data.tiles import TiledImages
+from nogs.data.tiled import tiff
+from nogs.data.tiled.shared import Shared
+from nogs.data.tiled.slide import Slide, State, open_large
+from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 
 CACHE_MB = 1000

@@ -17,8 +17,8 @@ from PIL import Image
 
 from nogs.config.groups import Range
 from nogs.data.frame import Box
-from nogs.data.shared import Shared
-from nogs.data.tiff import Level, check_small, has_tiff, is_tiff, read_header
+from nogs.data.tiled.shared import Shared
+from nogs.data.tiled.tiff import Level, check_small, has_tiff, is_tiff, read_header
 from nogs.errors import UserError
 
 WHOLE_PX = 2**26

@@ -21,7 +21,7 @@ from nogs.data.frame import Box, Frame, shown
 from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
 from nogs.data.notices import notice
-from nogs.data.slide import Slide
+from nogs.data.tiled.slide import Slide
 from nogs.errors import UserError
 
 THREADS = 8

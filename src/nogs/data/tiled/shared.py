@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from nogs.data.tiff import Layouts
+from nogs.data.tiled.tiff import Layouts
 from nogs.errors import UserError
 
 CACHE_BYTES = 2**26
