@@ -25,7 +25,7 @@ from nogs.runs.directory import read_run
 from nogs.specs import HardAttentionSpec
 from nogs.weights import load_network
 
-THRESHOLDS_NATS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5)
+THRESHOLDS_NATS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
 TOLERANCE = 0.003
 
 
