@@ -19,7 +19,7 @@ ten=(--image-size 128 --gain-candidates 16 --iterations 7000 --core attention --
 one foresight 0.9 "${three[@]}" &
 one one-step 0 "${three[@]}" &
 wait
-one ten 0.9 "${ten[@]}" &
-one ten-seed1 0.9 "${ten[@]}" --seed 1 &
+one ten 0.7 "${ten[@]}" &
+one ten-seed1 0.7 "${ten[@]}" --seed 1 &
 wait
 uv run python experiments/pointers.py "$out/foresight" "$out/one-step" "$out/ten" "$out/ten-seed1"
