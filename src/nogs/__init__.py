@@ -29,6 +29,7 @@ from nogs.config.groups import (
     PosteriorNetwork,
     RetrievalOptions,
     Source,
+    Together,
 )
 from nogs.config.pipeline import DEMO
 from nogs.errors import RunError, UserError
@@ -150,6 +151,7 @@ __all__ = [
     "Sequences",
     "Slides",
     "Source",
+    "Together",
     "Train",
     "Tune",
     "UserError",
