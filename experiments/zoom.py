@@ -2,9 +2,9 @@
 
     python experiments/zoom.py DIGITS OUT      (DIGITS: an npz with images uint8 [N, 28, 28] and labels [N])
 
-A canvas of 160 x 160 pixels shows a digit of 24, 48 or 96 pixels a side anywhere, among six fragments of other digits,
-each a quarter of a digit of one of these sizes. Where they overlap the brighter pixel is kept. Digits are split into
-80 % train, 10 % val and 10 % test; one canvas each.
+A canvas of 112 x 112 pixels shows a digit of 14, 28 or 56 pixels a side anywhere, among three fragments of other
+digits, each a quarter of a digit of one of these sizes. Where they overlap the brighter pixel is kept. Digits are split
+into 80 % train, 10 % val and 10 % test; four canvases of each to train with, one of the others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-CANVAS_PX, SIDES, FRAGMENTS, DIGIT_PX = 160, (24, 48, 96), 6, 28
+CANVAS_PX, SIDES, FRAGMENTS, DIGIT_PX, TO_TRAIN = 112, (14, 28, 56), 3, 28, 4
 
 
 def put(canvas: np.ndarray, picture: np.ndarray, side: int, rng: np.random.Generator) -> None:
@@ -32,6 +32,9 @@ def main() -> None:
     rng = np.random.default_rng(0)
     order = rng.permutation(len(pictures))
     split = np.repeat(["train", "val", "test"], np.diff(np.linspace(0, len(order), 11).astype(int)[[0, 8, 9, 10]]))
+    order, split = (
+        np.concatenate((np.tile(of[split == "train"], TO_TRAIN), of[split != "train"])) for of in (order, split)
+    )
     canvases = np.zeros((len(order), CANVAS_PX, CANVAS_PX), np.uint8)
     for canvas, index, name in zip(canvases, order, split, strict=True):
         pool = order[split == name]

@@ -11,16 +11,16 @@ mkdir -p "$out"
 [ -f "$out/sizes.npz" ] || uv run python experiments/zoom.py "$digits" "$out/sizes.npz"
 
 one() { # name, seed, options
-  uv run nogs train --data "npz:$out/sizes.npz" --glimpses 3 --overview 32 --method gain --iterations 2000 \
+  uv run nogs train --data "npz:$out/sizes.npz" --glimpses 3 --overview 28 --method gain --iterations 3000 \
     --schedule cosine --learning-rate 2e-3 --patience 0 --seed "$2" --out "$out/$1-seed$2" --resume "${@:3}"
 }
 
 for seed in 0 1; do
-  one levels "$seed" --glimpse-size 28 --stride 8 --zoom 3 &
-  one scales "$seed" --glimpse-size 28 --stride 8 --scales 3 &
+  one levels "$seed" --glimpse-size 16 --stride 4 --zoom 3 &
+  one scales "$seed" --glimpse-size 16 --stride 4 --scales 3 &
   wait
-  one small "$seed" --glimpse-size 28 --stride 8 &
-  one large "$seed" --glimpse-size 96 --stride 8 &
+  one small "$seed" --glimpse-size 16 --stride 4 &
+  one large "$seed" --glimpse-size 64 --stride 4 &
   wait
 done
 for name in levels scales small large; do
