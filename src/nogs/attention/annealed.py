@@ -19,7 +19,7 @@ from nogs.attention.train_step import Training
 from nogs.glimpses.fovea import look
 
 PRETRAINING = 0.2
-"""Share of the iterations that DIME and GDFS train the classifier at random cells."""
+"""Default of this share."""
 SMALLER = 0.5
 """Probability with which a batch of random sets has smaller ones than the largest."""
 STAGES = 5
@@ -53,10 +53,10 @@ def staged(share: float, *, after: float, first: float, ratio: float) -> float:
     return first * ratio ** min(stage, STAGES - 1)
 
 
-def pretraining_share(training: Training, *, default: float) -> float:
-    """Return the share of the iterations at random cells: that of the configuration, or the method's default."""
+def pretraining_share(training: Training) -> float:
+    """Return the share of the iterations that DIME and GDFS spend at random cells."""
     share = training.config.pretraining
-    return default if share is None else share
+    return PRETRAINING if share is None else share
 
 
 def random_places_loss(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Float[Tensor, ""]:

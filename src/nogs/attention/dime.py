@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from nogs.attention.annealed import PRETRAINING, Annealed, pretraining_share, random_places_loss, staged
+from nogs.attention.annealed import Annealed, pretraining_share, random_places_loss, staged
 from nogs.attention.choosers import Chooser, anywhere, greedy
 from nogs.attention.gain import log_likelihood, predicted_gain
 from nogs.attention.train_step import Objective, Training
@@ -52,7 +52,7 @@ def dime_step(
     """
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
     share, T = annealed.next_step(), config.geometry.glimpses
-    pretraining = pretraining_share(training, default=PRETRAINING)
+    pretraining = pretraining_share(training)
     if share < pretraining:
         return random_places_loss(training, images, generator)
     exploration = staged(share, after=pretraining, first=config.exploration, ratio=DECAY)

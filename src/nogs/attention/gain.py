@@ -40,7 +40,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
 from nogs.attention import choosers
-from nogs.attention.annealed import Annealed, pretraining_share, random_places_loss
+from nogs.attention.annealed import Annealed, random_places_loss
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.network import HardAttention, State
 from nogs.attention.overview import INITIAL_LOGIT, cells_of_detail
@@ -69,7 +69,7 @@ def pretrained_gain_step(
     training: Training, annealed: Annealed, images: Int[Tensor, " b"], generator: Generator
 ) -> Float[Tensor, ""]:
     """Return the loss of a batch: at random cells in the first share of the iterations, then of `gain_step`."""
-    if annealed.next_step() < pretraining_share(training, default=0.0):
+    if annealed.next_step() < (training.config.pretraining or 0.0):
         return random_places_loss(training, images, generator)
     return gain_step(training, images, generator)
 

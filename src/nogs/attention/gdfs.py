@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from nogs.attention.annealed import PRETRAINING, STAGES, Annealed, pretraining_share, random_places_loss, staged
+from nogs.attention.annealed import STAGES, Annealed, pretraining_share, random_places_loss, staged
 from nogs.attention.choosers import sampling
 from nogs.attention.gain import log_likelihood
 from nogs.attention.network import HardAttention
@@ -57,7 +57,7 @@ def gdfs_step(
     """Return the loss of a batch: the label's at random places first, then after each soft glimpse."""
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
     share, T = annealed.next_step(), config.geometry.glimpses
-    pretraining = pretraining_share(training, default=PRETRAINING)
+    pretraining = pretraining_share(training)
     if share < pretraining:
         return random_places_loss(training, images, generator)
     temperature = staged(share, after=pretraining, first=HOTTEST, ratio=COOLING)

@@ -135,16 +135,14 @@ def cells_of_detail(
     pixels = overview.flatten(2).float()
     detail = (pixels - pixels.mean(2, keepdim=True)).square().sum(1) + torch.finfo(torch.float32).eps
     drawn = torch.multinomial(detail, count, replacement=True, generator=generator)
-    cells = grid.nearest_cells(grid.around(drawn, overview_px=overview.shape[-1]))
+    around = [
+        first + level.nearest_cells(level.around(drawn, overview_px=overview.shape[-1]))
+        for level, first in zip(grid.levels, grid.first_cells, strict=True)
+    ]
     if grid.zoom == 1:
-        return cells
-    chosen = torch.randint(grid.zoom, cells.shape, generator=generator, device=cells.device)
-    first = 0
-    for k, level in enumerate(grid.levels):
-        own = first + level.nearest_cells(level.around(drawn, overview_px=overview.shape[-1]))
-        cells = torch.where(chosen == k, own, cells)
-        first += len(level)
-    return cells
+        return around[0]
+    chosen = torch.randint(grid.zoom, drawn.shape, generator=generator, device=drawn.device)
+    return torch.stack(around).gather(0, chosen[None])[0]
 
 
 def _covered(grid: Grid, side_px: int) -> Bool[Tensor, "s v"]:

@@ -41,3 +41,12 @@ def read_lines(file: Path) -> list[str]:
 def is_number(text: str) -> bool:
     """Return whether a text is a natural number in ASCII digits that fits 63 bits."""
     return text.isascii() and text.isdigit() and len(text) <= 18
+
+
+def is_utf8(name: str) -> bool:
+    """Return whether a name is UTF-8; bytes of a file name that are not are surrogates in Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -18,7 +18,7 @@ import torch
 from nogs.config.groups import Source
 from nogs.data import cache
 from nogs.data.drawn import Drawn
-from nogs.data.files import check_regular
+from nogs.data.files import check_regular, is_utf8
 from nogs.data.imageset import ImageSet
 from nogs.data.listing import Annotations, Arrays, Faults, Listing
 from nogs.data.notices import notice
@@ -127,7 +127,7 @@ def parse(spec: str) -> tuple[str, Path]:
         path = Path(place).expanduser()
     except RuntimeError as error:
         raise UserError(f"data={spec}: unknown user in {place}; give an absolute path") from error
-    if not _is_utf8(str(path.absolute())):
+    if not is_utf8(str(path.absolute())):
         raise UserError(f"data={spec}: the path is not UTF-8; rename its folders and file")
     if not path.exists():
         raise UserError(f"data={spec}: {path} does not exist")
@@ -192,7 +192,7 @@ def _advice(kind: str, place: str, spec: str) -> str:
 def _decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
     """Decode the files of a listing. Those that cannot be used become faults."""
     images, about = cache.read(listing.files, source, listing.boxes)
-    bad = about.bad | {i: "its name is not UTF-8" for i, name in enumerate(listing.about.names) if not _is_utf8(name)}
+    bad = about.bad | {i: "its name is not UTF-8" for i, name in enumerate(listing.about.names) if not is_utf8(name)}
     for index, reason in sorted(bad.items()):
         faults.add(listing.where[index], reason)
     decoded = [index for index in range(len(listing.files)) if index not in about.bad]
@@ -220,7 +220,7 @@ def _warn_of_twins(listing: Listing, twins: list[tuple[int, int]]) -> None:
 
 def _check_names(classes: Sequence[str], spec: str) -> None:
     for name in classes:
-        if not _is_utf8(name):
+        if not is_utf8(name):
             raise UserError(f"data={spec}: the name of class {name!r} is not UTF-8; rename it")
 
 
@@ -235,12 +235,3 @@ def _check_classes(about: Annotations, spec: str) -> None:
                 f"data={spec}: class {name} has 1 image, which cannot be split; "
                 "give it three or more, or leave the class out"
             )
-
-
-def _is_utf8(text: str) -> bool:
-    """Return whether a name is UTF-8; bytes of a file name that are not are surrogates in Python."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

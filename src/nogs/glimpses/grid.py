@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -92,15 +93,16 @@ class Grid(Checked):
         widths = (2**k for k in range(self.zoom))
         return tuple(Grid(self.image_px, self.glimpse_px * widen, self.stride_px * widen) for widen in widths)
 
-    def by_level(
-        self, cells: Int[Tensor, "*batch"]
-    ) -> Iterator[tuple[Grid, Bool[Tensor, "*batch"], Int[Tensor, "*batch"]]]:
-        """Yield the grid of each level, which of ``cells`` are of this level, and their numbers on its grid."""
-        first = 0
-        for level in self.levels:
+    @cached_property
+    def first_cells(self) -> tuple[int, ...]:
+        """Number of the first cell of each level."""
+        return (0, *accumulate(level.side**2 for level in self.levels[:-1]))
+
+    def by_level(self, cells: Int[Tensor, "*batch"]) -> Iterator[OfLevel]:
+        """Yield, for each level, its grid and which of ``cells`` it has."""
+        for level, first in zip(self.levels, self.first_cells, strict=True):
             own = cells - first
-            yield level, (own >= 0) & (own < len(level)), own
-            first += len(level)
+            yield OfLevel(level, (own >= 0) & (own < len(level)), own)
 
     def squares_px(self, cells: Int[Tensor, "*batch"]) -> Int[Tensor, "*batch 3"]:
         """Return row and column of the top-left pixel of the square that each cell shows, and its side, in pixels."""

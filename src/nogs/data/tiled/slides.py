@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from nogs.config.groups import Source
 from nogs.data.decode import Header, common_form, in_threads
+from nogs.data.files import is_utf8
 from nogs.data.frame import Frame
 from nogs.data.listing import About
 from nogs.data.mapped import replacing
@@ -105,7 +106,7 @@ def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known
                 return None
             slide.known()
             slide.close()
-            return slide if _is_utf8(file) else "its name is not UTF-8"
+            return slide if is_utf8(str(file)) else "its name is not UTF-8"
         except UserError as error:
             return str(error)
         except OSError:
@@ -135,11 +136,3 @@ def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known
 
 def _header(slide: Slide) -> Header:
     return Header(slide.width, slide.height, slide.channels == 1)
-
-
-def _is_utf8(file: Path) -> bool:
-    try:
-        str(file).encode()
-    except UnicodeEncodeError:
-        return False
-    return True

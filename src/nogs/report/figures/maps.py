@@ -64,11 +64,9 @@ def greatest_at_places(values: Float[Tensor, "*batch L"], grid: Grid) -> Float[T
     """
     greatest = values[..., : grid.side**2]
     centres_px = grid.top_left_px(torch.arange(grid.side**2)) + grid.glimpse_px / 2
-    first = greatest.shape[-1]
-    for level in grid.levels[1:]:
+    for level, first in zip(grid.levels[1:], grid.first_cells[1:], strict=True):
         nearest = level.nearest_cells(centres_px - level.glimpse_px / 2)
         greatest = greatest.maximum(values[..., first + nearest])
-        first += len(level)
     return greatest
 
 
