@@ -135,11 +135,19 @@ def test_a_graph_has_a_batch_of_any_size_and_no_paths(made: Exported) -> None:
     assert b".py" not in (made.folder / "step.onnx").read_bytes()
 
 
+@pytest.mark.parametrize("made", ["gain", "zoom"], indirect=True)
+def test_a_graph_computes_nothing_that_is_not_used(made: Exported) -> None:
+    for file in ("begin.onnx", "step.onnx"):
+        graph = onnx.load(made.folder / file).graph
+        used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        assert [node.op_type for node in graph.node if not used.intersection(node.output)] == []
+
+
 def host(**about: Any) -> nogs_onnx.Model:
     """A host with a description and no network."""
     model = object.__new__(nogs_onnx.Model)
     model.about = {"channels": 3, "image_px": SIDE_PX, "fit": "crop", "scales": 1, **about}
-    model.levels = [np.array(offsets) for offsets in about.get("levels", [[0]])]
+    model.squares_px = nogs_onnx.squares_px(about.get("levels", [[0]]), about.get("glimpse_px", 1))
     return model
 
 
@@ -160,7 +168,7 @@ def test_glimpses_of_the_host_have_the_levels_of_the_grid() -> None:
     images = torch.randint(0, 256, (2, 3, SIDE_PX, SIDE_PX), dtype=torch.uint8)
     cells = torch.arange(len(grid))
     model = host(glimpse_px=8, levels=[list(level.offsets_px) for level in grid.levels])
-    np.testing.assert_array_equal(model.squares_px(cells.numpy()), grid.squares_px(cells).numpy())
+    np.testing.assert_array_equal(model.squares_px[cells.numpy()], grid.squares_px(cells).numpy())
     rows = torch.ones_like(cells)
     expected = look(images, grid, cells[:, None], rows).patches[:, 0]
     np.testing.assert_array_equal(model.fovea(images.numpy(), rows.numpy(), cells.numpy()), expected.numpy())

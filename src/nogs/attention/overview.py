@@ -59,10 +59,10 @@ class Overview(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv2d(WIDTH, WIDTH, 3, padding=1),
         )
-        self.grid = grid
-        covered = table(lambda: torch.cat([_covered(level, side_px) for level in grid.levels]))
-        self.register_buffer("covered", covered, persistent=False)
+        self.register_buffer("covered", table(lambda: _covered(grid, side_px)), persistent=False)
+        self.register_buffer("lines", table(lambda: _lines(grid)), persistent=False)
         self.covered: Tensor
+        self.lines: Tensor
 
     def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Scene]:
         """Return the embedding of the overview for the core, and the scene before the first glimpse."""
@@ -72,18 +72,12 @@ class Overview(nn.Module):
 
     def glimpsed(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch v v"]:
         """Return 2^-k for pixels of the overview whose centres lie in the glimpse at each cell, of level k; else 0."""
-        if self.grid.zoom == 1:
-            rows, columns = self.covered[cells // self.grid.side], self.covered[cells % self.grid.side]
-            return (rows[..., :, None] & columns[..., None, :]).float()
-        line = column = torch.zeros_like(cells)
-        detail, first = torch.zeros_like(cells, dtype=torch.float), 0
-        for level, here, own in self.grid.by_level(cells):
-            line = torch.where(here, first + own // level.side, line)
-            column = torch.where(here, first + own % level.side, column)
-            detail = torch.where(here, self.grid.glimpse_px / level.glimpse_px, detail)
-            first += level.side
-        inside = self.covered[line][..., :, None] & self.covered[column][..., None, :]
-        return inside * detail[..., None, None]
+        # As an embedding, a lookup is one operation of an exported graph; as an index it is several.
+        rows, columns = (
+            F.embedding(F.embedding(cells, lines)[..., 0], covered)
+            for lines, covered in zip(self.lines, self.covered, strict=True)
+        )
+        return rows[..., :, None] * columns[..., None, :]
 
 
 class LocationMap(nn.Module):
@@ -145,11 +139,29 @@ def cells_of_detail(
     return torch.stack(around).gather(0, chosen[None])[0]
 
 
-def _covered(grid: Grid, side_px: int) -> Bool[Tensor, "s v"]:
-    """Return for each row of cells which rows of the overview have their centres in its glimpses; columns alike."""
+def _covered(grid: Grid, side_px: int) -> Float[Tensor, "2 s v"]:
+    """Return for each row of cells which rows of the overview have their centres in its glimpses, and for columns.
+
+    1 or 0 for columns; for rows of cells of level k 2^-k or 0, so that the product of the two is that for their pixels.
+    """
     centres = (torch.arange(side_px, device="cpu") + 0.5) * (grid.image_px / side_px)
-    first = torch.tensor(grid.offsets_px, device="cpu")[:, None]
-    return (centres >= first) & (centres < first + grid.glimpse_px)
+    rows, columns = [], []
+    for level in grid.levels:
+        first = torch.tensor(level.offsets_px, device="cpu")[:, None]
+        inside = ((centres >= first) & (centres < first + level.glimpse_px)).float()
+        rows.append(inside * (grid.glimpse_px / level.glimpse_px))
+        columns.append(inside)
+    return torch.stack((torch.cat(rows), torch.cat(columns)))
+
+
+def _lines(grid: Grid) -> Int[Tensor, "2 L 1"]:
+    """Return the row and the column of each cell, counted over all levels as the rows of ``Overview.covered`` are."""
+    lines, first = [], 0
+    for level in grid.levels:
+        own = torch.arange(level.side**2, device="cpu")
+        lines.append(torch.stack((first + own // level.side, first + own % level.side)))
+        first += level.side
+    return torch.cat(lines, dim=1)[..., None]
 
 
 def _places(side_px: int) -> Float[Tensor, "2 v v"]:

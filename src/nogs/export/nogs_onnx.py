@@ -36,7 +36,7 @@ class Graph:
     def __init__(self, file: Path, options: onnxruntime.SessionOptions) -> None:
         self.session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
         self.inputs = [one.name for one in self.session.get_inputs()]
-        self.outputs = [one.name for one in self.session.get_outputs()]
+        self.outputs = [one.name for one in self.session.get_outputs() if one.name != "location_logits"]
 
     def __call__(self, values: dict[str, Array]) -> dict[str, Array]:
         results = self.session.run(self.outputs, {name: values[name] for name in self.inputs})
@@ -49,7 +49,7 @@ class Model:
     def __init__(self, folder: str | Path, *, precision: str = "float32", threads: int = 1) -> None:
         self.folder = Path(folder)
         self.about = json.loads((self.folder / "model.json").read_text(encoding="utf-8"))
-        self.levels = [np.array(offsets_px) for offsets_px in self.about["levels"]]
+        self.squares_px = squares_px(self.about["levels"], self.about["glimpse_px"])
         suffix = "" if precision == "float32" else f".{precision}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -98,12 +98,12 @@ class Model:
         probs, cells, steps = (of[0] for of in self.classify(pixels[None]))
         by_class = dict(zip(self.about["classes"], probs.tolist(), strict=True))
         down, across = (bottom - top) / self.about["image_px"], (right - left) / self.about["image_px"]
-        squares_px = self.squares_px(cells[:steps]).tolist()
+        squares = self.squares_px[cells[:steps]].tolist()
         return {
             "label": max(by_class, key=lambda name: by_class[name]),
             "probs": by_class,
-            "glimpses": [[round(top + row * down), round(left + column * across)] for row, column, _ in squares_px],
-            "sides": [max(1, round(side * down)) for _, _, side in squares_px],
+            "glimpses": [[round(top + row * down), round(left + column * across)] for row, column, _ in squares],
+            "sides": [max(1, round(side * down)) for _, _, side in squares],
             "steps": int(steps),
             "macs": self.about["macs"][steps - 1],
         }
@@ -145,24 +145,13 @@ class Model:
         h, memory = np.zeros((B, about["hidden"]), np.float32), np.zeros((B, 0, about["memory"]), np.float32)
         return {"h": h, "memory": memory, "cells": np.full(B, about["first_cell"] or 0)}
 
-    def squares_px(self, cells: Array) -> Array:
-        """Return row and column of the top-left pixel, and the side, of the square that each cell shows [..., 3]."""
-        squares, first, g = np.zeros((*cells.shape, 3), np.int64), 0, self.about["glimpse_px"]
-        for k, offsets_px in enumerate(self.levels):
-            side, own = len(offsets_px), cells - first
-            here = (own >= 0) & (own < side**2)
-            row, column = np.divmod(own[here], side)
-            squares[here] = np.stack((offsets_px[row], offsets_px[column], np.full_like(row, g << k)), -1)
-            first += side**2
-        return squares
-
     def fovea(self, images: Array, rows: Array, cells: Array) -> Array:
         """Cut a glimpse out of each of ``images[rows]``: concentric squares, stacked as channels.
 
         Outside an image its border pixel repeats. With several zoom levels it is one square, reduced.
         """
         g, last = self.about["glimpse_px"], self.about["image_px"] - 1
-        squares_px = self.squares_px(cells)
+        squares_px = self.squares_px[cells]
         if self.about["scales"] == 1:  # never outside: slices are thirty times faster than indices
             cut = zip(rows.tolist(), squares_px.tolist(), strict=True)
             return np.stack([_averaged(images[row, :, y : y + s, x : x + s], s // g) for row, (y, x, s) in cut])
@@ -173,6 +162,18 @@ class Model:
             square = images[image, channel, y[:, None, :, None], x[:, None, None, :]]
             squares.append(_averaged(square, widen))
         return np.concatenate(squares, axis=1)
+
+
+def squares_px(levels: list[list[int]], glimpse_px: int) -> Array:
+    """Return row and column of the top-left pixel, and the side, of the square that each cell shows [L, 3].
+
+    ``levels``: of each zoom level the top-left pixels of its cells along either side.
+    """
+    squares = []
+    for k, offsets_px in enumerate(levels):
+        row, column = np.meshgrid(offsets_px, offsets_px, indexing="ij")
+        squares.append(np.stack((row, column, np.full_like(row, glimpse_px << k)), -1).reshape(-1, 3))
+    return np.concatenate(squares)
 
 
 def _averaged(squares: Array, widen: int) -> Array:

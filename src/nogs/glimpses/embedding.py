@@ -102,7 +102,7 @@ class GlimpseEmbedding(nn.Module):
         what = self.what(to_unit(patches).flatten(0, -4)).unflatten(0, patches.shape[:-3])
         # ψ of the whole grid is cheaper than ψ of each glimpse once a batch holds more glimpses than cells.
         if cells.numel() < len(self.centres):
-            where = self.where(self.centres[cells])
+            where = self.where(F.embedding(cells, self.centres))
         else:  # the gradient of F.embedding is a sum over cells, that of indexing needs a sort
             where = F.embedding(cells, self.where(self.centres))
         return (what * where).relu()
