@@ -11,14 +11,6 @@ mkdir -p "$out"
 export OMP_NUM_THREADS=1
 data="$out/cluttered-60.npz"
 [ -f "$data" ] || uv run python experiments/cluttered_mnist.py "$digits" "$data" --canvas 60
-models=()
-for method in gain ram; do
-  for seed in 0 1; do
-    uv run nogs train --data "npz:$data" --glimpse-size 28 --stride 4 --glimpses 3 --overview 30 --hidden 128 --method "$method" \
-      --seed "$seed" --iterations 5000 --schedule cosine --learning-rate 2e-3 --average 0.999 --patience 0 \
-      --validate-every 250 --out "$out/$method-seed$seed" --resume &
-    models+=("$out/$method-seed$seed")
-  done
-  wait
-done
-uv run nogs evaluate --models "${models[@]}" --out "$out/evaluation" --resume
+uv run nogs run --data "npz:$data" --glimpse-size 28 --stride 4 --glimpses 3 --overview 30 --hidden 128 --methods gain,ram \
+  --seeds 0,1 --iterations 5000 --schedule cosine --learning-rate 2e-3 --average 0.999 --patience 0 --validate-every 250 \
+  --jobs 2 --out "$out/overview-60" --resume

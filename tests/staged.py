@@ -11,6 +11,7 @@ import nogs.stages.search
 from nogs.runs.directory import RunDirectory
 from tiny import GLIMPSE_PX, STRIDE_PX, T
 
+NETWORK = nogs.AttentionNetwork(32)
 GEOMETRY = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
 
 
@@ -58,7 +59,13 @@ class Stages:
         optimisation = nogs.Optimisation(iterations=iterations, batch_size=32, validate_every=20, seed=seed)
         sequences = self.folder / "sequences" if method != "ram" else None
         config = nogs.Train(
-            self.machine(name), self.source, GEOMETRY, optimisation, method=method, sequences=sequences, hidden=32
+            self.machine(name),
+            self.source,
+            GEOMETRY,
+            optimisation,
+            method=method,
+            sequences=sequences,
+            network=NETWORK,
         )
         return nogs.train(replace(config, **how), silent)
 

@@ -57,7 +57,7 @@ def test_a_run_on_arrays_is_resumed_and_used(tmp_path: Path) -> None:
         source,
         GEOMETRY,
         nogs.Optimisation(iterations=2, validate_every=1),
-        hidden=8,
+        network=nogs.AttentionNetwork(8),
     )
     run = nogs.train(config, silent)
     assert list(run.provenance["inputs"]) == [source.data]

@@ -277,7 +277,7 @@ def test_the_built_in_tasks_are_options_of_a_run() -> None:
 @pytest.mark.slow
 def test_a_new_policy_is_on_every_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def greedy_gain(training: Training) -> Objective:
-        return learned_gain(training._replace(config=replace(training.config, exploration=0.0)))
+        return learned_gain(training._replace(config=replace(training.config, gains=nogs.GainOptions(exploration=0.0))))
 
     row = Method("Greedy gain", sequences="none", policy="greedy-gain", looks="policy")
     monkeypatch.setitem(METHODS, "greedy-gain", row)

@@ -129,7 +129,7 @@ def training(**options: object) -> tuple[Training, HardAttention]:
 
 def test_random_sets_have_different_cells_of_every_size() -> None:
     """The loss is that of the answers before any glimpse and after a set that the generator draws again."""
-    known, net = training(method="gain", pretraining=0.5, pretraining_glimpses=7)
+    known, net = training(method="gain", gains=nogs.GainOptions(pretraining=0.5, pretraining_glimpses=7))
     images, sizes = torch.tensor([2, 5, 7]), set()
     for seed in range(80):
         found = random_set_loss(known, images, Generator().manual_seed(seed))
@@ -146,7 +146,7 @@ def test_random_sets_have_different_cells_of_every_size() -> None:
 
 
 def test_sets_are_at_most_all_cells() -> None:
-    known, _ = training(method="gain", pretraining=0.5, pretraining_glimpses=1000)
+    known, _ = training(method="gain", gains=nogs.GainOptions(pretraining=0.5, pretraining_glimpses=1000))
     for seed in range(5):
         assert random_set_loss(known, torch.tensor([0, 1]), Generator().manual_seed(seed)).isfinite()
 
@@ -156,11 +156,18 @@ def test_a_pretrained_gain_map_resumes_bit_for_bit(tmp_path: Path, core: str) ->
     source = nogs.Source(f"npz:{write_npz(tmp_path / 'images.npz')}")
     shape = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
 
-    def trained(name: str, *, stop_after: int | None = None, resume: bool = False, **options: object) -> bytes:
+    def trained(name: str, *, stop_after: int | None = None, resume: bool = False, pretraining: float = 0.5) -> bytes:
         fit = nogs.Optimisation(iterations=20, batch_size=16, validate_every=5)
         machine = nogs.Machine(tmp_path / name, resume=resume, device="cpu")
-        how = {"method": "gain", "hidden": 8, "core": core, "pretraining": 0.5, "pretraining_glimpses": 5, **options}
-        config = nogs.Train(machine, source, shape, fit, **how)  # type: ignore[arg-type]
+        config = nogs.Train(
+            machine,
+            source,
+            shape,
+            fit,
+            method="gain",
+            network=nogs.AttentionNetwork(8, core=core),
+            gains=nogs.GainOptions(pretraining=pretraining, pretraining_glimpses=5),
+        )
 
         def tick(done: int, note: str) -> None:
             if done == stop_after:

@@ -16,7 +16,7 @@ from nogs.attention.dime import dime, dime_step, epsilon_greedy
 from nogs.attention.gain import predicted_gain
 from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Objective, Training
-from nogs.config.groups import Geometry, Machine, Optimisation
+from nogs.config.groups import GainOptions, Geometry, Machine, Optimisation
 from nogs.config.stages import Train
 from nogs.training.adam import Adam
 from world import TILES, World
@@ -41,8 +41,7 @@ def training(
         machine=Machine(Path("nowhere")),
         geometry=Geometry(glimpses=T, overview=overview_px),
         optimisation=Optimisation(iterations=iterations),
-        exploration=exploration,
-        pretraining=pretraining,
+        gains=GainOptions(exploration=exploration, pretraining=pretraining),
     )
     pixels = world.image_tensor().repeat_interleave(times, 0)
     return Training(

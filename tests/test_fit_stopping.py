@@ -25,6 +25,7 @@ from tiny import GEOMETRY, GLIMPSE_PX, STRIDE_PX, driver, write_npz
 
 T, TESTED, COSTS = 3, 30, (0.01, 0.3)
 SHAPE = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
+NETWORK = nogs.AttentionNetwork(16)
 FIT = nogs.Optimisation(iterations=60, batch_size=32, validate_every=20)
 
 
@@ -42,7 +43,13 @@ class Runs:
         return nogs.Machine(self.folder / name, device="cpu")
 
     def train(self, name: str, seed: int = 0, **how: Any) -> RunDirectory:
-        config = nogs.Train(self.machine(name), self.source, SHAPE, replace(FIT, iterations=200, seed=seed), hidden=16)
+        config = nogs.Train(
+            self.machine(name),
+            self.source,
+            SHAPE,
+            replace(FIT, iterations=200, seed=seed),
+            network=NETWORK,
+        )
         return nogs.train(replace(config, **how), silent)
 
     def stopping(self, name: str, model: str, **how: Any) -> RunDirectory:

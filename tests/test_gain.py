@@ -26,7 +26,7 @@ from nogs.attention.gain import (
 )
 from nogs.attention.network import HardAttention
 from nogs.attention.train_step import Training
-from nogs.config.groups import Geometry, Machine
+from nogs.config.groups import GainOptions, Geometry, Machine
 from nogs.config.stages import Train
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
@@ -47,9 +47,7 @@ def training(world: World, *, overview_px: int = 0, glimpses: int = T, foresight
         Train(
             machine=Machine(Path("nowhere")),
             geometry=Geometry(glimpses=glimpses, overview=overview_px),
-            gain_candidates=len(world.cells),
-            exploration=1.0,
-            foresight=foresight,
+            gains=GainOptions(gain_candidates=len(world.cells), exploration=1.0, foresight=foresight),
         ),
         network,
         lambda generator: greedy,
@@ -263,7 +261,7 @@ def test_a_share_of_the_candidates_is_drawn_where_the_overview_has_detail(share:
     network = HardAttention(Grid(60, 10, 1), channels=1, classes=2, hidden=4, overview_px=12)
     images = torch.zeros(3, 1, 60, 60, dtype=torch.uint8)
     images[:, :, 20:25, 40:45] = 255
-    config = Train(Machine(Path("nowhere")), gain_candidates=8, detail=share)
+    config = Train(Machine(Path("nowhere")), gains=GainOptions(gain_candidates=8, detail=share))
     known = Training(config, network, lambda generator: greedy, None, images, torch.tensor([0, 1, 0]))
     cells = gain.candidates(known, torch.arange(3), Generator().manual_seed(0))
     assert cells.shape == (3, 8)
@@ -277,6 +275,6 @@ def test_a_share_of_the_candidates_is_drawn_where_the_overview_has_detail(share:
 
 def test_detail_needs_an_overview() -> None:
     known = training(TILES)
-    config = replace(known.config, detail=0.5)
+    config = replace(known.config, gains=GainOptions(detail=0.5))
     with pytest.raises(UserError, match=r"detail=0.5 needs an overview: give `overview`, or detail=0"):
         learned_gain(known._replace(config=config))

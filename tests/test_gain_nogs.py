@@ -44,7 +44,7 @@ def designed(*, overview_px: int = 0, exploration: float = 0.1) -> Training:
     pictures = [TILES.image_tensor()[atom] for atom in atoms]
     places = [next(i for i, image in enumerate(known.pixels) if torch.equal(image, picture)) for picture in pictures]
     cells = torch.tensor([TILES.greedy_cells(atom, T) for atom in atoms])
-    config = replace(known.config, gain_candidates=len(TILES.cells))
+    config = replace(known.config, gains=replace(known.config.gains, gain_candidates=len(TILES.cells)))
     return known._replace(config=config, sequences=Sequences(torch.tensor(places), cells))
 
 

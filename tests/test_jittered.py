@@ -50,7 +50,7 @@ def test_training_with_jitter_resumes_bit_for_bit_and_differs_from_none(tmp_path
     def trained(name: str, *, iterations: int, jitter: int = 1, resume: bool = False) -> bytes:
         fit = nogs.Optimisation(iterations=iterations, batch_size=16, validate_every=5)
         machine = nogs.Machine(tmp_path / name, resume=resume, device="cpu")
-        nogs.train(nogs.Train(machine, source, shape, fit, hidden=8, jitter=jitter), silent)
+        nogs.train(nogs.Train(machine, source, shape, fit, network=nogs.AttentionNetwork(8), jitter=jitter), silent)
         return (tmp_path / name / "model.safetensors").read_bytes()
 
     whole = trained("whole", iterations=10)

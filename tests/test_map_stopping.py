@@ -39,7 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def machine(name: str) -> nogs.Machine:
         return nogs.Machine(folder / name, device="cpu")
 
-    nogs.train(nogs.Train(machine("gain"), source, shape, fit, method="gain", hidden=16), silent)
+    network = nogs.AttentionNetwork(16)
+    nogs.train(nogs.Train(machine("gain"), source, shape, fit, method="gain", network=network), silent)
     nogs.fit_stopping(nogs.FitStopping(machine("stopping"), folder / "gain", (0.01, 0.3), fit), silent)
     nogs.evaluate(
         nogs.Evaluate(machine("evaluation"), (folder / "gain",), stopping=(folder / "stopping",), examples=2), silent

@@ -135,7 +135,8 @@ def test_networks_are_evaluated_on_canvases_that_are_not_drawn_whole(
     source = Source(data="needles", image_size=32)
     how = nogs.Optimisation(iterations=2, batch_size=8, validate_every=2)
     geometry = nogs.Geometry(glimpse_size=16, stride=8, glimpses=1, overview=8)
-    nogs.train(nogs.Train(nogs.Machine(tmp_path / "gain"), source, geometry, how, "gain", hidden=8), silent)
+    machine, network = nogs.Machine(tmp_path / "gain"), nogs.AttentionNetwork(8)
+    nogs.train(nogs.Train(machine, source, geometry, how, "gain", network=network), silent)
     run = nogs.evaluate(nogs.Evaluate(nogs.Machine(tmp_path / "evaluation"), (tmp_path / "gain",)), silent)
     assert run.complete
 

@@ -137,7 +137,7 @@ def test_an_unknown_user_in_the_place_of_the_cache(monkeypatch: pytest.MonkeyPat
         cache.directory()
 
 
-MEMORY = "out of memory: choose a smaller --batch-size or --image-size"
+MEMORY = "out of memory: choose a smaller --batch-size or --image-size or --hidden"
 
 
 @pytest.mark.parametrize(

@@ -315,11 +315,10 @@ def test_one_posterior_and_bank_serve_every_label(tmp_path: Path) -> None:
         (("--methods", "ram,ps-hgs"), "ps-hgs learns from sequences that you give: add --sequences, a run of"),
         (("--methods", "ram", "--sequences", "given"), "--sequences given: no method learns from it; add ps-hgs"),
         (("--methods", "ps-hgs", "--sequences", "given"), "is not a run directory of `nogs sequences import`"),
+        (("--methods", "gain", "--detail", "0.5"), "--detail 0.5 needs an overview: give --overview, or --detail 0"),
     ],
 )
-def test_sequences_that_will_not_be_there_are_missed_at_once(
-    flags: tuple[str, ...], complaint: str, tmp_path: Path
-) -> None:
+def test_what_a_training_will_miss_is_said_at_once(flags: tuple[str, ...], complaint: str, tmp_path: Path) -> None:
     npz = write_npz(tmp_path / "images.npz")
     ended = driver().run("run", "--data", f"npz:{npz}", *GEOMETRY, *flags, "--out", tmp_path / "out", cwd=tmp_path)
     assert ended.code == 2

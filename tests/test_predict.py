@@ -46,7 +46,7 @@ def trained(place: Path, data: Path, **source: Any) -> RunDirectory:
         nogs.Source(data=f"folder:{data}", **source),
         GEOMETRY,
         nogs.Optimisation(iterations=1, validate_every=1),
-        hidden=8,
+        network=nogs.AttentionNetwork(8),
     )
     return nogs.train(config, silent)
 

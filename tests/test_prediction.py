@@ -48,7 +48,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> nogs.Model:
         nogs.Source(data=f"folder:{folder / 'set'}"),
         GEOMETRY,
         nogs.Optimisation(iterations=1, validate_every=1),
-        hidden=8,
+        network=nogs.AttentionNetwork(8),
     )
     return nogs.load_model(nogs.train(config, silent).path)
 

@@ -49,7 +49,7 @@ class Rivals:
             GEOMETRY,
             nogs.Optimisation(iterations=iterations, batch_size=32, validate_every=20),
             method=method,
-            hidden=HIDDEN,
+            network=nogs.AttentionNetwork(HIDDEN),
         )
         return nogs.train(replace(config, **how), silent)
 

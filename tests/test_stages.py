@@ -125,7 +125,8 @@ def test_initial_weights_are_those_of_the_option(stages: Stages) -> None:
     """After one step with a tiny step size the biases of the embedding are 0 to within that."""
     optimisation = nogs.Optimisation(iterations=1, batch_size=32, learning_rate=1e-9, validate_every=1)
     for initial, zero in (("he", True), ("torch", False)):
-        run = stages.train(f"initial-{initial}", "ram", initial=initial, optimisation=optimisation)
+        network = nogs.AttentionNetwork(32, initial=initial)
+        run = stages.train(f"initial-{initial}", "ram", network=network, optimisation=optimisation)
         assert (run.load_tensors("model")["embedding.where.0.bias"].abs().max().item() < 1e-8) == zero
 
 

@@ -32,6 +32,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         validate_every=10,
         schedule="cosine",
         jobs=1,
+        network=nogs.AttentionNetwork(8, core="attention"),
+        gains=nogs.GainOptions(foresight=0.5, detail=0.5),
     )
     run(config)
     return folder / "out"
@@ -62,10 +64,13 @@ def test_the_reference_is_trained_for_as_long_as_it_is_given(finished: Path) -> 
 
 
 @pytest.mark.slow
-def test_a_network_with_an_overview_is_trained_with_its_schedule_and_used(finished: Path) -> None:
-    config = read(finished, "train", "gain-seed0", "config.json")
-    assert config["optimisation"]["schedule"] == "cosine"
-    assert config["geometry"]["overview"] == 4
+def test_every_training_has_the_options_of_the_run(finished: Path) -> None:
+    for name in ("ram", "gain", "dime"):
+        config = read(finished, "train", f"{name}-seed0", "config.json")
+        assert config["optimisation"]["schedule"] == "cosine"
+        assert config["geometry"]["overview"] == 4
+        assert (config["network"]["hidden"], config["network"]["core"]) == (8, "attention")
+        assert (config["gains"]["foresight"], config["gains"]["detail"]) == (0.5, 0.5)
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def config_of(folder: Path, name: str, *, resume: bool = False, iterations: int 
     fit = nogs.Optimisation(iterations=iterations, batch_size=16, validate_every=5, average=0.9)
     geometry = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
     machine = nogs.Machine(folder / name, resume=resume, device="cpu")
-    return nogs.Train(machine, source, geometry, fit, method="gain", hidden=8, **options)  # type: ignore[arg-type]
+    return nogs.Train(machine, source, geometry, fit, method="gain", network=nogs.AttentionNetwork(8), **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

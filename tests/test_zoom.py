@@ -203,7 +203,7 @@ def test_a_trained_network_looks_on_both_levels_and_says_so(tmp_path: Path, over
     geometry = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=3, overview=overview, zoom=2)
     fit = nogs.Optimisation(iterations=20, batch_size=16, validate_every=10)
     machine = nogs.Machine(tmp_path / "model")
-    nogs.train(nogs.Train(machine, source, geometry, fit, method="gain", hidden=8), silent)
+    nogs.train(nogs.Train(machine, source, geometry, fit, method="gain", network=nogs.AttentionNetwork(8)), silent)
     model = nogs.load_model(tmp_path / "model")
     rng = np.random.default_rng(0)
     files = [Image.fromarray(rng.integers(0, 256, (32, 32), dtype=np.uint8)) for _ in range(8)]

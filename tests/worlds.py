@@ -46,7 +46,7 @@ def training(name: str, world: World) -> Training:
         geometry=nogs.Geometry(glimpses=T),
         method=name,
         supervised_batch=world.share_of(SUPERVISED, "supervised_batch"),
-        pretraining=0.0,
+        gains=nogs.GainOptions(pretraining=0.0),
     )
     network = HardAttention(grid, channels=1, classes=CLASSES, hidden=8)
     pixels = torch.randint(0, 256, (12, 1, 9, 9), dtype=torch.uint8, generator=draw)

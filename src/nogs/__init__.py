@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from nogs.config import table as _table
 from nogs.config.groups import (
+    AttentionNetwork,
+    GainOptions,
     Geometry,
     Machine,
     Optimisation,
@@ -118,6 +120,7 @@ __all__ = [
     "DEMO",
     "METHODS",
     "Answer",
+    "AttentionNetwork",
     "Bank",
     "Baselines",
     "Bench",
@@ -128,6 +131,7 @@ __all__ = [
     "ExportSequences",
     "FitPosterior",
     "FitStopping",
+    "GainOptions",
     "Geometry",
     "Glimpses",
     "Grid",

@@ -12,6 +12,7 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
+from nogs.attention.gain import check_detail
 from nogs.attention.methods import METHODS, REFERENCE, method, scheduled
 from nogs.config.bounds import check_distinct
 from nogs.config.groups import Optimisation
@@ -187,6 +188,7 @@ def _searched_path(config: Run, sequences: RunDirectory, numbering: Numbering) -
 def check(config: Run) -> None:
     """Check the whole configuration before anything is written or computed. Raises UserError."""
     check_engine(config.engine)
+    check_detail(config.gains, config.geometry)
     for name in config.methods:
         method(name)
     check_distinct(config, "methods", "seeds")

@@ -78,6 +78,8 @@ def trained_by(config: Run, name: str, seed: int, searched: Path | None, path: P
         sequences=sequences[method(name).sequences],
         supervision=config.supervision,
         jitter=config.jitter,
+        network=config.network,
+        gains=config.gains,
     )
     records = method(name).sequences == "record"
     stops = FitStopping(within(config, FitStopping, f"{name}-seed{seed}"), training.machine.out)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from nogs.attention.methods import method
 from nogs.config.bounds import check_distinct
-from nogs.config.groups import Geometry, Optimisation, Schedule
+from nogs.config.groups import AttentionNetwork, Geometry, Optimisation, Schedule
 from nogs.config.stages import Evaluate, Train
 from nogs.config.table import stage_of
 from nogs.config.tune import Tune
@@ -228,7 +228,7 @@ def _training(config: Tune, candidate: Candidate, folder: Path, iterations: int,
             schedule=schedule,
         ),
         method=config.method,
-        hidden=candidate.hidden,
+        network=AttentionNetwork(candidate.hidden),
     )
 
 

@@ -55,7 +55,7 @@ def staged(share: float, *, after: float, first: float, ratio: float) -> float:
 
 def pretraining_share(training: Training) -> float:
     """Return the share of the iterations that DIME and GDFS spend at random cells."""
-    share = training.config.pretraining
+    share = training.config.gains.pretraining
     return PRETRAINING if share is None else share
 
 
@@ -64,7 +64,7 @@ def random_places_loss(training: Training, images: Int[Tensor, " b"], generator:
 
     With ``pretraining_glimpses`` M it is that of `random_set_loss`.
     """
-    if training.config.pretraining_glimpses:
+    if training.config.gains.pretraining_glimpses:
         return random_set_loss(training, images, generator)
     network, pixels, labels = training.network, training.pixels, training.labels[images]
     T, choose = training.config.geometry.glimpses, anywhere(len(network.grid), generator)
@@ -82,7 +82,7 @@ def random_set_loss(training: Training, images: Int[Tensor, " b"], generator: Ge
     """
     network, pixels, labels = training.network, training.pixels, training.labels[images]
     L, device = len(network.grid), pixels.device
-    m = min(L, training.config.pretraining_glimpses or training.config.geometry.glimpses)
+    m = min(L, training.config.gains.pretraining_glimpses or training.config.geometry.glimpses)
     if torch.rand((), generator=generator, device=device) < SMALLER:
         m = int(torch.randint(1, m + 1, (), generator=generator, device=device))
     cells = torch.rand(len(images), L, generator=generator, device=device).argsort(1)[:, :m]

@@ -55,7 +55,7 @@ def dime_step(
     pretraining = pretraining_share(training)
     if share < pretraining:
         return random_places_loss(training, images, generator)
-    exploration = staged(share, after=pretraining, first=config.exploration, ratio=DECAY)
+    exploration = staged(share, after=pretraining, first=config.gains.exploration, ratio=DECAY)
     choose = epsilon_greedy(exploration, len(network.grid), generator)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)

@@ -45,6 +45,7 @@ from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.network import HardAttention, State
 from nogs.attention.overview import INITIAL_LOGIT, cells_of_detail
 from nogs.attention.train_step import Objective, Training
+from nogs.config.groups import GainOptions, Geometry
 from nogs.data.pixels import overview
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
@@ -54,22 +55,26 @@ from nogs.stopping.rules import Stop
 
 def learned_gain(training: Training) -> Objective:
     """Return the objective of learned gain maps. Raises UserError for ``detail`` > 0 without an overview."""
-    detail = training.config.detail
-    if detail and training.network.overview is None:
-        raise UserError(f"detail={detail} needs an overview: give `overview`, or detail=0")
-    if training.config.foresight and not training.config.start:
+    check_detail(training.config.gains, training.config.geometry)
+    if training.config.gains.foresight and not training.config.start:
         lower_initial_gains(training.network)
-    if not training.config.pretraining:
+    if not training.config.gains.pretraining:
         return Objective(training.network, partial(gain_step, training))
     annealed = Annealed(training.network, iterations=training.config.optimisation.iterations)
     return Objective(annealed, partial(pretrained_gain_step, training, annealed))
+
+
+def check_detail(gains: GainOptions, geometry: Geometry) -> None:
+    """Raise UserError if candidates are drawn where an overview has detail, and there is none."""
+    if gains.detail and not geometry.overview:
+        raise UserError(f"detail={gains.detail} needs an overview: give `overview`, or detail=0")
 
 
 def pretrained_gain_step(
     training: Training, annealed: Annealed, images: Int[Tensor, " b"], generator: Generator
 ) -> Float[Tensor, ""]:
     """Return the loss of a batch: at random cells in the first share of the iterations, then of `gain_step`."""
-    if annealed.next_step() < (training.config.pretraining or 0.0):
+    if annealed.next_step() < (training.config.gains.pretraining or 0.0):
         return random_places_loss(training, images, generator)
     return gain_step(training, images, generator)
 
@@ -90,16 +95,16 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     The label is also predicted before the first glimpse: gains are measured from there. Targets are clipped to
     ± 2 log C, or the few answers that are overconfident and wrong would outweigh all others.
     """
-    config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
-    T = config.geometry.glimpses
+    network, pixels, labels = training.network, training.pixels, training.labels[images]
+    T, gains = training.config.geometry.glimpses, training.config.gains
     most = 2 * math.log(network.classifier.out_features)
     anywhere = candidates(training, images, generator)
     K = anywhere.shape[1]
     embedded = network.embedding(look(pixels, network.grid, anywhere, images).patches, anywhere)
-    draw = choosers.anywhere(len(network.grid), generator) if config.foresight else None
-    choose = exploring(config.exploration, generator, draw=draw)
-    locate = partial(attached_logits, network) if config.foresight else None
-    weights = [1] * T if config.foresight else [T] + [0] * (T - 1)
+    draw = choosers.anywhere(len(network.grid), generator) if gains.foresight else None
+    choose = exploring(gains.exploration, generator, draw=draw)
+    locate = partial(attached_logits, network) if gains.foresight else None
+    weights = [1] * T if gains.foresight else [T] + [0] * (T - 1)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)
     before = log_likelihood(class_logits, labels)
@@ -107,15 +112,15 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     for t in range(T):
         # Without foresight the classifier learns from candidates as a first glimpse alone.
         with torch.set_grad_enabled(weights[t] > 0):
-            looked = after_candidates(network, state, embedded, anywhere, scene=config.foresight > 0)
+            looked = after_candidates(network, state, embedded, anywhere, scene=gains.foresight > 0)
             of_candidates = log_likelihood(network.classifier(looked.h), labels.repeat_interleave(K)).view(-1, K)
         step = network.step(pixels, images, state=state, t=t, choose=choose, locate=locate)
         next_logits = network.classifier(step.states)
         after = log_likelihood(next_logits, labels)
         realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
-        if config.foresight and t + 1 < T:
+        if gains.foresight and t + 1 < T:
             next_gains = torch.cat((best_gain(network, looked).view(-1, K), best_gain(network, step.state)[:, None]), 1)
-            realised = realised + config.foresight * next_gains
+            realised = realised + gains.foresight * next_gains
         predicted = predicted_gain(step.location_logits, class_logits.detach())
         at_cells = predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1))
         errors = (at_cells - realised.clamp(-most, most)).square()
@@ -134,11 +139,11 @@ def candidate_cells(images: int, count: int, locations: int, generator: Generato
 
 def candidates(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Int[Tensor, "b K"]:
     """Draw K locations of each image: a share of ``detail`` where its overview has detail, the others anywhere."""
-    config, network, pixels = training.config, training.network, training.pixels
+    gains, network, pixels = training.config.gains, training.network, training.pixels
     L = len(network.grid)
-    K = min(config.gain_candidates, L)
+    K = min(gains.gain_candidates, L)
     anywhere = candidate_cells(len(images), K, L, generator)
-    count = round(config.detail * K)
+    count = round(gains.detail * K)
     if count == 0 or network.overview is None:
         return anywhere
     reduced = overview(pixels, images, network.overview.side_px)

@@ -35,7 +35,14 @@ from torch.nn import functional as F
 
 from nogs.attention.annealed import Annealed
 from nogs.attention.choosers import Chooser
-from nogs.attention.gain import after_candidates, candidates, exploring, log_likelihood, lower_initial_gains
+from nogs.attention.gain import (
+    after_candidates,
+    candidates,
+    check_detail,
+    exploring,
+    log_likelihood,
+    lower_initial_gains,
+)
 from nogs.attention.network import location_log_probs
 from nogs.attention.train_step import Objective, Training, supervised_batch
 from nogs.glimpses.fovea import look
@@ -43,7 +50,8 @@ from nogs.information import entropy
 
 
 def gain_nogs(training: Training) -> Objective:
-    """Return the objective of gain maps that start from designed sequences."""
+    """Return the objective of gain maps that start from designed sequences. Raises UserError as `learned_gain` does."""
+    check_detail(training.config.gains, training.config.geometry)
     network = training.network
     lower_initial_gains(network)
     annealed = Annealed(network, iterations=training.config.optimisation.iterations)
@@ -58,9 +66,9 @@ def gain_nogs_step(
     The label is also predicted before the first glimpse: gains are measured from there.
     """
     config, network, pixels, labels = training.config, training.network, training.pixels, training.labels[images]
-    T, share = config.geometry.glimpses, annealed.next_step()
-    following = 1 - share / config.handover if share < config.handover else 0.0
-    choose = handing_over(designed_paths(training, len(images), generator), following, config.exploration, generator)
+    T, gains, share = config.geometry.glimpses, config.gains, annealed.next_step()
+    following = 1 - share / gains.handover if share < gains.handover else 0.0
+    choose = handing_over(designed_paths(training, len(images), generator), following, gains.exploration, generator)
     tried = with_designed(candidates(training, images, generator), training, generator)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)
@@ -76,9 +84,9 @@ def gain_nogs_step(
         step = network.step(pixels, images, state=state, t=t, choose=choose)
         next_logits = network.classifier(step.states)
         after = log_likelihood(next_logits, labels)
-        gains = (torch.cat((of_candidates, after), dim=1) - before).detach()
+        realised = (torch.cat((of_candidates, after), dim=1) - before).detach()
         at_cells = step.location_logits.gather(1, torch.cat((tried, step.cells[:, None]), dim=1))
-        losses = gain_loss(at_cells, class_logits.detach(), gains)
+        losses = gain_loss(at_cells, class_logits.detach(), realised)
         regression = (
             regression + torch.stack([group.mean() for group in losses.split((tried.shape[1] - T, T, 1), dim=1)]).sum()
         )

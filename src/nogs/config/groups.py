@@ -208,6 +208,43 @@ class RaceOptions(Checked):
 
 
 @dataclass(frozen=True)
+class AttentionNetwork(Checked):
+    """The network that is trained."""
+
+    hidden: Units = 64
+    """hidden units of the state"""
+    core: Core = "gru"
+    """how glimpses become a state. gru: one after the other; attention: all of them at once, by two layers of
+    self-attention, for tasks in which one glimpse says what another one means"""
+    initial: Initial = "torch"
+    """initial weights of the glimpse embedding. torch: its defaults; he: those of He et al. 2015, which are larger"""
+
+
+@dataclass(frozen=True)
+class GainOptions(Checked):
+    """How the gains of glimpses are learned, by methods that regress them (`nogs.attention.gain`)."""
+
+    gain_candidates: Count = 4
+    """locations anywhere in each image whose realised gain `gain` and gain-nogs learn from (K)"""
+    detail: Share = 0.0
+    """share of these locations drawn where the overview has detail, in place of anywhere"""
+    exploration: Share = 0.1
+    """probability with which gain, gain-nogs and dime draw a training location instead of taking the one of greatest
+    predicted gain; that of dime falls by a factor of 5 after each fifth of the training"""
+    handover: Share = 0.5
+    """share of the iterations in which gain-nogs hands over from designed cells to its map"""
+    pretraining: Share | None = None
+    """share of the iterations in which dime, gdfs and `gain` first train the classifier at random locations; by default
+    0.2 for dime and gdfs, and 0 for `gain`"""
+    pretraining_glimpses: Count | None = None
+    """most random locations of an image in these iterations, all different; half of the batches have as many, the
+    others fewer. By default `glimpses` locations that may repeat"""
+    foresight: Share = 0.0
+    """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone. Above 0
+    the gains also train the recurrent core, and explored locations are drawn uniformly"""
+
+
+@dataclass(frozen=True)
 class PatchOptions(Checked):
     """Options of the networks that read patches of large images."""
 

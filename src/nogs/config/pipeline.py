@@ -6,7 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nogs.config.bounds import Batch, Checked, Count, Decay, Natural, Processes, Rate, Share, Shift
-from nogs.config.groups import Geometry, Machine, Names, Schedule, Seeds, Sizes, Source, Strategy, Supervision
+from nogs.config.groups import (
+    AttentionNetwork,
+    GainOptions,
+    Geometry,
+    Machine,
+    Names,
+    Schedule,
+    Seeds,
+    Sizes,
+    Source,
+    Strategy,
+    Supervision,
+)
 
 
 @dataclass(frozen=True)
@@ -70,6 +82,8 @@ class Run(Checked):
     cluster"""
     jobs: Processes = 0
     """trainings at the same time; 0: one for each core, or one on an accelerator. Also the workers of ray"""
+    network: AttentionNetwork = field(default_factory=AttentionNetwork)
+    gains: GainOptions = field(default_factory=GainOptions)
 
 
 DEMO = Run(

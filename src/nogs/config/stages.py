@@ -23,15 +23,14 @@ from nogs.config.bounds import (
     Seed,
     Share,
     Shift,
-    Units,
     Weight,
     Width,
 )
 from nogs.config.groups import (
-    Core,
+    AttentionNetwork,
+    GainOptions,
     Geometry,
     Images,
-    Initial,
     Machine,
     Model,
     Names,
@@ -141,35 +140,12 @@ class Train(Checked):
     """probability with which ws-ram draws a training location uniformly, not from its proposal"""
     halting_cost: Rate = 0.01
     """cost of a glimpse, in nats, that act is trained with"""
-    gain_candidates: Count = 4
-    """locations anywhere in each image whose realised gain `gain` and gain-nogs learn from (K)"""
-    detail: Share = 0.0
-    """share of these locations drawn where the overview has detail, in place of anywhere"""
-    exploration: Share = 0.1
-    """probability with which gain, gain-nogs and dime draw a training location instead of taking the one of greatest
-    predicted gain; that of dime falls by a factor of 5 after each fifth of the training"""
-    handover: Share = 0.5
-    """share of the iterations in which gain-nogs hands over from designed cells to its map"""
-    pretraining: Share | None = None
-    """share of the iterations in which dime, gdfs and `gain` first train the classifier at random locations; by default
-    0.2 for dime and gdfs, and 0 for `gain`"""
-    pretraining_glimpses: Count | None = None
-    """most random locations of an image in these iterations, all different; half of the batches have as many, the
-    others fewer. By default `glimpses` locations that may repeat"""
-    foresight: Share = 0.0
-    """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone. Above 0
-    the gains also train the recurrent core, and explored locations are drawn uniformly"""
-    core: Core = "gru"
-    """how glimpses become a state. gru: one after the other; attention: all of them at once, by two layers of
-    self-attention, for tasks in which one glimpse says what another one means"""
-    hidden: Units = 64
-    """hidden units of this state"""
     jitter: Shift = 0
     """most pixels by which a glimpse is displaced at random in training, in each direction; 0: none"""
-    initial: Initial = "torch"
-    """initial weights of the glimpse embedding. torch: its defaults; he: those of He et al. 2015, which are larger"""
     start: Path | None = None
     """run directory of train whose weights the network starts from, those that have the same shape"""
+    network: AttentionNetwork = field(default_factory=AttentionNetwork)
+    gains: GainOptions = field(default_factory=GainOptions)
     together: Together = field(default_factory=Together)
 
 

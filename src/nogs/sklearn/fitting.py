@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nogs.attention.methods import REFERENCE, method
-from nogs.config.groups import Geometry, Machine, Optimisation, Source
+from nogs.config.groups import AttentionNetwork, Geometry, Machine, Optimisation, Source
 from nogs.config.stages import BuildBank, FitPosterior, Record, Search, Train
 from nogs.data.arrays import from_arrays
 from nogs.data.imageset import SPLITS
@@ -151,7 +151,7 @@ class Fitting:
             self._optimisation(self.options.iterations),
             method=name,
             sequences=sequences,
-            hidden=self.options.hidden,
+            network=AttentionNetwork(self.options.hidden),
         )
         return train(config, self.tick).path
 

@@ -59,7 +59,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
     sequences = _sequences(config) if row.sequences != "none" else None
     start = read_run(config.start, "train") if config.start else None
     if config.machine.resume and world.leads:
-        fixed = scheduled(config.method, config.optimisation.schedule) or bool(config.pretraining)
+        fixed = scheduled(config.method, config.optimisation.schedule) or bool(config.gains.pretraining)
         extend_run(config.machine.out, "train", config, outdated=PATIENT if fixed else LONGER)
     if world.tell(
         world.leads and finished_run(config.machine.out, "train", config, resume=config.machine.resume) is not None
@@ -76,14 +76,14 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
         grid,
         data.images.shape[1],
         data.classes,
-        config.hidden,
+        config.network.hidden,
         T,
         config.method,
         path,
         config.source.fit,
         config.source.range,
         config.geometry.overview,
-        config.core,
+        config.network.core,
     )
     if world.leads:
         run = open_run(config.machine.out, "train", config, resume=config.machine.resume)
@@ -92,7 +92,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
         run = RunDirectory(config.machine.out)
     torch.manual_seed(o.seed)
     network = spec.build()
-    if config.initial == "he":
+    if config.network.initial == "he":
         initialise(network.embedding)
     network.to(device)
     if start:
@@ -147,7 +147,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
         trained.load_state_dict(run.load_tensors(f"best{suffix}"))
         save_network(run, f"model{suffix}", network, spec)
         if halting is not None:
-            save_network(run, f"halting{suffix}", halting, HaltingSpec(config.hidden, config.halting_cost))
+            save_network(run, f"halting{suffix}", halting, HaltingSpec(config.network.hidden, config.halting_cost))
     inputs = {config.source.data: fingerprint(data)}
     if config.sequences:
         inputs[str(config.sequences)] = RunDirectory(config.sequences).hash_of("sequences.safetensors")
