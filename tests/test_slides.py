@@ -251,7 +251,7 @@ def test_a_level_that_lies_about_its_size_is_left_out(tmp_path: Path, opened: Op
 
 
 def test_a_slide_without_a_small_level_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nogs.data.tiled.slide.WHOLE_PX", 40 * 40)
+    monkeypatch.setattr("nogs.data.tiled.large.WHOLE_PX", 40 * 40)
     with pytest.raises(UserError, match="has no level between 12 and 96 pixels"):
         small_model().predict(damaged(tmp_path / "a.tif", "no small level"))
 

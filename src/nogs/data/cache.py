@@ -25,12 +25,14 @@ from jaxtyping import UInt8
 from nogs.config.groups import Source
 from nogs.data.decode import Survey, decode, survey
 from nogs.data.drawn import Drawn
+from nogs.data.files import folder_state, is_zarr
 from nogs.data.frame import Box, Cut, Frame
 from nogs.data.listing import About
 from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
 from nogs.data.notices import notice
 from nogs.data.tiled import tiff
+from nogs.data.tiled.slide import has_zarr
 from nogs.data.tiled.slides import read_slides
 from nogs.errors import UserError
 
@@ -50,7 +52,7 @@ class Pixels(NamedTuple):
 def read(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None = None) -> Pixels:
     """Return files as square images of one size: from the cache, or decoded into it, or as slides to read by tiles.
 
-    They are slides if any of them is a large tiled TIFF (`nogs.data.tiled.slides`), and no ``boxes`` are given.
+    They are slides if any of them is read by tiles (`nogs.data.tiled.slides`), and no ``boxes`` are given.
     ``source``: its image_size, fit and range are used (`nogs.data.frame.Frame`). ``boxes``: the part of each image to
     keep. If the cache cannot be written (no permission, disk full), the images are decoded into memory.
     """
@@ -92,11 +94,15 @@ def _key(files: Sequence[Path], source: Source, boxes: Sequence[Box] | None) -> 
     how: tuple[object, ...] = (VERSION, PIL.__version__, source.image_size, source.fit, source.range, boxes or None)
     if any(file.suffix.lower() in TIFF for file in files):
         how += (tiff.LARGE_PX if tiff.has_tiff() else None,)
+    if any(is_zarr(file) for file in files):
+        how += (has_zarr(),)
     digest = hashlib.sha256(repr(how).encode())
     for file in files:
         try:
             stat = file.stat()
             state = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_mode}"
+            if is_zarr(file):
+                state += f" {folder_state(file)}"
         except OSError as error:
             state = str(error.errno)
         digest.update(f"{file.absolute()}\0{state}\0".encode("utf-8", "surrogateescape"))

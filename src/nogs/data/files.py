@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from nogs.errors import UserError
 
@@ -23,6 +26,40 @@ def check_regular(file: Path) -> None:
     kind = stat.S_IFMT(file.stat().st_mode)
     if kind != stat.S_IFREG:
         raise OSError(errno.EINVAL, f"it is {_KINDS.get(kind, 'special')}, not a file", str(file))
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a path is a folder that is an image in OME-Zarr, by its name."""
+    return path.suffix.lower() == ".zarr" and path.is_dir()
+
+
+class FolderState(NamedTuple):
+    """The bytes of all files in a folder, the last time of change in it, and a digest of the files' names and sizes."""
+
+    file_bytes: int
+    changed_ns: int
+    digest: str
+
+
+def folder_state(folder: Path) -> FolderState:
+    """Return the state of a folder and its sub-folders. Raises OSError if one of the files cannot be found."""
+    digest, file_bytes, changed_ns = hashlib.blake2b(digest_size=16), 0, folder.stat().st_mtime_ns
+    for name, status in _below(str(folder), ""):
+        changed_ns = max(changed_ns, status.st_mtime_ns)
+        if not stat.S_ISDIR(status.st_mode):
+            file_bytes += status.st_size
+            digest.update(f"{name}\0{status.st_size}\0".encode("utf-8", "surrogateescape"))
+    return FolderState(file_bytes, changed_ns, digest.hexdigest())
+
+
+def _below(folder: str, name: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the path below a folder, and the status, of everything in it, sorted by name. Links are not entered."""
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        yield name + entry.name, entry.stat()
+        if entry.is_dir(follow_symlinks=False):
+            yield from _below(entry.path, f"{name}{entry.name}/")
 
 
 def check_present(kind: str, root: Path, names: Iterable[str]) -> None:

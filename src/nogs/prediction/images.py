@@ -21,7 +21,8 @@ from torch import Tensor
 from nogs.config.groups import Range
 from nogs.data.decode import decode, read_headers, square, to_eight_bits, upright
 from nogs.data.frame import Frame
-from nogs.data.tiled.slide import Slide, open_large
+from nogs.data.tiled.large import LargeImage
+from nogs.data.tiled.slide import open_large
 from nogs.errors import UserError
 
 ImageLike: TypeAlias = str | Path | PIL.Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor
@@ -41,10 +42,10 @@ class Picture(NamedTuple):
     height: int
 
 
-def read_pictures(images: Sequence[ImageLike], frame: Frame) -> Iterator[Picture | Slide | str]:
+def read_pictures(images: Sequence[ImageLike], frame: Frame) -> Iterator[Picture | LargeImage | str]:
     """Yield each image in the form ``frame``, in order, or the reason why it cannot be used.
 
-    A large tiled TIFF is yielded as a slide, of which nothing was decoded. The caller closes it.
+    An image that is read by tiles is yielded as it is, and nothing of it was decoded. The caller closes it.
     """
     slides = [_slide(image, frame.range) for image in images]
     files = [
@@ -94,7 +95,7 @@ def whole(image: ImageLike, range: Range | None) -> PIL.Image.Image:
     return turned.convert("RGB")
 
 
-def _slide(image: object, range: Range | None) -> Slide | str | None:
+def _slide(image: object, range: Range | None) -> LargeImage | str | None:
     """Return a file as a slide, None if it is none, or the reason why it cannot be read."""
     if not isinstance(image, str | Path):
         return None

@@ -21,7 +21,7 @@ from nogs.attention.gain import stop_by_gain_map
 from nogs.attention.methods import GAIN_MAPS, chooser, method
 from nogs.attention.network import HardAttention
 from nogs.data.frame import Box, Frame, shown
-from nogs.data.tiled.slide import Slide
+from nogs.data.tiled.large import LargeImage
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.evaluation.cost import macs_by_glimpse, parts_of_glimpse
@@ -198,7 +198,7 @@ class Model(nn.Module):
                 if isinstance(picture, Picture):
                     size = picture.width, picture.height
                     yield self._answer(Answers(*next(classified)), image, size, rule.macs)
-                elif isinstance(picture, Slide):
+                elif isinstance(picture, LargeImage):
                     with closing(picture):
                         yield self._answer_slide(image, picture, rule)
                 else:
@@ -289,7 +289,7 @@ class Model(nn.Module):
         return classify(network, images, glimpses=T, choose=choose, stop=stop)
 
     @torch.inference_mode()
-    def _answer_slide(self, image: ImageLike, slide: Slide, rule: Rule) -> Answer | str:
+    def _answer_slide(self, image: ImageLike, slide: LargeImage, rule: Rule) -> Answer | str:
         """Return the answer for a slide, of which the overview and the glimpses are read, or why it cannot be used."""
         try:
             classified = self._classify(

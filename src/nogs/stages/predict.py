@@ -117,17 +117,22 @@ def _files_of(path: Path) -> Iterator[Path]:
     if path == STANDARD_INPUT:
         files = [Path(line) for line in (line.rstrip("\r\n") for line in sys.stdin) if line]
         nothing = "standard input names no file; give one path a line"
-    elif path.is_dir():
-        files = sorted(file for file in path.iterdir() if not file.is_dir() and not file.name.startswith("."))
+    elif not _is_image(path):
+        files = sorted(file for file in path.iterdir() if _is_image(file) and not file.name.startswith("."))
         nothing = f"{path}: this folder has no files; give one with images"
     elif glob.has_magic(str(path)) and not path.exists():
-        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if not Path(name).is_dir())  # noqa: PTH207
+        files = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if _is_image(Path(name)))  # noqa: PTH207
         nothing = f"{path}: no file has a name of this pattern"
     else:
         files, nothing = [path], ""
     if not files:
         raise UserError(nothing)
     yield from files
+
+
+def _is_image(path: Path) -> bool:
+    """Return whether a path is no folder, or a folder that is an image in OME-Zarr."""
+    return path.suffix.lower() == ".zarr" or not path.is_dir()
 
 
 def _what_was_read(answer: Fields) -> str:

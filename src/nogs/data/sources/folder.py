@@ -1,7 +1,7 @@
 """Read images in folders: one sub-folder per class, optionally within ``train/``, ``val/`` and ``test/``.
 
-Every file of a class folder is an image, except hidden ones. Classes are sorted by name, or by value if all are
-integers.
+Every file of a class folder is an image, except hidden ones, and so is every folder ``*.zarr`` (OME-Zarr). Classes are
+sorted by name, or by value if all are integers.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from nogs.config.groups import Source
+from nogs.data.files import is_zarr
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults, Listing, by_path, in_order
 from nogs.errors import UserError
@@ -50,7 +51,11 @@ def folder(root: Path, source: Source, faults: Faults) -> Listing:
 
 
 def _folders(root: Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(
+        entry.name
+        for entry in root.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".") and not is_zarr(entry)
+    )
 
 
 def _classes(root: Path) -> list[str]:
@@ -66,7 +71,7 @@ def _images(place: Path) -> list[Path]:
     for entry in sorted(place.iterdir()):
         if entry.name.startswith(".") or entry.name.lower() in _IGNORED:
             continue
-        if entry.is_dir():
+        if entry.is_dir() and not is_zarr(entry):
             raise UserError(
                 f"{entry}: a class folder ({place.name}) holds images only; move this folder out of it, "
                 "or, if it is a class, name the folder above it train, val or test"

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from nogs.config.groups import Source
-from nogs.data.files import check_regular
+from nogs.data.files import check_regular, is_zarr
 from nogs.data.imageset import SPLITS
 from nogs.data.listing import Annotations, Faults, Listing, in_order, split_numbers
 from nogs.errors import UserError
@@ -132,7 +132,7 @@ def _fault(values: dict[str, str], root: Path, targets: Sequence[str], *, multil
     file = root / values[FILE]
     if not values[FILE] or not file.exists():
         return f"column {FILE}: there is no file {values[FILE]!r} in {root}"
-    if file.is_dir():
+    if file.is_dir() and not is_zarr(file):
         return f"column {FILE}: {values[FILE]!r} is a folder"
     return None
 

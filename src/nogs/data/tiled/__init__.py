@@ -1,1 +1,1 @@
-"""Tiled TIFF files of any size: read a square at a time, as images of a set, and written as synthetic slides."""
+"""Tiled TIFF and OME-Zarr images of any size, read a square at a time; synthetic slides are written as TIFF."""

@@ -1,4 +1,4 @@
-"""Sets of large tiled TIFFs: which files they are, what their headers say, and their overviews, kept in the cache.
+"""Sets of images that are read by tiles: which files they are, what headers say, and overviews in the cache.
 
 ``KEY.slides`` (JSON) has the common form, the facts of `About` and, for each slide that can be used, the size and time
 of change of its file and a digest of its pixels, so that a later start opens no file. ``KEY.overview-PX.npy``, uint8
@@ -22,8 +22,9 @@ from nogs.data.listing import About
 from nogs.data.mapped import replacing
 from nogs.data.notices import notice
 from nogs.data.tiled import tiff
+from nogs.data.tiled.large import LargeImage, State
 from nogs.data.tiled.shared import Shared
-from nogs.data.tiled.slide import Slide, State, open_large
+from nogs.data.tiled.slide import known_large, open_large
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 
@@ -40,12 +41,12 @@ class Slides(NamedTuple):
 
 
 def read_slides(files: Sequence[Path], source: Source, place: Path) -> Slides | None:
-    """Return files as slides; None if none of them is a large tiled TIFF, so that all are decoded whole.
+    """Return files as slides; None if none of them is read by tiles, so that all are decoded whole.
 
     ``place``: the file of the cache that has what is known of them. In a set with a slide every other image is bad.
     """
     shared = Shared(tile_cache_bytes())
-    known, slides = _open(place, len(files)), list[Slide]()
+    known, slides = _open(place, len(files)), list[LargeImage]()
     if known is None:
         scanned = _scan(files, source, shared)
         if scanned is None:
@@ -58,7 +59,8 @@ def read_slides(files: Sequence[Path], source: Source, place: Path) -> Slides | 
             notice(f"the cache {place.parent} cannot be written ({error.strerror}), so every start opens all slides")
     good = [file for index, file in enumerate(files) if index not in known.about.bad]
     slides = slides or [
-        Slide(file, source.range, shared=shared, state=state) for file, state in zip(good, known.states, strict=True)
+        known_large(file, source.range, shared=shared, state=state)
+        for file, state in zip(good, known.states, strict=True)
     ]
     return Slides(TiledImages(slides, known.frame, names=tuple(map(str, good)), kept=place), known.about)
 
@@ -96,10 +98,10 @@ def _open(place: Path, count: int) -> _Known | None:
     return known if len(known.states) + len(known.about.bad) == count else None
 
 
-def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known, list[Slide]] | None:
-    """Read the headers of all files, and return the slides that are not bad; None if none is a large tiled TIFF."""
+def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known, list[LargeImage]] | None:
+    """Read the headers of all files, and return the slides that are not bad; None if none is read by tiles."""
 
-    def scanned(file: Path) -> Slide | str | None:
+    def scanned(file: Path) -> LargeImage | str | None:
         try:
             slide = open_large(file, source.range, shared=shared)
             if slide is None:
@@ -117,13 +119,13 @@ def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known
         return None
     example = files[next(index for index, one in enumerate(found) if one is not None)]
     small = (
-        f"is decoded whole, but {example} is a tiled TIFF of more than {tiff.LARGE_PX / 1e6:.1f} million pixels, which "
-        "is read by tiles: keep such images apart, or save this one as such a TIFF"
+        f"is decoded whole, but {example} is read by tiles, as OME-Zarr and tiled TIFFs of more than "
+        f"{tiff.LARGE_PX / 1e6:.1f} million pixels are: keep such images apart, or save this one as one of them"
     )
-    headers = (_header(one) if isinstance(one, Slide) else one or small for one in found)
+    headers = (_header(one) if isinstance(one, LargeImage) else one or small for one in found)
     surveyed = common_form(files, headers, source.image_size, fit=source.fit, range=source.range)
     about = About(surveyed.bad, [], surveyed.cut)
-    good = {index: one for index, one in enumerate(found) if isinstance(one, Slide) and index not in about.bad}
+    good = {index: one for index, one in enumerate(found) if isinstance(one, LargeImage) and index not in about.bad}
     first: dict[str, int] = {}
     for index, slide in good.items():
         twin = first.setdefault(slide.known().digest, index)
@@ -134,5 +136,5 @@ def _scan(files: Sequence[Path], source: Source, shared: Shared) -> tuple[_Known
     return _Known(frame, about, [slide.known() for slide in slides]), slides
 
 
-def _header(slide: Slide) -> Header:
+def _header(slide: LargeImage) -> Header:
     return Header(slide.width, slide.height, slide.channels == 1)

@@ -20,14 +20,11 @@ from PIL import Image
 
 from nogs.config.groups import Range
 from nogs.data.decode import to_eight_bits
+from nogs.data.tiled.levels import LARGEST_TILE_PX, check_depth, check_reduction
 from nogs.errors import UserError
 
 LARGE_PX = 2**21
 """Pixels above which a tiled TIFF is read by tiles. Smaller ones are decoded whole, as every other image."""
-LARGEST_TILE_PX = 2**13
-"""Longest side of a tile: a file that claims more would allocate it."""
-DIFFERENCE_PX = 2
-"""Rounding of a level's sides, in its own pixels, beyond which it is no reduction of level 0."""
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _INVERTED, _GREY, _RGB, _YCBCR = 0, 1, 2, 6
 """Values of the tag PhotometricInterpretation that have colours without a palette."""
@@ -59,8 +56,12 @@ class Level(NamedTuple):
     """Bytes of each tile; 0 of one that a sparse file leaves out."""
 
     @property
-    def tiles_across(self) -> int:
-        return -(-self.width // self.layout.tile_width)
+    def tile_width(self) -> int:
+        return self.layout.tile_width
+
+    @property
+    def tile_height(self) -> int:
+        return self.layout.tile_height
 
     def decode(self, stored: bytes, index: int, range: Range | None) -> UInt8[np.ndarray, "h w c"]:
         """Return tile ``index`` from its bytes, in 8 bits a channel, grey or RGB. Raises any error if it is damaged."""
@@ -192,19 +193,10 @@ def _check(number: int, page: Any, first: Any, *, range: Range | None, file_byte
         raise UserError(f"{name} stores its channels apart: save it with interleaved channels")
     if page.dtype is None or page.dtype.kind not in "uif":
         raise UserError(f"{name} has pixels of a kind that cannot be read: convert it to 8 bits a channel")
-    if page.dtype != np.uint8 and range is None:
-        raise UserError(
-            f"has more than 8 bits a channel ({page.dtype}), which needs `range` in training: the two values that "
-            "become black and white, as in range=0,65535"
-        )
+    check_depth(page.dtype, range)
     if number and (page.samplesperpixel, page.dtype) != (first.samplesperpixel, first.dtype):
         raise UserError(f"{name} has other channels than the image: save the pyramid anew")
-    reduction = first.imagewidth / page.imagewidth
-    if abs(first.imagelength / reduction - page.imagelength) > DIFFERENCE_PX or reduction < 1:
-        raise UserError(
-            f"{name} says {page.imagewidth}x{page.imagelength} pixels, which is no reduction of "
-            f"{first.imagewidth}x{first.imagelength}: save the pyramid anew"
-        )
+    check_reduction(name, (page.imagewidth, page.imagelength), (first.imagewidth, first.imagelength))
     tiles = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength)
     if len(page.dataoffsets) < tiles or len(page.databytecounts) < tiles:
         raise UserError(f"{name} lacks tiles ({len(page.dataoffsets)} of {tiles}): the file is damaged")

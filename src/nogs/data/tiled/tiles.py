@@ -21,7 +21,7 @@ from nogs.data.frame import Box, Frame, shown
 from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
 from nogs.data.notices import notice
-from nogs.data.tiled.slide import Slide
+from nogs.data.tiled.large import LargeImage
 from nogs.errors import UserError
 
 THREADS = 8
@@ -42,7 +42,7 @@ class TiledImages(Drawn):
 
     def __init__(
         self,
-        slides: Sequence[Slide],
+        slides: Sequence[LargeImage],
         frame: Frame,
         *,
         device: torch.device | None = None,
@@ -205,7 +205,7 @@ class TiledImages(Drawn):
 
 
 def _seen(
-    slide: Slide, frame: Frame, shares: tuple[float, float, float, float], width: int, height: int
+    slide: LargeImage, frame: Frame, shares: tuple[float, float, float, float], width: int, height: int
 ) -> UInt8[Tensor, "c h w"]:
     """Return a part of a slide, as `TiledImages._read` does."""
     box = shown(slide.width, slide.height, frame.fit)
