@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import nogs
-from nogs.config.groups import Source
+from nogs.config.groups import Geometry, Machine, Optimisation, Source
+from nogs.config.stages import Evaluate, Train
 from nogs.data import fingerprint, load
 from nogs.data.frame import Box, Frame
 from nogs.data.pixels import overview
@@ -26,10 +28,12 @@ from nogs.data.tiled.slide import open_large
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.prediction.model import Model
+from nogs.stages.evaluate import evaluate
+from nogs.stages.train import train
 from test_slides import halved, small_model
 from test_slides import write as write_tiff
 
-zarr = pytest.importorskip("zarr")
+zarr = pytest.importorskip("zarr", minversion="3")
 pytest.importorskip("tifffile")
 pytestmark = pytest.mark.usefixtures("cached")
 CHUNK = 16
@@ -366,3 +370,29 @@ def test_other_images_and_damaged_ones_are_named(root: Path) -> None:
 def test_a_folder_of_images_without_classes_is_one_line(root: Path) -> None:
     with pytest.raises(UserError, match="has no sub-folders"):
         load(Source(data=f"folder:{root / 'a'}", image_size=32))
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_are_those_of_the_same_pictures_as_tiffs(root: Path, tmp_path: Path) -> None:
+    """The same weights, the same accuracy of each image, and predictions that are those of the evaluation."""
+    splits = ("train", "val", "test")
+    for suffix in ("zarr", "tif"):
+        lines = [f"{name}/{number}.{suffix},{name},{splits[number]}" for name in "ab" for number in range(3)]
+        (root / f"{suffix}.csv").write_text("\n".join(["file,label,split", *lines]))
+    for file in root.glob("*/*.zarr"):
+        array = np.asarray(zarr.open_array(file / "0", mode="r")[:])
+        write_tiff(file.with_suffix(".tif"), array.transpose(1, 2, 0))
+    weights, kept = {}, {}
+    for suffix in ("zarr", "tif"):
+        how = Source(data=f"csv:{root / suffix}.csv", image_size=32)
+        geometry, optimisation = Geometry(8, 4, 2, overview=8), Optimisation(6, 2, 3e-3, validate_every=3)
+        run = tmp_path / suffix
+        train(Train(Machine(run), how, geometry, optimisation, method="gain"))
+        evaluate(Evaluate(Machine(tmp_path / f"{suffix}-evaluate"), (run,)))
+        weights[suffix] = nogs.load_model(run).network.state_dict()
+        kept[suffix] = load_file(tmp_path / f"{suffix}-evaluate" / "gain-seed0.safetensors")
+    assert all(torch.equal(value, weights["tif"][name]) for name, value in weights["zarr"].items())
+    assert all(torch.equal(value, kept["tif"][name]) for name, value in kept["zarr"].items())
+    answers = nogs.load_model(tmp_path / "zarr").predict([root / name / "2.zarr" for name in "ab"])
+    for answer, log_probs in zip(answers, kept["zarr"]["log_probs"][:, -1], strict=True):
+        assert list(answer.probs.values()) == pytest.approx(log_probs.exp().tolist(), abs=1e-5)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +51,16 @@ def known_large(path: Path, range: Range | None, *, shared: Shared, state: State
 
 
 def has_zarr() -> bool:
-    """Return whether zarr is installed."""
-    return find_spec("zarr") is not None
+    """Return whether zarr is installed, in version 3 or later, which needs Python 3.11."""
+    try:
+        return int(version("zarr").partition(".")[0]) >= 3
+    except PackageNotFoundError:
+        return False
 
 
 def _zarr(path: Path, range: Range | None, *, shared: Shared | None = None, state: State | None = None) -> LargeImage:
     if not has_zarr():
-        raise UserError("is an OME-Zarr image: install nogs[zarr] to read it (Python 3.11 or later)")
+        raise UserError("is an OME-Zarr image: install nogs[zarr], with Python 3.11 or later")
     from nogs.data.tiled.ome_zarr import OmeZarr  # imports zarr
 
     return OmeZarr(path, range, shared=shared, state=state)
