@@ -24,7 +24,7 @@ from nogs.data.frame import Box, Frame
 from nogs.data.pixels import overview
 from nogs.data.tiled import tiff
 from nogs.data.tiled.levels import LARGEST_TILE_PX
-from nogs.data.tiled.slide import open_large
+from nogs.data.tiled.opening import open_large
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.prediction.model import Model
@@ -300,7 +300,7 @@ def test_a_tile_may_be_as_large_as_a_tiff_allows(tmp_path: Path) -> None:
 
 
 def test_without_the_extra_it_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nogs.data.tiled.slide.has_zarr", lambda: False)
+    monkeypatch.setattr("nogs.data.tiled.opening.has_zarr", lambda: False)
     (tmp_path / "a.zarr").mkdir()
     with pytest.raises(UserError, match=r"a\.zarr: .*install nogs\[zarr\]"):
         model().predict(tmp_path / "a.zarr")

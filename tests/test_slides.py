@@ -17,7 +17,8 @@ import nogs
 from nogs.data.frame import Box, Frame
 from nogs.data.pixels import overview
 from nogs.data.tiled import tiff
-from nogs.data.tiled.slide import Slide, open_large
+from nogs.data.tiled.opening import open_large
+from nogs.data.tiled.slide import Slide
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look

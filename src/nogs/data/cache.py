@@ -32,7 +32,7 @@ from nogs.data.mapped import open_images, replacing, write_header
 from nogs.data.memory import check_memory
 from nogs.data.notices import notice
 from nogs.data.tiled import tiff
-from nogs.data.tiled.slide import has_zarr
+from nogs.data.tiled.opening import has_zarr
 from nogs.data.tiled.slides import read_slides
 from nogs.errors import UserError
 

@@ -22,7 +22,7 @@ from nogs.config.groups import Range
 from nogs.data.decode import decode, read_headers, square, to_eight_bits, upright
 from nogs.data.frame import Frame
 from nogs.data.tiled.large import LargeImage
-from nogs.data.tiled.slide import open_large
+from nogs.data.tiled.opening import open_large
 from nogs.errors import UserError
 
 ImageLike: TypeAlias = str | Path | PIL.Image.Image | np.ndarray[Any, np.dtype[Any]] | Tensor

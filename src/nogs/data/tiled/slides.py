@@ -23,8 +23,8 @@ from nogs.data.mapped import replacing
 from nogs.data.notices import notice
 from nogs.data.tiled import tiff
 from nogs.data.tiled.large import LargeImage, State
+from nogs.data.tiled.opening import known_large, open_large
 from nogs.data.tiled.shared import Shared
-from nogs.data.tiled.slide import known_large, open_large
 from nogs.data.tiled.tiles import TiledImages
 from nogs.errors import UserError
 
