@@ -101,7 +101,7 @@ def test_a_search_that_was_stopped_ends_as_one_that_was_not(tmp_path: Path, caps
     best = results.trials[results.best]
     final = RunDirectory(run.path / "train" / "ram-seed0")
     assert final.config["geometry"]["glimpse_size"] == best.glimpse_size
-    assert final.config["hidden"] == best.hidden
+    assert final.config["network"]["hidden"] == best.hidden
     evaluation = json.loads((run.path / "evaluation" / "results.json").read_text())["methods"]["ram"]
     assert evaluation["test_accuracy"] == [results.test_accuracy]
     assert evaluation["macs_by_glimpse"][-1] == best.macs
