@@ -26,7 +26,7 @@ from staged import rows_but_time, same_bits, silent
 from tiny import GLIMPSE_PX, STRIDE_PX, T, write_npz
 
 CPU = torch.device("cpu")
-TWO = Together(devices=2)
+ONE, TWO = Together(), Together(devices=2)
 LOOPBACK = "0100007F", "00000000000000000000000001000000"
 
 
@@ -94,12 +94,15 @@ def test_the_first_process_tells_the_others_and_none_listens_to_a_network(averag
         assert set(known["listens"]) <= set(LOOPBACK)
 
 
-def config_of(folder: Path, name: str, *, resume: bool = False, iterations: int = 20, **options: object) -> nogs.Train:
+def config_of(
+    folder: Path, name: str, *, resume: bool = False, iterations: int = 20, together: Together = ONE
+) -> nogs.Train:
     source = nogs.Source(f"npz:{folder / 'images.npz'}")
     fit = nogs.Optimisation(iterations=iterations, batch_size=16, validate_every=5, average=0.9)
     geometry = nogs.Geometry(glimpse_size=GLIMPSE_PX, stride=STRIDE_PX, glimpses=T)
     machine = nogs.Machine(folder / name, resume=resume, device="cpu")
-    return nogs.Train(machine, source, geometry, fit, method="gain", network=nogs.AttentionNetwork(8), **options)  # type: ignore[arg-type]
+    network = nogs.AttentionNetwork(8)
+    return nogs.Train(machine, source, geometry, fit, method="gain", network=network, together=together)
 
 
 @pytest.mark.slow

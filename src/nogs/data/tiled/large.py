@@ -35,6 +35,7 @@ class LargeImage(ABC):
     """An image that is read by tiles, which are numbered row by row. It may be read from several threads.
 
     ``path``: its file or folder. ``range`` as in `nogs.data.frame.Frame`. ``shared``: what a set of images shares.
+    ``state``: what `known` returns, of an image that was known before; by default what it is when first opened.
     ``bytes_read``: bytes of its files that were read so far, headers included. Nothing is read before it is needed.
     Reading raises UserError if a file is damaged, lies about its levels, or has pixels that cannot be read.
     """
@@ -42,8 +43,17 @@ class LargeImage(ABC):
     as_pyramid: str
     """How to write a file of this format that has smaller levels."""
 
-    def __init__(self, path: Path, range: Range | None = None, *, shared: Shared | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        range: Range | None = None,
+        *,
+        shared: Shared | None = None,
+        state: State | None = None,
+    ) -> None:
         self.path, self._range, self._shared = path, range, shared or Shared()
+        self.size_and_time = None if state is None else state[:2]
+        self._digest = None if state is None else state.digest
         self.key = object()
         self.bytes_read = 0
 

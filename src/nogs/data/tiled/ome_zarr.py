@@ -10,9 +10,7 @@ import hashlib
 import json
 import math
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +25,6 @@ from nogs.data.decode import to_eight_bits
 from nogs.data.files import check_regular, folder_state
 from nogs.data.tiled.large import DIGEST_BYTES, LargeImage, State
 from nogs.data.tiled.levels import LARGEST_TILE_PX, check_depth, check_reduction, tiles_across
-from nogs.data.tiled.shared import Shared
 from nogs.errors import UserError
 
 LARGEST_CHUNK_BYTES = 2**28
@@ -60,30 +57,16 @@ class Level(NamedTuple):
 
 
 class OmeZarr(LargeImage):
-    """A folder in OME-Zarr. Its metadata is read when it is first needed. A chunk without a file has the fill value.
-
-    ``state``: what `known` returns; by default what the folder has when it is first called.
-    """
+    """A folder in OME-Zarr. Its metadata is read when it is first needed. A chunk without a file has the fill value."""
 
     as_pyramid = "save it with more levels (`multiscales`)"
-
-    def __init__(
-        self,
-        path: Path,
-        range: Range | None = None,
-        *,
-        shared: Shared | None = None,
-        state: State | None = None,
-    ) -> None:
-        super().__init__(path, range, shared=shared)
-        self._state, self._levels = state, tuple[Level, ...]()
-        self._parsing = threading.Lock()
+    _levels: tuple[Level, ...] | None = None
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        with self._parsing:
-            if not self._levels:
-                self._levels = tuple(self._read_levels())
+        if self._levels is None:
+            with self._shared.parsing:
+                self._levels = self._levels or tuple(self._read_levels())
         return self._levels
 
     @property
@@ -96,7 +79,7 @@ class OmeZarr(LargeImage):
 
     def known(self) -> State:
         """Return size, time of change and digest: of the sizes of all files, and of the bytes of the smallest level."""
-        if self._state is None:
+        if self.size_and_time is None or self._digest is None:
             try:
                 found = folder_state(self.path)
                 digest, left = hashlib.blake2b(found.digest.encode(), digest_size=16), DIGEST_BYTES
@@ -108,8 +91,8 @@ class OmeZarr(LargeImage):
                         left -= len(stored)
             except OSError as error:
                 raise UserError(f"cannot be read: {error.strerror}") from error
-            self._state = State(found.file_bytes, found.changed_ns, digest.hexdigest())
-        return self._state
+            self.size_and_time, self._digest = (found.file_bytes, found.changed_ns), digest.hexdigest()
+        return State(*self.size_and_time, self._digest)
 
     def close(self) -> None:
         """No file stays open."""

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
-from nogs.config.groups import Range
 from nogs.data.tiled.large import DIGEST_BYTES, LargeImage, State
-from nogs.data.tiled.shared import Shared
 from nogs.data.tiled.tiff import Level, read_header
 from nogs.errors import UserError
 
@@ -23,23 +20,11 @@ from nogs.errors import UserError
 class Slide(LargeImage):
     """A tiled TIFF. Its header is read when it is first needed, and its file is closed by `close`, if not before.
 
-    ``state``: what the file must be, and the digest that `known` returns; by default what it is when first opened.
+    A file that is not as ``state`` says, or changes after it was opened, is refused.
     """
 
     as_pyramid = "save it as a pyramid, as `vips tiffsave --tile --pyramid` does"
-
-    def __init__(
-        self,
-        path: Path,
-        range: Range | None = None,
-        *,
-        shared: Shared | None = None,
-        state: State | None = None,
-    ) -> None:
-        super().__init__(path, range, shared=shared)
-        self.size_and_time = None if state is None else state[:2]
-        self._digest = None if state is None else state.digest
-        self._levels: tuple[Level, ...] | None = None
+    _levels: tuple[Level, ...] | None = None
 
     @property
     def levels(self) -> tuple[Level, ...]:
