@@ -161,12 +161,13 @@ def _published(model: Any) -> bytes:
     """
     graph = model.graph
     separate(model)
-    used = {name for node in graph.node for name in node.input}
-    for node in reversed(graph.node):  # what only the interpolation needed
-        if not used.union(value.name for value in graph.output).intersection(node.output):
+    needed = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+        else:  # only the interpolation needed it
             graph.node.remove(node)
-            used = {name for node in graph.node for name in node.input}
-    kept = [value for value in graph.input if value.name in used]
+    kept = [value for value in graph.input if value.name in needed]
     del graph.input[:], graph.value_info[:]
     graph.input.extend(kept)
     for node in graph.node:
