@@ -88,7 +88,7 @@ class Source(Checked):
 
     data: str = "digits"
     """digits | needles, megapixel or pointers, each with [:DIGITS.npz] | folder:PATH | csv:PATH | npz:PATH |
-    celeba:PATH | celebahq:PATH | cub:PATH | gtsdb:PATH"""
+    celeba:PATH | celebahq:PATH | cub:PATH | gtsdb:PATH | gtsdb-pasted:PATH"""
     task: str | None = None
     """one label of a multi-label set, by name"""
     image_size: Pixels | None = None

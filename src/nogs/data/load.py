@@ -16,18 +16,18 @@ import numpy as np
 import torch
 
 from nogs.config.groups import Source
-from nogs.data import cache
+from nogs.data.decoded import decoded
 from nogs.data.drawn import Drawn
 from nogs.data.files import check_regular, is_utf8
 from nogs.data.imageset import ImageSet
 from nogs.data.listing import Annotations, Arrays, Faults, Listing
-from nogs.data.notices import notice
 from nogs.data.sources.celeba import celeba
 from nogs.data.sources.celebahq import celebahq
 from nogs.data.sources.cub import cub
 from nogs.data.sources.digits import digits
 from nogs.data.sources.folder import folder
 from nogs.data.sources.gtsdb import gtsdb
+from nogs.data.sources.gtsdb_pasted import gtsdb_pasted
 from nogs.data.sources.megapixel import megapixel
 from nogs.data.sources.needles import needles
 from nogs.data.sources.npz import npz
@@ -59,6 +59,7 @@ SOURCES: Mapping[str, Kind] = {
     "celebahq": Kind(celebahq, "a folder"),
     "cub": Kind(cub, "a folder"),
     "gtsdb": Kind(gtsdb, "a folder"),
+    "gtsdb-pasted": Kind(gtsdb_pasted, "a folder"),
     "needles": Kind(needles, "nothing or a file"),
     "megapixel": Kind(megapixel, "nothing or a file"),
     "pointers": Kind(pointers, "nothing or a file"),
@@ -98,7 +99,7 @@ def load_all(source: Source) -> ImageSet:
         contents = SOURCES[kind].read(path, source, faults)
         _check_names(contents.about.classes, source.data)
         faults.stop()  # before anything is decoded, which takes longest
-        arrays = contents if isinstance(contents, Arrays) else _decoded(contents, source, faults)
+        arrays = contents if isinstance(contents, Arrays) else decoded(contents, source, faults)
     except OSError as error:
         culprit = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         raise UserError(f"data={source.data}: cannot read {culprit}") from error
@@ -187,35 +188,6 @@ def _advice(kind: str, place: str, spec: str) -> str:
         return f"did you mean folder:{spec}?"
     specs = [name if kind.place.startswith("nothing") else f"{name}:PATH" for name, kind in SOURCES.items()]
     return f"choose one of {', '.join(specs)}"
-
-
-def _decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
-    """Decode the files of a listing. Those that cannot be used become faults."""
-    images, about = cache.read(listing.files, source, listing.boxes)
-    bad = about.bad | {i: "its name is not UTF-8" for i, name in enumerate(listing.about.names) if not is_utf8(name)}
-    for index, reason in sorted(bad.items()):
-        faults.add(listing.where[index], reason)
-    decoded = [index for index in range(len(listing.files)) if index not in about.bad]
-    about.cut.warn(len(decoded))
-    if listing.about.labels.ndim == 1:
-        _warn_of_twins(listing, about.twins)
-    rows = [row for row, index in enumerate(decoded) if index not in bad]
-    good = np.array([decoded[row] for row in rows], dtype=np.int64)
-    if len(rows) < len(decoded) and not isinstance(images, Drawn):  # slides without a good name are bad already
-        images = images[rows]
-    return Arrays(images, listing.about.keep(good))
-
-
-def _warn_of_twins(listing: Listing, twins: list[tuple[int, int]]) -> None:
-    """Print a notice if files with the same pixels are in two classes."""
-    labels, classes = listing.about.labels, listing.about.classes
-    apart = [(one, other) for one, other in twins if labels[one] != labels[other]]
-    if apart:
-        one, other = apart[0]
-        notice(
-            f"the same image is in two classes, {len(apart)} times: {listing.where[one]} "
-            f"({classes[labels[one]]}) and {listing.where[other]} ({classes[labels[other]]})"
-        )
 
 
 def _check_names(classes: Sequence[str], spec: str) -> None:

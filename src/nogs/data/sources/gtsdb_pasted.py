@@ -1,0 +1,204 @@
+"""Read street photographs, with signs from another benchmark pasted into those that show no speed limit, to learn from.
+
+The folder holds both benchmarks as their archives unpack:
+
+==============================  ======================================================================
+``FullIJCNN2013``               photographs and ``gt.txt`` of the Detection Benchmark, as for ``gtsdb``
+``GTSRB/Final_Training/Images`` crops of the Recognition Benchmark, in folders with a ``GT-*.csv`` each
+==============================  ======================================================================
+
+A third of the first 600 photographs are the val split, and the last 300 the test split; both are untouched. The train
+split has the others untouched, and `COMPOSITES` composites (`nogs.data.composites`) of those that show no limit. A
+composite shows at most one more limit, each limit as often, and up to `OTHERS` other signs, so that a pasted sign alone
+tells nothing. Sizes and places are those of signs in training photographs, varied. Of a track of 30 crops of one sign
+every tenth is used.
+
+The two benchmarks were recorded on the same drives. Neither tells which crop shows a sign of which photograph.
+Stallkamp et al. (2012), "Man vs. computer".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.random import Generator
+from PIL import Image
+
+from nogs.config.groups import Source
+from nogs.data.composites import Composites
+from nogs.data.decoded import decoded
+from nogs.data.drawn import Drawn
+from nogs.data.files import check_present, is_number, read_lines
+from nogs.data.frame import Box, shown
+from nogs.data.listing import Annotations, Arrays, Faults, Listing, by_path
+from nogs.data.sources.gtsdb import LAST_CLASS, LIMITS, NONE, gtsdb, signs
+from nogs.data.splits import TRAIN, VAL, cut
+from nogs.errors import UserError
+
+PHOTOGRAPHS, CROPS = Path("FullIJCNN2013"), Path("GTSRB", "Final_Training", "Images")
+HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
+CUTOUT_PX = 64
+"""Side length of cut-outs. Signs are mostly smaller."""
+MARGIN = 0.1
+"""Share of a sign's side that is kept of its surroundings on each side, over which a paste fades in."""
+EVERY = 10
+"""Step between the crops of a track that are used."""
+VAL_SHARE = 1 / 3
+COMPOSITES = 8000
+NONE_SHARE = 0.5
+"""Share of the composites that show no limit."""
+OTHERS = 2
+"""Most signs in a composite that are no limits."""
+MOVED = 0.05
+"""Standard deviation of the displacement of a sign, as a share of the photograph's side."""
+RESIZED = 0.7, 1.3
+BRIGHTNESS = 70, 130
+"""Least and most brightness of a pasted sign, in per cent."""
+MIN_SIGN_PX = 4
+
+
+class Look(NamedTuple):
+    """Centre (row, column) and side length of a sign, in pixels of a square photograph."""
+
+    row: float
+    column: float
+    side: float
+
+
+def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
+    """Return composites of ``source.split_seed`` and untouched photographs. Files that cannot be used become faults."""
+    check_present("gtsdb-pasted", root, (str(PHOTOGRAPHS), str(CROPS)))
+    listing, listed = gtsdb(root / PHOTOGRAPHS, source, faults), _crops(root / CROPS, faults)
+    faults.stop()
+    photographs, about = decoded(listing, source, faults)
+    cutouts, cut_out = decoded(listed, replace(source, image_size=CUTOUT_PX), faults)
+    faults.stop()
+    if isinstance(photographs, Drawn) or isinstance(cutouts, Drawn):
+        raise UserError(f"data={source.data}: photographs and crops must have less than two million pixels")
+    if photographs.shape[1] != 3 or cutouts.shape[1] != 3:
+        raise UserError(f"data={source.data}: photographs and crops must be in colour")
+    split = _split(about, source.split_seed)
+    side_px, learned = photographs.shape[-1], (split == TRAIN).nonzero()[0]
+    looks = _looks(root / PHOTOGRAPHS, {about.names[i] for i in learned}, side_px, source)
+    rng = np.random.default_rng(source.split_seed)
+    photograph = rng.choice(learned[about.labels[learned] == about.classes.index(NONE)], COMPOSITES)
+    pastes, limits = _pastes(cut_out.labels, looks, side_px, rng, [name for name in about.classes if name != NONE])
+    untouched = np.zeros((len(photographs), *pastes.shape[1:]), dtype=np.int64)
+    of_all = np.concatenate((np.arange(len(photographs)), photograph))
+    composites = Composites(
+        torch.from_numpy(photographs),
+        torch.from_numpy(cutouts),
+        torch.from_numpy(of_all),
+        torch.from_numpy(np.concatenate((untouched, pastes))),
+    )
+    together = Annotations(
+        names=(*about.names, *(f"pasted-{i:06d}" for i in range(COMPOSITES))),
+        labels=np.concatenate((about.labels, [about.classes.index(limit) for limit in limits])),
+        classes=about.classes,
+        split=np.concatenate((split, np.full(COMPOSITES, TRAIN))),
+        groups=of_all,
+    )
+    return Arrays(composites, together)
+
+
+def _split(about: Annotations, seed: int) -> Int[np.ndarray, " N"]:
+    """Return the splits of the photographs, with a third of the published train split in val."""
+    split = np.zeros(len(about.names), dtype=np.int64) if about.split is None else about.split.copy()
+    each = np.arange(len(split))
+    split[cut(split == TRAIN, about.labels, groups=each, share=VAL_SHARE, seed=seed)] = VAL
+    return split
+
+
+def _crops(root: Path, faults: Faults) -> Listing:
+    """Return every tenth crop of each track, cut to its sign with a margin, and labelled with the sign's class."""
+    files: list[Path] = []
+    kinds: list[int] = []
+    boxes: list[Box] = []
+    for table in sorted(root.glob("*/GT-*.csv")):
+        for row, line in enumerate(read_lines(table), start=1):
+            if line.strip() in ("", HEADER):
+                continue
+            where, (name, *fields) = f"{table}, row {row}", line.strip().split(";")
+            if len(fields) != HEADER.count(";") or not all(map(is_number, fields)) or int(fields[-1]) > LAST_CLASS:
+                faults.add(where, f"is not {HEADER}, with a class from 0 to {LAST_CLASS}")
+                continue
+            width, height, left, top, right, bottom, kind = map(int, fields)
+            if not (left < right <= width and top < bottom <= height):
+                faults.add(where, f"a sign from {left},{top} to {right},{bottom} is not within {width}x{height} pixels")
+            elif _frame(name) % EVERY == EVERY - 1:
+                across, down = round(MARGIN * (right - left)), round(MARGIN * (bottom - top))
+                box = Box(left - across, top - down, right + across, bottom + down)
+                files.append(table.parent / name)
+                kinds.append(kind)
+                boxes.append(box.within(width, height))
+    if not files:
+        raise UserError(f"{root}: has no crops (00000/GT-00000.csv ...); unpack them there")
+    labels = np.array(kinds, dtype=np.int64)
+    about = Annotations(tuple(file.name for file in files), labels, tuple(map(str, range(LAST_CLASS + 1))))
+    return by_path(files, about, boxes=boxes)
+
+
+def _frame(name: str) -> int:
+    """Return the number of a crop in its track, from its name TRACK_NUMBER.ppm; -1 if it has another name."""
+    number = name.removesuffix(".ppm").rpartition("_")[2]
+    return int(number) if is_number(number) else -1
+
+
+def _looks(root: Path, names: Collection[str], side_px: int, source: Source) -> list[Look]:
+    """Return place and size of all signs of the photographs ``names`` whose centres the squares keep."""
+    looks = []
+    sizes: dict[str, tuple[int, int]] = {}
+    for name, box, _ in signs(root, names, Faults(skip=True)):
+        if name not in sizes:
+            with Image.open(root / name) as image:
+                sizes[name] = image.size
+        square = shown(*sizes[name], source.fit)
+        down, across = side_px / (square.bottom - square.top), side_px / (square.right - square.left)
+        look = Look(
+            ((box.top + box.bottom) / 2 - square.top) * down,
+            ((box.left + box.right) / 2 - square.left) * across,
+            float(np.sqrt((box.bottom - box.top) * down * (box.right - box.left) * across)),
+        )
+        if 0 <= look.row < side_px and 0 <= look.column < side_px:
+            looks.append(look)
+    if not looks:
+        raise UserError(f"data={source.data}: no training photograph shows a sign, so sizes and places are unknown")
+    return looks
+
+
+def _pastes(
+    kinds: Int[np.ndarray, " M"], looks: list[Look], side_px: int, rng: Generator, limits: list[str]
+) -> tuple[Int[np.ndarray, "N S 5"], list[str]]:
+    """Return the pastes of all composites, other signs first and a limit last, and the limit that each shows."""
+    pools = {LIMITS[kind]: (kinds == kind).nonzero()[0] for kind in LIMITS}
+    others = (~np.isin(kinds, list(LIMITS))).nonzero()[0]
+    for limit in limits:
+        if not len(pools[limit]):
+            raise UserError(f"there is no crop of the limit {limit} in {CROPS}; unpack all of them")
+    pastes = np.zeros((COMPOSITES, OTHERS + 1, 5), dtype=np.int64)
+    shows: list[str] = []
+    for of_one in pastes:
+        limit = NONE if rng.random() < NONE_SHARE else str(rng.choice(limits))
+        shows.append(limit)
+        pasted = [rng.choice(others) for _ in range(rng.integers(OTHERS + 1))] if len(others) else []
+        for slot, cutout in enumerate(pasted):
+            of_one[slot] = _paste(int(cutout), looks, side_px, rng)
+        if limit != NONE:
+            of_one[OTHERS] = _paste(int(rng.choice(pools[limit])), looks, side_px, rng)
+    return pastes, shows
+
+
+def _paste(cutout: int, looks: list[Look], side_px: int, rng: Generator) -> Int[np.ndarray, " 5"]:
+    """Return a paste of a cut-out with about the place and the size of some sign."""
+    look = looks[rng.integers(len(looks))]
+    sign_px = max(MIN_SIGN_PX, look.side * rng.uniform(*RESIZED))
+    side = min(round(sign_px * (1 + 2 * MARGIN)), side_px - 2)
+    centre = np.array((look.row, look.column)) + rng.normal(0, MOVED * side_px, 2)
+    first = np.clip(np.round(centre - side / 2), 1, side_px - 1 - side).astype(np.int64)
+    return np.array((cutout, *first, side, rng.integers(BRIGHTNESS[0], BRIGHTNESS[1] + 1)))
