@@ -247,7 +247,7 @@ def cnns_of() -> CNNScores:
 
 
 def cells_of(images: int, seed: int, spread: float) -> Tensor:
-    """Cells that share their first glimpse and wander off from it."""
+    """Cells near four places, the first of which all images share; later ones are displaced at random by ``spread``."""
     places = torch.tensor([[3, 4], [6, 3], [5, 7], [8, 6]]).expand(images, T, 2)
     moved = places + (torch.randn(images, T, 2, generator=chance(seed)) * spread).round()
     moved[:, 0] = places[:, 0] + seed % 3

@@ -66,7 +66,7 @@ def shards(run: RunDirectory) -> list[str]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_packed_images_come_back_in_any_order(channels: int) -> None:
-    """To within the loss of JPEG on smooth pictures. The rest of a request changes no image."""
+    """They are equal to within the loss of JPEG, and do not depend on what else is requested."""
     ramp = torch.linspace(0, 200, 12)[None, :, None] + 4 * torch.arange(12)
     images = torch.stack([(ramp + 2 * number).expand(channels, -1, -1) for number in range(5)]).to(torch.uint8)
     rows = torch.tensor([4, 0, 3, 0, 2])

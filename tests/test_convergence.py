@@ -1,4 +1,4 @@
-"""Convergence and targets, from logs worked by hand."""
+"""Convergence and targets, from logs whose figures were computed by hand."""
 
 from __future__ import annotations
 

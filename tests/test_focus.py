@@ -29,7 +29,7 @@ def test_nll_by_hand() -> None:
     expected = [[-math.log(3 / 4), math.log(2)], [-math.log(4 / 5), -math.log(9 / 10)]]
     one = distribution(logits, multilabel=False)
     torch.testing.assert_close(nll(one, torch.tensor([[1], [0]])), torch.tensor(expected))
-    # The same numbers as two labels: p = 3/4 for a logit of log 3, and so on; the mean over both.
+    # The same logits as those of two labels, whose losses are averaged: p = 3/4 for a logit of log 3, and so on.
     several = [
         [-(math.log(1 / 2) + math.log(3 / 4)) / 2, math.log(2)],
         [-(math.log(4 / 5) + math.log(1 / 2)) / 2, -(math.log(1 / 2) + math.log(9 / 10)) / 2],

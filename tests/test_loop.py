@@ -372,7 +372,7 @@ def test_rows_hold_the_mean_loss_since_the_last(tmp_path: Path) -> None:
 def test_seconds_are_of_training_alone_and_wall_seconds_of_everything_across_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock of known steps: a step takes 1, a validation 10, a checkpoint 100, showing it 1,000."""
+    """On a simulated clock a step takes 1 s, a validation 10 s, a checkpoint 100 s, and showing progress 1,000 s."""
     now = 0.0
     monkeypatch.setattr(nogs.training.loop.time, "perf_counter", lambda: now)
     monkeypatch.setattr(nogs.training.loop, "CHECKPOINT_SECONDS", 0)
@@ -433,7 +433,7 @@ torch.set_num_threads(1)
 keep_freed_memory()
 
 def step():
-    held = [torch.empty(2**18).fill_(1) for _ in range(16)]  # as a graph holds them: 16 MiB, 4,096 pages
+    held = [torch.empty(2**18).fill_(1) for _ in range(16)]  # 16 MiB in 4,096 pages, as a graph holds
 
 for _ in range(4):
     step()

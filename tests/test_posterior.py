@@ -80,7 +80,7 @@ def test_candidates_are_looked_ahead_to_in_any_order() -> None:
 
 @pytest.mark.parametrize("kind", ["lookahead", "avp-cnn"])
 def test_half_precision_is_close_to_full_precision(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """bfloat16 keeps 8 bits: after all layers, some hundredths of what logits spread by."""
+    """bfloat16 has 8 significant bits; after all layers the error is a few hundredths of the logits' spread."""
     posterior, owners = make(kind, channels=3), torch.arange(64) // 32
     completions, seen = noise(64, 3, seed=1), observe(noise(2, 3), [5, 9])
     answers = {}

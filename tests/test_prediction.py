@@ -198,7 +198,7 @@ def test_a_threshold_without_use_is_refused(model: nogs.Model, threshold: float)
 def test_a_saved_model_is_the_same_model(
     model: nogs.Model, stages: Stages, tmp_path: Path, images: list[np.ndarray[Any, Any]]
 ) -> None:
-    """From `save`, from the one file, beside a config.json of others, and after pickle."""
+    """It is loaded from a folder, from its safetensors file alone, beside a foreign config.json, and by pickle."""
     expected = model.predict(images)
     model.save(tmp_path / "saved")
     model.save(str(tmp_path / "saved"))

@@ -116,7 +116,7 @@ def test_every_colour_of_a_figure_has_its_counterpart_on_dark_paper(run: Path) -
 
 
 def test_no_two_colours_of_light_paper_are_one_colour() -> None:
-    """Else a figure could not be recoloured."""
+    """The colours of dark paper are found by those of light paper, so two equal ones could not be told apart."""
     pairs = {*BASIC.values(), *OF_METHOD.values(), *OF_RULE.values()}
     assert len({light for light, _ in pairs}) == len(pairs)
 

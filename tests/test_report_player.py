@@ -142,7 +142,7 @@ def test_names_from_users_are_text(page: str, data: Any) -> None:
 
 
 def test_without_a_script_all_is_there_as_before(page: str) -> None:
-    """The script alone shows what is played with, and hides the static picture in its place, on screens."""
+    """Only with the script, and only on screens, the player replaces the static picture."""
     assert ".playing { display: none; }" in page
     assert "@media screen { .plays #answers { display: none; } }" in page
     assert 'classList.add("plays")' in page

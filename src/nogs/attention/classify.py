@@ -87,7 +87,8 @@ def _given(logits: Float[Tensor, "B L"], state: State) -> Float[Tensor, "B L"]:
 class Looks(NamedTuple):
     """Cells of n images, class logits after each glimpse, and the number of glimpses after which each image stops.
 
-    Without a halting unit ``steps`` is T. With one ``class_logits`` are those of its answer after at most t glimpses.
+    Without a halting unit ``steps`` is T. With a halting unit, ``class_logits`` at t are those of the
+    answer if at most t glimpses are allowed.
     ``peak_logits``: the greatest location logit before each glimpse.
     """
 

@@ -43,7 +43,7 @@ def joint_act(
 ) -> JointRule:
     """Run the networks, of one architecture, greedily on ``images`` (indices into ``pixels``).
 
-    After each glimpse but the last of T the unit is evaluated, and after each glimpse the classifier.
+    The cost is that of the classifier after every glimpse, and of the halting unit after all but the last.
     """
     steps, right = [], []
     for _, network, unit in networks:

@@ -81,7 +81,7 @@ def _view(images: Pixels, rows: Int[Tensor, " b"], px: int) -> UInt8[Tensor, "b 
 
 
 def _log_probs(model: object, pixels: Float[np.ndarray, "n p"], classes: int) -> Float[Tensor, "n C"]:
-    """Return log-probabilities; classes that the model was not fitted to have the least number of float32."""
+    """Return log-probabilities; that of a class which the model was not fitted to is the least number of float32."""
     from sklearn.linear_model import LogisticRegression
 
     assert isinstance(model, LogisticRegression)

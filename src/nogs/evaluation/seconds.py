@@ -2,8 +2,9 @@
 
 A total is a sum of wall time over stages, as if they ran one after the other on this machine: the posterior with its
 validations and focus maps, the bank, the search (or the teacher's whole training and its recording), and one training
-up to the end of the validation that reached the target. What serves every seed is counted in full for one. Not
-counted: reading the data, which all methods do alike, and the time between a kill and a resumption.
+up to the end of the validation that reached the target. The work that all seeds share
+(posterior, bank and search) is counted in full for each of them. Not counted: reading the data, which all methods do
+alike, and the time between a kill and a resumption.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Graph:
 
 
 class Model:
-    """The network in ``folder``. ``precision``: float32 or int8. ``threads``: that compute one step."""
+    """The network in ``folder``. ``precision``: float32 or int8. ``threads``: number of threads for one step."""
 
     def __init__(self, folder: str | Path, *, precision: str = "float32", threads: int = 1) -> None:
         self.folder = Path(folder)

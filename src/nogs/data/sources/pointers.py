@@ -1,9 +1,9 @@
 """Draw digits at d places and a pointer that shows only which of them is the label: the task ``pointers``.
 
-The places and the pointer's are the same in all images. The digits at the other places are of random classes, so before
-the pointer is seen a digit carries little about the label, and the pointer alone nothing. A search that looks one step
-ahead takes about 3 - 1/d glimpses, where two suffice: the pointer, then the place that it names. Digits are split into
-train, val and test first. Canvases are stored sparsely (`nogs.data.canvases`).
+All images have the same d places, and the pointer at the same place. The digits at the other places are of random
+classes, so before the pointer is seen a digit carries little about the label, and the pointer alone nothing. A search
+that looks one step ahead takes about 3 - 1/d glimpses, where two suffice: the pointer, then the place that it names.
+Digits are split into train, val and test first. Canvases are stored sparsely (`nogs.data.canvases`).
 """
 
 from __future__ import annotations

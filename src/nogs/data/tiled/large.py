@@ -126,7 +126,7 @@ class LargeImage(ABC):
         return pixels
 
     def reduced(self, side_px: int) -> Image.Image:
-        """Return the whole picture in RGB, its longer side ``side_px`` or shorter. Raises UserError without a level."""
+        """Return the whole picture in RGB, at most ``side_px`` long and wide. Raises UserError without a level."""
         number = self.level_for(max(self.width, self.height) / side_px)
         level = self.levels[number]
         whole = Box(0, 0, level.width, level.height)

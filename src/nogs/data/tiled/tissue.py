@@ -28,7 +28,7 @@ HALO = 3
 LEAST_PX = 16
 """Diameter of a core, in pixels, under which its texture is not seen."""
 GRAINS = 4
-"""Periods of the texture across a core, if they are long enough."""
+"""Periods of the texture across a core, unless a period would be shorter than `LEAST_GRAIN_PX`."""
 LEAST_GRAIN_PX = 5.0
 STOCK = 64
 GLASS, TISSUE, NUCLEUS, BLOOD = (238, 236, 238), (214, 160, 190), (122, 70, 140), (150, 84, 130)

@@ -105,7 +105,7 @@ def comparable(labels: Labels) -> bool:
 
 
 def _places(labels: Labels) -> list[tuple[float, str, Results]]:
-    """Return (height, method, results): methods of a label lie beneath each other, about its row."""
+    """Return (height, method, results) of all methods of all labels; those of a label surround its row."""
     order = methods_of(labels)
     return [
         (height_of(row, order.index(name), len(order)), name, results)
