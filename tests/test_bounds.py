@@ -116,7 +116,7 @@ def kinds_of(module: ModuleType) -> list[type]:
 
 
 def test_every_number_and_text_of_every_configuration_is_checked() -> None:
-    """So that none is forgotten: an annotation alone is not enough, the class must be Checked too."""
+    """An annotation is checked only if its class is `Checked`, so every class must be."""
     kinds = [
         *(kind for module in CONFIGURATIONS for kind in kinds_of(module)),
         Grid,

@@ -80,7 +80,7 @@ class SequenceScores:
 
 @dataclass(frozen=True)
 class MethodScores:
-    """One method: every seed, and means over seeds by the name of the list that they are of (``means*``).
+    """The scores of one method. ``means*`` has the mean over seeds of every list, by the list's name.
 
     ``*_to_converge``: first validation within 0.01 nats of the best of the same run. ``*_to_target``: first at or
     under the reference's mean best loss + 0.01; ``*_to_best_seed``: at or under its best seed's + 0.01; None where

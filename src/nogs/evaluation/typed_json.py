@@ -1,7 +1,7 @@
 """Frozen dataclasses to JSON values and back, checked against their type hints.
 
-A field whose default is None or empty is written only with another value, so that a key appears as its figure exists.
-All other fields are always written. A NamedTuple is a list of its fields.
+A field whose default is None or empty is written only if it has another value, so a key is there only if its figure was
+computed. All other fields are always written. A NamedTuple is a list of its fields.
 """
 
 from __future__ import annotations

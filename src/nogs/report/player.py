@@ -35,7 +35,7 @@ LARGEST_PX, LARGEST_COMPLETION_PX = 384, 96
 LOSSLESS_PX = 64
 """Test images of no more pixels a side are embedded without loss, completions always with some."""
 FINEST = 32
-"""Cells a side of an embedded map. Of a finer one each keeps the greatest of several."""
+"""Most cells a side of an embedded map. Cells of a finer map are merged, and keep their greatest value."""
 LEAST_NATS = 0.001
 """Gains below this are not told apart in texts."""
 TOP = 3
