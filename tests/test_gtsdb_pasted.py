@@ -135,7 +135,7 @@ def test_the_same_seed_gives_the_same_composites_and_another_seed_others(tmp_pat
     assert not torch.equal(pasted(one).pastes, pasted(other).pastes)
 
 
-def test_every_tenth_crop_is_used_cut_to_its_sign_with_a_margin(tmp_path: Path) -> None:
+def test_every_fifth_crop_is_used_cut_to_its_sign_with_a_margin(tmp_path: Path) -> None:
     root = make(tmp_path / "set")
     place = root / "GTSRB" / "Final_Training" / "Images" / "00001" / "00000_00009.ppm"
     pixels = np.zeros((CROP_PX, CROP_PX, 3), dtype=np.uint8)

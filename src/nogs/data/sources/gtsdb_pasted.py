@@ -11,7 +11,7 @@ A third of the first 600 photographs are the val split, and the last 300 the tes
 split has the others untouched, and `COMPOSITES` composites (`nogs.data.composites`) of those that show no limit. A
 composite shows at most one more limit, each limit as often, and up to `OTHERS` other signs, so that a pasted sign alone
 tells nothing. Sizes and places are those of signs in training photographs, varied. Of a track of 30 crops of one sign
-every tenth is used.
+every fifth is used.
 
 The two benchmarks were recorded on the same drives. Neither tells which crop shows a sign of which photograph.
 Stallkamp et al. (2012), "Man vs. computer".
@@ -47,10 +47,10 @@ CUTOUT_PX = 64
 """Side length of cut-outs. Signs are mostly smaller."""
 MARGIN = 0.1
 """Share of a sign's side that is kept of its surroundings on each side, over which a paste fades in."""
-EVERY = 10
+EVERY = 5
 """Step between the crops of a track that are used."""
 VAL_SHARE = 1 / 3
-COMPOSITES = 8000
+COMPOSITES = 16000
 NONE_SHARE = 0.5
 """Share of the composites that show no limit."""
 OTHERS = 2
@@ -116,7 +116,7 @@ def _split(about: Annotations, seed: int) -> Int[np.ndarray, " N"]:
 
 
 def _crops(root: Path, faults: Faults) -> Listing:
-    """Return every tenth crop of each track, cut to its sign with a margin, and labelled with the sign's class."""
+    """Return every fifth crop of each track, cut to its sign with a margin, and labelled with the sign's class."""
     files: list[Path] = []
     kinds: list[int] = []
     boxes: list[Box] = []
