@@ -13,7 +13,8 @@ import nogs
 from nogs.config.groups import Source
 from nogs.data.composites import Composites
 from nogs.data.imageset import ImageSet
-from nogs.data.sources import gtsdb_pasted
+from nogs.data.listing import Annotations
+from nogs.data.sources import gtsdb_pasted, gtsrb
 from nogs.data.sources.gtsdb import LIMITS
 from nogs.errors import UserError
 
@@ -47,7 +48,7 @@ def make(root: Path, *, kinds: tuple[int, ...] = (1, 2, 4, 6, 12)) -> Path:
     for kind in kinds:
         folder = root / "GTSRB" / "Final_Training" / "Images" / f"{kind:05}"
         folder.mkdir(parents=True)
-        table = [gtsdb_pasted.HEADER]
+        table = [gtsrb.HEADER]
         for track in range(2):
             for frame in (8, 9, 10):
                 name = f"{track:05}_{frame:05}.ppm"
@@ -122,7 +123,7 @@ def test_signs_are_pasted_where_signs_are(
     _, row, column, side, _ = pasted(read(make(tmp_path / "set"), fit=fit)).pastes[-400:].flatten(0, 1).T
     drawn = side > 0
     sign_px = np.sqrt((SIGN[2] - SIGN[0]) * (SIGN[3] - SIGN[1]))
-    assert set(side[drawn].tolist()) == {round(sign_px * (1 + 2 * gtsdb_pasted.MARGIN))}
+    assert set(side[drawn].tolist()) == {round(sign_px * (1 + 2 * gtsrb.MARGIN))}
     for first, middle in ((row, centre[0]), (column, centre[1])):
         assert (first + side / 2 - middle)[drawn].abs().max() <= 0.5
 
@@ -144,6 +145,43 @@ def test_every_fifth_crop_is_used_cut_to_its_sign_with_a_margin(tmp_path: Path) 
     composites = pasted(read(root))
     assert len(composites.cutouts) == 10
     assert (composites.cutouts[0] == 60).all()
+
+
+def test_crops_of_a_track_that_shows_a_held_out_sign_are_found() -> None:
+    """Noise stands for signs: two crops of track 7 of class 1, of which one is seen brighter, larger and moved."""
+    rng = np.random.default_rng(0)
+    crops = rng.integers(0, 200, (5, 3, 24, 24), dtype=np.uint8)
+    about = Annotations(
+        ("00007_00009.ppm", "00007_00019.ppm", "00008_00009.ppm", "00007_00009.ppm", "00009_00009.ppm"),
+        np.array([1, 1, 1, 2, 1]),
+        tuple("0123"),
+    )
+    seen = np.roll(crops[1], 1, axis=2).repeat(2, 1).repeat(2, 2) // 2 + 90
+    others = rng.integers(0, 200, (3, 40, 40), dtype=np.uint8)
+    found = gtsrb.showing(crops, about, [seen, others], np.array([1, 1]))
+    assert found.tolist() == [True, True, False, False, False]
+    assert not gtsrb.showing(crops, about, [seen], np.array([2])).any()
+    assert not gtsrb.showing(crops, about, [], np.array([], dtype=np.int64)).any()
+
+
+def test_signs_of_held_out_photographs_are_not_pasted(tmp_path: Path) -> None:
+    """A test photograph shows the sign of the first crop of track 0 of class 1; track 1 is left."""
+    root = make(tmp_path / "set")
+    noise = np.random.default_rng(0)
+    sign = noise.integers(0, 256, (14, 14, 3), dtype=np.uint8)
+    crop = np.full((CROP_PX, CROP_PX, 3), 60, dtype=np.uint8)
+    crop[3:17, 3:17] = sign
+    PIL.Image.fromarray(crop).save(root / "GTSRB/Final_Training/Images/00001/00000_00009.ppm")
+    photograph = np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)
+    photograph[5:19, 13:27] = sign
+    PIL.Image.fromarray(photograph).save(root / "FullIJCNN2013" / "00601.ppm")
+    table = root / "FullIJCNN2013" / "gt.txt"
+    lines = [line for line in table.read_text().splitlines() if not line.startswith("00601")]
+    table.write_text("\n".join([*lines, "00601.ppm;14;6;26;18;1"]) + "\n")
+    composites = pasted(read(root))
+    limits = composites.pastes[composites.pastes[..., 3] > 0][:, 0]
+    assert 0 not in limits  # the first crop of the first class
+    assert 1 in limits
 
 
 @pytest.mark.parametrize(

@@ -10,23 +10,22 @@ The folder holds both benchmarks as their archives unpack:
 A third of the first 600 photographs are the val split, and the last 300 the test split; both are untouched. The train
 split has the others untouched, and `COMPOSITES` composites (`nogs.data.composites`) of those that show no limit. A
 composite shows at most one more limit, each limit as often, and up to `OTHERS` other signs, so that a pasted sign alone
-tells nothing. Sizes and places are those of signs in training photographs, varied. Of a track of 30 crops of one sign
-every fifth is used.
+tells nothing. Sizes and places are those of signs in training photographs, varied.
 
-The two benchmarks were recorded on the same drives. Neither tells which crop shows a sign of which photograph.
-Stallkamp et al. (2012), "Man vs. computer".
+The two benchmarks were recorded on the same drives, so crops of a limit that looks like one in a val or test photograph
+are not pasted (`nogs.data.sources.gtsrb.showing`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int, UInt8
 from numpy.random import Generator
 from PIL import Image
 
@@ -34,21 +33,17 @@ from nogs.config.groups import Source
 from nogs.data.composites import Composites
 from nogs.data.decoded import decoded
 from nogs.data.drawn import Drawn
-from nogs.data.files import check_present, is_number, read_lines
-from nogs.data.frame import Box, shown
-from nogs.data.listing import Annotations, Arrays, Faults, Listing, by_path
-from nogs.data.sources.gtsdb import LAST_CLASS, LIMITS, NONE, gtsdb, signs
+from nogs.data.files import check_present
+from nogs.data.frame import shown
+from nogs.data.listing import Annotations, Arrays, Faults
+from nogs.data.sources.gtsdb import LIMITS, NONE, gtsdb, signs
+from nogs.data.sources.gtsrb import MARGIN, gtsrb, showing
 from nogs.data.splits import TRAIN, VAL, cut
 from nogs.errors import UserError
 
 PHOTOGRAPHS, CROPS = Path("FullIJCNN2013"), Path("GTSRB", "Final_Training", "Images")
-HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
 CUTOUT_PX = 64
 """Side length of cut-outs. Signs are mostly smaller."""
-MARGIN = 0.1
-"""Share of a sign's side that is kept of its surroundings on each side, over which a paste fades in."""
-EVERY = 5
-"""Step between the crops of a track that are used."""
 VAL_SHARE = 1 / 3
 COMPOSITES = 16000
 NONE_SHARE = 0.5
@@ -61,11 +56,15 @@ RESIZED = 0.7, 1.3
 BRIGHTNESS = 70, 130
 """Least and most brightness of a pasted sign, in per cent."""
 MIN_SIGN_PX = 4
+UNUSED = -1
+"""In place of the class of a crop that is not pasted."""
 
 
 class Look(NamedTuple):
-    """Centre (row, column) and side length of a sign, in pixels of a square photograph."""
+    """A sign: its photograph's index, its class, and its centre (row, column) and side length there, in pixels."""
 
+    photograph: int
+    kind: int
     row: float
     column: float
     side: float
@@ -74,7 +73,7 @@ class Look(NamedTuple):
 def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
     """Return composites of ``source.split_seed`` and untouched photographs. Files that cannot be used become faults."""
     check_present("gtsdb-pasted", root, (str(PHOTOGRAPHS), str(CROPS)))
-    listing, listed = gtsdb(root / PHOTOGRAPHS, source, faults), _crops(root / CROPS, faults)
+    listing, listed = gtsdb(root / PHOTOGRAPHS, source, faults), gtsrb(root / CROPS, faults)
     faults.stop()
     photographs, about = decoded(listing, source, faults)
     cutouts, cut_out = decoded(listed, replace(source, image_size=CUTOUT_PX), faults)
@@ -85,10 +84,12 @@ def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
         raise UserError(f"data={source.data}: photographs and crops must be in colour")
     split = _split(about, source.split_seed)
     side_px, learned = photographs.shape[-1], (split == TRAIN).nonzero()[0]
-    looks = _looks(root / PHOTOGRAPHS, {about.names[i] for i in learned}, side_px, source)
+    looks = _looks(root / PHOTOGRAPHS, about.names, side_px, source)
+    kinds = np.where(_held_out(photographs, split, cutouts, cut_out, looks), UNUSED, cut_out.labels)
     rng = np.random.default_rng(source.split_seed)
     photograph = rng.choice(learned[about.labels[learned] == about.classes.index(NONE)], COMPOSITES)
-    pastes, limits = _pastes(cut_out.labels, looks, side_px, rng, [name for name in about.classes if name != NONE])
+    seen = [look for look in looks if split[look.photograph] == TRAIN]
+    pastes, limits = _pastes(kinds, seen, side_px, rng, [name for name in about.classes if name != NONE])
     untouched = np.zeros((len(photographs), *pastes.shape[1:]), dtype=np.int64)
     of_all = np.concatenate((np.arange(len(photographs)), photograph))
     composites = Composites(
@@ -115,60 +116,46 @@ def _split(about: Annotations, seed: int) -> Int[np.ndarray, " N"]:
     return split
 
 
-def _crops(root: Path, faults: Faults) -> Listing:
-    """Return every fifth crop of each track, cut to its sign with a margin, and labelled with the sign's class."""
-    files: list[Path] = []
-    kinds: list[int] = []
-    boxes: list[Box] = []
-    for table in sorted(root.glob("*/GT-*.csv")):
-        for row, line in enumerate(read_lines(table), start=1):
-            if line.strip() in ("", HEADER):
-                continue
-            where, (name, *fields) = f"{table}, row {row}", line.strip().split(";")
-            if len(fields) != HEADER.count(";") or not all(map(is_number, fields)) or int(fields[-1]) > LAST_CLASS:
-                faults.add(where, f"is not {HEADER}, with a class from 0 to {LAST_CLASS}")
-                continue
-            width, height, left, top, right, bottom, kind = map(int, fields)
-            if not (left < right <= width and top < bottom <= height):
-                faults.add(where, f"a sign from {left},{top} to {right},{bottom} is not within {width}x{height} pixels")
-            elif _frame(name) % EVERY == EVERY - 1:
-                across, down = round(MARGIN * (right - left)), round(MARGIN * (bottom - top))
-                box = Box(left - across, top - down, right + across, bottom + down)
-                files.append(table.parent / name)
-                kinds.append(kind)
-                boxes.append(box.within(width, height))
-    if not files:
-        raise UserError(f"{root}: has no crops (00000/GT-00000.csv ...); unpack them there")
-    labels = np.array(kinds, dtype=np.int64)
-    about = Annotations(tuple(file.name for file in files), labels, tuple(map(str, range(LAST_CLASS + 1))))
-    return by_path(files, about, boxes=boxes)
+def _held_out(
+    photographs: UInt8[np.ndarray, "P 3 H H"],
+    split: Int[np.ndarray, " P"],
+    cutouts: UInt8[np.ndarray, "M 3 s s"],
+    cut_out: Annotations,
+    looks: list[Look],
+) -> Bool[np.ndarray, " M"]:
+    """Return which crops are of a track that shows a limit which a photograph of val or test shows."""
+    held = [look for look in looks if split[look.photograph] != TRAIN and look.kind in LIMITS]
+    windows = [_window(photographs[look.photograph], look) for look in held]
+    return showing(cutouts, cut_out, windows, np.array([look.kind for look in held], dtype=np.int64))
 
 
-def _frame(name: str) -> int:
-    """Return the number of a crop in its track, from its name TRACK_NUMBER.ppm; -1 if it has another name."""
-    number = name.removesuffix(".ppm").rpartition("_")[2]
-    return int(number) if is_number(number) else -1
+def _window(photograph: UInt8[np.ndarray, "3 H H"], look: Look) -> UInt8[np.ndarray, "3 s s"]:
+    """Return a sign with the margin that crops have."""
+    side = min(max(MIN_SIGN_PX, round(look.side * (1 + 2 * MARGIN))), photograph.shape[-1])
+    top, left = (min(max(0, round(at - side / 2)), photograph.shape[-1] - side) for at in (look.row, look.column))
+    return photograph[:, top : top + side, left : left + side]
 
 
-def _looks(root: Path, names: Collection[str], side_px: int, source: Source) -> list[Look]:
-    """Return place and size of all signs of the photographs ``names`` whose centres the squares keep."""
+def _looks(root: Path, names: Sequence[str], side_px: int, source: Source) -> list[Look]:
+    """Return all signs of the photographs ``names`` whose centres the squares keep."""
     looks = []
+    index = {name: i for i, name in enumerate(names)}
     sizes: dict[str, tuple[int, int]] = {}
-    for name, box, _ in signs(root, names, Faults(skip=True)):
+    for name, box, kind in signs(root, index, Faults(skip=True)):
         if name not in sizes:
             with Image.open(root / name) as image:
                 sizes[name] = image.size
         square = shown(*sizes[name], source.fit)
         down, across = side_px / (square.bottom - square.top), side_px / (square.right - square.left)
         look = Look(
+            index[name],
+            kind,
             ((box.top + box.bottom) / 2 - square.top) * down,
             ((box.left + box.right) / 2 - square.left) * across,
             float(np.sqrt((box.bottom - box.top) * down * (box.right - box.left) * across)),
         )
         if 0 <= look.row < side_px and 0 <= look.column < side_px:
             looks.append(look)
-    if not looks:
-        raise UserError(f"data={source.data}: no training photograph shows a sign, so sizes and places are unknown")
     return looks
 
 
@@ -176,11 +163,13 @@ def _pastes(
     kinds: Int[np.ndarray, " M"], looks: list[Look], side_px: int, rng: Generator, limits: list[str]
 ) -> tuple[Int[np.ndarray, "N S 5"], list[str]]:
     """Return the pastes of all composites, other signs first and a limit last, and the limit that each shows."""
+    if not looks:
+        raise UserError("no training photograph shows a sign, so sizes and places are unknown; unpack all of gtsdb")
     pools = {LIMITS[kind]: (kinds == kind).nonzero()[0] for kind in LIMITS}
-    others = (~np.isin(kinds, list(LIMITS))).nonzero()[0]
+    others = (~np.isin(kinds, [*LIMITS, UNUSED])).nonzero()[0]
     for limit in limits:
         if not len(pools[limit]):
-            raise UserError(f"there is no crop of the limit {limit} in {CROPS}; unpack all of them")
+            raise UserError(f"there is no crop of the limit {limit} in {CROPS} to learn from; unpack all of them")
     pastes = np.zeros((COMPOSITES, OTHERS + 1, 5), dtype=np.int64)
     shows: list[str] = []
     for of_one in pastes:
