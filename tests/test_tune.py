@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import signal
 import sys
-from dataclasses import replace
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 import nogs
-from nogs.errors import UserError
+from nogs.errors import RunError, UserError
 from nogs.evaluation.tuned import Trial, TuneResults, front
 from nogs.evaluation.typed_json import from_json
 from nogs.report.tune_page import print_tune
 from nogs.runs.directory import RunDirectory
 from nogs.tuning import JOURNAL
 from staged import silent
-from tiny import write_npz
+from tiny import wait_for, write_npz
 
 
 def trial(macs: int, accuracy: float) -> Trial:
@@ -136,3 +143,110 @@ def test_a_front_is_searched_without_stopping_trials(tmp_path: Path) -> None:
     results = results_in(tmp_path)
     assert not any(one.pruned for one in results.trials)
     assert results.front == front(results.trials)
+
+
+def test_options_of_which_no_draw_is_a_network_are_one_line(tmp_path: Path) -> None:
+    """One location, and two glimpses of it."""
+    with pytest.raises(UserError, match="no valid network in 100 draws; the last: glimpses=2 does not fit a grid of 1"):
+        nogs.tune(config_in(tmp_path, glimpse_sizes=(16,), glimpses=(2,)), silent)
+
+
+def journal_of(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / "tune" / JOURNAL))
+    return optuna.load_study(study_name="tune", storage=optuna.storages.JournalStorage(journal)).get_trials()
+
+
+def finished(trials: list[optuna.trial.FrozenTrial]) -> list[optuna.trial.FrozenTrial]:
+    return [one for one in trials if one.state.name in ("COMPLETE", "PRUNED")]
+
+
+def overlapping(trials: list[optuna.trial.FrozenTrial]) -> bool:
+    """Return whether two trials were running at the same moment."""
+    spans = [(one.datetime_start, one.datetime_complete) for one in trials if one.datetime_complete]
+    return any(a[0] < b[1] and b[0] < a[1] for i, a in enumerate(spans) for b in spans[:i])
+
+
+def resumed(config: nogs.Tune) -> nogs.Tune:
+    return replace(config, machine=replace(config.machine, resume=True))
+
+
+@pytest.mark.slow
+def test_trials_side_by_side_are_those_one_after_the_other_while_draws_are_random(tmp_path: Path) -> None:
+    """The first ten do not depend on what was found before, and without Hyperband on nothing else.
+
+    Some draws, of 16 pixels, make no network, and are drawn anew.
+    """
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir(), there.mkdir()
+    how: dict[str, Any] = {"front": True, "glimpse_sizes": (6, 16), "glimpses": (2,), "trials": 6}
+    assert nogs.tune(config_in(here, **how), silent).complete
+    assert nogs.tune(config_in(there, jobs=2, **how), silent).complete
+    assert results_in(here).trials == results_in(there).trials
+    assert not overlapping(journal_of(here))
+    assert overlapping(journal_of(there))
+    assert {of.state.name for of in journal_of(here)} == {"COMPLETE", "FAIL"}
+    assert not (there / "tune" / "trials").exists()
+    # The oracle: a sampler with the seed k, on a study that knows nothing.
+    valid = [of for of in journal_of(there) if of.state.name == "COMPLETE"]
+    for trial in valid:
+        sampler = optuna.samplers.TPESampler(seed=trial.user_attrs["k"])
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+        for _ in range(20):
+            drawn = study.ask(trial.distributions).params
+            if drawn == trial.params:
+                break
+        assert drawn == trial.params
+    assert sorted(of.user_attrs["k"] for of in valid) == list(range(6))
+
+
+@contextmanager
+def meanwhile(work: Callable[[], None]) -> Iterator[None]:
+    thread = threading.Thread(target=work)
+    thread.start()
+    yield
+    thread.join()
+
+
+@pytest.mark.slow
+def test_a_search_whose_worker_was_killed_ends_with_each_trial_once(tmp_path: Path) -> None:
+    config = config_in(tmp_path, jobs=2, trials=12, iterations=60)
+
+    def kill_one() -> None:
+        journal, running = tmp_path / "tune" / JOURNAL, tmp_path / "tune" / "trials"
+        wait_for(lambda: journal.exists() and len(finished(journal_of(tmp_path))) >= 2, "two finished trials")
+        wait_for(lambda: any(running.glob("*/log.jsonl")), "a trial that runs")
+        os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+    with meanwhile(kill_one), pytest.raises(RunError, match="a training process was killed"):
+        nogs.tune(config, silent)
+    before = finished(journal_of(tmp_path))
+    assert "RUNNING" in {of.state.name for of in journal_of(tmp_path)}
+    assert 2 <= len(before) < 12
+    assert nogs.tune(resumed(config), silent).complete
+    trials = finished(journal_of(tmp_path))
+    assert sorted(of.user_attrs["k"] for of in trials) == list(range(12))
+    assert {of.number for of in before} <= {of.number for of in trials}
+    assert len(results_in(tmp_path).trials) == 12
+    assert [asdict(of)["learning_rate"] for of in results_in(tmp_path).trials] == [
+        of.params["learning_rate"] for of in sorted(trials, key=lambda of: of.user_attrs["k"])
+    ]
+    # One that was searched side by side goes on one after the other.
+    assert nogs.tune(replace(resumed(config), jobs=1, trials=13), silent).complete
+    assert results_in(tmp_path).trials[:12] != results_in(tmp_path).trials
+    assert len(results_in(tmp_path).trials) == 13
+
+
+@pytest.mark.slow
+def test_an_error_in_one_trial_ends_the_search(tmp_path: Path) -> None:
+    """The folder of trial 2 is a file."""
+    trials = tmp_path / "tune" / "trials"
+
+    def obstruct() -> None:
+        wait_for(trials.exists, "the first trial")
+        (trials / "2").touch()
+
+    with meanwhile(obstruct), pytest.raises(UserError, match=f"out={trials / '2'} is a file") as ended:
+        nogs.tune(config_in(tmp_path, jobs=2, trials=40, iterations=200), silent)
+    assert len(str(ended.value).splitlines()) == 1
+    wait_for(lambda: not multiprocessing.active_children(), "the end of all workers")
+    assert len(finished(journal_of(tmp_path))) < 10

@@ -11,6 +11,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -39,36 +40,53 @@ class Job(NamedTuple):
     needs: str | None = None
 
 
-def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
+def run_jobs(jobs: Sequence[Job], *, at_once: int, whole: str | None = None) -> None:
     """Run all jobs, ``at_once`` at a time, with a progress bar for each. The first error ends all of them.
 
-    With ``at_once=1`` they run in this process. Raises RunError if a worker process was killed.
+    With ``at_once=1`` they run in this process. ``whole``: name of one more bar, which counts finished jobs; the bar of
+    a finished job is then hidden. Raises RunError if a worker process was killed.
     """
-    with progress_bars() as bars:
-        tasks = {
-            job.name: bars.add_task(numbered(job.name), total=job.total, note="", start=False, visible=False)
+    with progress_bars() as progress:
+        bars = _Bars(progress, jobs, whole)
+        if at_once == 1:
+            _in_this_process(jobs, bars)
+        else:
+            _in_workers(jobs, at_once, bars)
+
+
+class _Bars:
+    """The bar of each job, shown when the job has begun, and with ``whole`` a bar that counts finished jobs."""
+
+    def __init__(self, progress: Progress, jobs: Sequence[Job], whole: str | None) -> None:
+        self.progress = progress
+        self.whole = None if whole is None else progress.add_task(numbered(whole), total=len(jobs), note="")
+        self.tasks: dict[str, TaskID] = {
+            job.name: progress.add_task(numbered(job.name), total=job.total, note="", start=False, visible=False)
             for job in jobs
         }
-        if at_once == 1:
-            _in_this_process(jobs, bars, tasks)
-        else:
-            _in_workers(jobs, at_once, bars, tasks)
+
+    def show(self, name: str, done: int, note: str) -> None:
+        self.progress.start_task(self.tasks[name])
+        self.progress.update(self.tasks[name], completed=done, note=note, visible=True)
+
+    def finish(self, name: str) -> None:
+        self.progress.update(self.tasks[name], total=1, completed=1, visible=self.whole is None)
+        if self.whole is not None:
+            self.progress.advance(self.whole)
 
 
-def _in_this_process(jobs: Sequence[Job], bars: Progress, tasks: dict[str, TaskID]) -> None:
+def _in_this_process(jobs: Sequence[Job], bars: _Bars) -> None:
     waiting, finished = list(jobs), set[str]()
     while waiting:
         job = next(job for job in waiting if job.needs is None or job.needs in finished)
         waiting.remove(job)
-        task = tasks[job.name]
-        bars.start_task(task)
-        bars.update(task, visible=True)
-        job.work(lambda done, note, task=task: bars.update(task, completed=done, note=note))  # type: ignore[misc]
+        bars.show(job.name, 0, "")
+        job.work(partial(bars.show, job.name))
         finished.add(job.name)
-        bars.update(task, total=1, completed=1)
+        bars.finish(job.name)
 
 
-def _in_workers(jobs: Sequence[Job], at_once: int, bars: Progress, tasks: dict[str, TaskID]) -> None:
+def _in_workers(jobs: Sequence[Job], at_once: int, bars: _Bars) -> None:
     waiting, running, finished = list(jobs), dict[Future[None], Job](), set[str]()
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // at_once)
@@ -83,12 +101,11 @@ def _in_workers(jobs: Sequence[Job], at_once: int, bars: Progress, tasks: dict[s
                 for job in running.values():
                     steps, note = job.progress()
                     if note:
-                        bars.start_task(tasks[job.name])
-                        bars.update(tasks[job.name], completed=steps, note=note, visible=True)
+                        bars.show(job.name, steps, note)
                 for future in done:
                     future.result()
                     finished.add(name := running.pop(future).name)
-                    bars.update(tasks[name], total=1, completed=1)
+                    bars.finish(name)
         except BrokenProcessPool:  # the pool ended the other processes already
             raise RunError(
                 "a training process was killed, perhaps for memory: use jobs=1; "

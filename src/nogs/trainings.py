@@ -13,6 +13,7 @@ from nogs.config.groups import Machine, Optimisation
 from nogs.config.pipeline import Run
 from nogs.config.stages import FitStopping, Record, Train
 from nogs.config.table import stage_of
+from nogs.config.tune import Tune
 from nogs.jobs import Job
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory
@@ -36,7 +37,7 @@ def within(config: Run, place: type | str, *parts: str) -> Machine:
     return replace(config.machine, out=config.machine.out.joinpath(directory, *parts), resume=True)
 
 
-def at_once(config: Run) -> int:
+def at_once(config: Run | Tune) -> int:
     """Return the number of trainings at a time: ``jobs``, or one for each core, or one on an accelerator."""
     if config.jobs:
         return config.jobs
@@ -49,7 +50,7 @@ def job_of(trained: Trained) -> Job:
     return Job(
         training.machine.out.name,
         partial(_train, trained),
-        partial(_progress_of, training.machine.out),
+        partial(progress_of, training.machine.out),
         total=training.optimisation.iterations,
         needs=trained.record.model.name if trained.record else None,
     )
@@ -103,7 +104,7 @@ def _no_progress(done: int, note: str) -> None:
     """Ignore the progress of a part that has no bar of its own."""
 
 
-def _progress_of(out: Path) -> tuple[int, str]:
+def progress_of(out: Path) -> tuple[int, str]:
     """Return the iterations of a training so far and a note on its loss, from its log."""
     rows = RunDirectory(out).rows()
     if not rows:

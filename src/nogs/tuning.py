@@ -3,16 +3,22 @@
 One objective, accuracy - λ log(multiply-adds), is searched by a tree-structured Parzen estimator (Bergstra et al.
 2011), and trials that fall behind are stopped by Hyperband (Li et al. 2018). With ``front`` the estimator searches for
 the Pareto front of both, and no trial is stopped. Trials are in Optuna's journal, a file of JSON lines in the run
-directory, so a search that was stopped goes on. The trial that was running then is done anew.
+directory, so a search that was stopped goes on. The trials that were running then are done anew.
 
-Trial k is drawn with the seed ``seed`` + k from what the trials before it found.
+Trial k is drawn with the seed ``seed`` + k from what was found until then. With ``jobs`` > 1 trials run side by side in
+processes that share the journal. The estimator then takes trials that are running for bad ones (the constant liar of
+Ginsbourger et al. 2010), so that trials side by side do not try the same.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +34,7 @@ from nogs.evaluation.cost import macs_by_glimpse
 from nogs.evaluation.schema import CNNScores, Results, read_results
 from nogs.evaluation.tuned import SCHEMA, Trial, TuneResults, front
 from nogs.evaluation.typed_json import to_json
+from nogs.jobs import Job, run_jobs
 from nogs.report.tune_page import build_tune
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.extend import extend_run
@@ -36,11 +43,17 @@ from nogs.runs.progress import Tick, ticking
 from nogs.specs import HardAttentionSpec, grid_of
 from nogs.stages.evaluate import evaluate
 from nogs.stages.train import train
+from nogs.trainings import at_once, progress_of
 
 if TYPE_CHECKING:
     import optuna
 
-JOURNAL = "trials.jsonl"
+JOURNAL, TRIALS = "trials.jsonl", "trials"
+"""Optuna's journal, and the folder of the trials that are running."""
+NUMBER = "k"
+"""Name of k among what Optuna stores of a trial, whose own numbers count trials that failed too."""
+DRAWS = 100
+"""Draws of an architecture of which one has to be a valid network."""
 RANDOM_TRIALS = 10
 """Trials that are drawn at random before the estimator has enough to go by."""
 
@@ -72,12 +85,17 @@ def tune(config: Tune, tick: Tick | None = None) -> RunDirectory:
     data.check_one_label()
     space = _Space(config, data)
     run = open_run(config.machine.out, "tune", config, resume=config.machine.resume)
-    study = _study(config, run.path / JOURNAL)
+    study = _study(config)
+    _fail_running(study)
+    shutil.rmtree(run.path / TRIALS, ignore_errors=True)
+    left = sorted(set(range(config.trials)) - _finished(study).keys())
+    if (side_by_side := at_once(config)) > 1:
+        run_jobs([_job_of(config, k) for k in left], at_once=side_by_side, whole=f"tune {config.method}")
     with ticking(f"tune {config.method}", config.trials + 1, tick) as report:
-        while (k := len(_finished(study))) < config.trials:
-            study.sampler = _sampler(config, k)
-            _try_one(config, study, space, k, report)
-        tried = _finished(study)
+        for k in left if side_by_side == 1 else ():
+            _try(config, study, space, k, partial(report, k))
+        shutil.rmtree(run.path / TRIALS, ignore_errors=True)
+        tried = list(_finished(study).values())
         trials = tuple(map(_trial_of, tried))
         best = max(range(len(trials)), key=lambda i: _worth(trials[i].validation_accuracy, trials[i].macs, config))
         chosen = space.candidate(tried[best].params)
@@ -161,24 +179,39 @@ class _Space:
         }
 
 
-def _try_one(config: Tune, study: optuna.Study, space: _Space, k: int, report: Tick) -> None:
-    """Draw an architecture, train it, and report it to the study. One that makes no valid network is drawn anew."""
+def _job_of(config: Tune, k: int) -> Job:
+    """Return trial k as a job."""
+    return Job(f"trial {k}", partial(_try_in_worker, config, k), partial(_progress_of, config, k), config.iterations)
+
+
+def _try_in_worker(config: Tune, k: int, tick: Tick) -> None:
+    """Do trial k in a process of its own, which opens the study of the search. ``tick`` is left to the parent."""
+    _try(config, _study(config), _Space(config, load(config.source)), k, lambda note: None)
+
+
+def _progress_of(config: Tune, k: int) -> tuple[int, str]:
+    """Return the iterations of trial k so far and a note on its loss."""
+    with suppress(OSError, UserError):  # a trial that ends removes its folder
+        return progress_of(_folder_of(config, k))
+    return 0, ""
+
+
+def _folder_of(config: Tune, k: int) -> Path:
+    """Return the run directory of trial k, which exists while the trial runs."""
+    return config.machine.out / TRIALS / str(k)
+
+
+def _try(config: Tune, study: optuna.Study, space: _Space, k: int, show: Callable[[str], None]) -> None:
+    """Draw the architecture of trial k, train it, and report it to the study. ``show``: takes a note on progress."""
     import optuna
 
-    trial = study.ask()
-    space.suggest(trial)
-    try:
-        candidate = space.candidate(trial.params)
-    except UserError:
-        study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        return
-    folder = config.machine.out / "trial"
-    shutil.rmtree(folder, ignore_errors=True)
+    trial, candidate = _drawn(config, study, space, k)
+    folder = _folder_of(config, k)
     training, rows = RunDirectory(folder), 0
 
     def tick(done: int, note: str) -> None:
         nonlocal rows
-        report(k, f"{candidate.macs:,} multiply-adds, {done} of {config.iterations} iterations, {note}")
+        show(f"{candidate.macs:,} multiply-adds, {done} of {config.iterations} iterations, {note}")
         if config.front or done % config.validate_every:
             return
         found = training.rows() if training.exists else []
@@ -208,6 +241,30 @@ def _try_one(config: Tune, study: optuna.Study, space: _Space, k: int, report: T
         study.tell(trial, _worth(best["accuracy"], candidate.macs, config))
 
 
+def _drawn(config: Tune, study: optuna.Study, space: _Space, k: int) -> tuple[optuna.Trial, Candidate]:
+    """Return trial k of the study and its architecture. Parameters that make no valid network are drawn anew.
+
+    Raises UserError if `DRAWS` draws make none.
+    """
+    import optuna
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # of the constant liar
+        study.sampler = optuna.samplers.TPESampler(
+            seed=config.seed + k, n_startup_trials=RANDOM_TRIALS, constant_liar=at_once(config) > 1
+        )
+    for _ in range(DRAWS):
+        trial = study.ask()
+        trial.set_user_attr(NUMBER, k)
+        space.suggest(trial)
+        try:
+            return trial, space.candidate(trial.params)
+        except UserError as error:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            reason = error
+    raise UserError(f"the options make no valid network in {DRAWS} draws; the last: {reason}")
+
+
 def _worth(accuracy: float, macs: int, config: Tune) -> float:
     """Return the objective: accuracy - λ log(multiply-adds)."""
     return accuracy - config.cost_weight * math.log(macs)
@@ -232,14 +289,16 @@ def _training(config: Tune, candidate: Candidate, folder: Path, iterations: int,
     )
 
 
-def _study(config: Tune, journal: Path) -> optuna.Study:
-    """Open the study of a journal. A trial that was running when the search was stopped failed."""
+def _study(config: Tune) -> optuna.Study:
+    """Open the study of the journal in the run directory, or make it."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    study = optuna.create_study(
-        storage=optuna.storages.JournalStorage(JournalFileBackend(str(journal))),
+    # Optuna's lock is a link to this path, which must not be relative to the working directory.
+    journal = str((config.machine.out / JOURNAL).absolute())
+    return optuna.create_study(
+        storage=optuna.storages.JournalStorage(JournalFileBackend(journal)),
         study_name="tune",
         load_if_exists=True,
         directions=["maximize", "minimize"] if config.front else ["maximize"],
@@ -247,23 +306,22 @@ def _study(config: Tune, journal: Path) -> optuna.Study:
             min_resource=config.validate_every, max_resource=max(config.iterations, config.validate_every)
         ),
     )
+
+
+def _fail_running(study: optuna.Study) -> None:
+    """Mark the trials that were running when the search was stopped as failed."""
+    import optuna
+
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-    return study
 
 
-def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the trials that were trained, those that were stopped early included, in their order."""
+def _finished(study: optuna.Study) -> dict[int, optuna.trial.FrozenTrial]:
+    """Return k → trial k of those that were trained, those that were stopped early included, in the order of k."""
     import optuna
 
-    done = optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED
-    return study.get_trials(deepcopy=False, states=done)
-
-
-def _sampler(config: Tune, k: int) -> optuna.samplers.BaseSampler:
-    import optuna
-
-    return optuna.samplers.TPESampler(seed=config.seed + k, n_startup_trials=RANDOM_TRIALS)
+    done = study.get_trials(states=(optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED))
+    return {trial.user_attrs[NUMBER]: trial for trial in sorted(done, key=lambda trial: trial.user_attrs[NUMBER])}
 
 
 def _trial_of(found: optuna.trial.FrozenTrial) -> Trial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nogs.config.bounds import Batch, Checked, Count, Seed, Weight
+from nogs.config.bounds import Batch, Checked, Count, Processes, Seed, Weight
 from nogs.config.groups import Machine, Naturals, Rates, Schedule, Sizes, Source
 
 
@@ -49,5 +49,8 @@ class Tune(Checked):
     """course of the step size in the training of the best network; in the search it is constant"""
     seed: Seed = 0
     """seed of the search and of all trainings"""
+    jobs: Processes = 1
+    """trials at the same time; 0: one for each core, or one on an accelerator. More than 1: a trial is drawn before
+    those beside it are known, so the search finds other networks"""
     cnns: Path | None = None
     """run directory of baselines on the same images, whose CNNs are drawn beside the trials"""
