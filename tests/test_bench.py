@@ -156,6 +156,13 @@ def test_an_invalid_task_is_refused_before_anything_is_written(tmp_path: Path, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("text", "engine"), [(PLAIN, "spark"), (PLAIN + "engine = 'dask'\n", "dask")])
+def test_the_engine_of_a_bench_is_that_of_tasks_without_one(tmp_path: Path, text: str, engine: str) -> None:
+    config = nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, text), methods=("ram",), engine="spark")
+    with pytest.raises(UserError, match=f"^task plain: engine={engine} does not exist"):
+        bench(config)
+
+
 def test_a_method_that_a_task_cannot_have_names_the_task(tmp_path: Path) -> None:
     config = nogs.Bench(nogs.Machine(tmp_path / "out"), tasks_in(tmp_path, PLAIN), methods=("ps-hgs",))
     with pytest.raises(UserError, match=r"^task plain: ps-hgs learns from sequences that you give"):

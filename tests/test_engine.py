@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import nogs
-from nogs.engine import check_engine, computing
+from nogs.engine import check_engine, computing, ray_tasks
 from nogs.errors import RunError, UserError
-from staged import Stages, silent
-from tiny import write_npz
+from nogs.jobs import Job, run_jobs
+from nogs.runs.directory import RunDirectory
+from staged import GEOMETRY, NETWORK, Stages, silent
+from tiny import wait_for, write_npz
 
 
 def product(shared: int, piece: int) -> int:
@@ -86,3 +90,105 @@ def test_a_search_by_ray_is_that_of_this_process(tmp_path: Path) -> None:
     config = replace(config, retrieval=nogs.RetrievalOptions(**there.config["retrieval"]))
     assert nogs.search(config, silent).complete
     assert (there.path / "sequences.safetensors").read_bytes() == before
+
+
+def leaving(mark: Path, tick: object) -> None:
+    mark.touch()
+
+
+def ending(mark: Path, tick: object) -> None:
+    """Count how often it was started, and die as a process that is killed does."""
+    with mark.open("a") as file:
+        file.write("started\n")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wrong(mark: Path, tick: object) -> None:
+    raise UserError(f"mark={mark}: is wrong")
+
+
+def jobs_of(folder: Path, **works: object) -> list[Job]:
+    return [
+        Job(name, partial(work, folder / name), lambda: (0, ""), total=1)  # type: ignore[arg-type]
+        for name, work in works.items()
+    ]
+
+
+@pytest.mark.slow
+@quiet
+def test_jobs_by_ray_end_with_one_line_where_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def run_in(directory: Path, jobs: list[Job], gpus: int = 0) -> None:
+        run_jobs(jobs, at_once=2, workers=ray_tasks("ray", workers=2, gpus=gpus, directory=directory))
+
+    after = Job("c", partial(leaving, tmp_path / "c"), lambda: (0, ""), total=1, needs="b")
+    run_in(tmp_path, [after, *jobs_of(tmp_path, a=leaving, b=leaving)])
+    assert {place.name for place in tmp_path.iterdir()} == {"a", "b", "c"}
+    assert (tmp_path / "b").stat().st_mtime_ns < (tmp_path / "c").stat().st_mtime_ns
+    with pytest.raises(UserError, match=r"^mark=\S*wrong: is wrong$"):
+        run_in(tmp_path, jobs_of(tmp_path, wrong=wrong))
+    with pytest.raises(UserError, match=r"^out=\S*absent: the worker on \S+ does not see this directory"):
+        run_in(tmp_path / "absent", jobs_of(tmp_path, d=leaving))
+    with pytest.raises(UserError, match=r"^engine=ray: no machine of the cluster has a GPU"):
+        run_in(tmp_path, jobs_of(tmp_path, d=leaving), gpus=1)
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(RunError, match="a worker died 4 times"):
+        run_in(tmp_path, jobs_of(tmp_path, ending=ending))
+    assert (tmp_path / "ending").read_text() == 4 * "started\n"
+
+
+def descendants(title: bytes) -> list[int]:
+    """Return the processes with a title, such as those of Ray that do a task, which this process has started."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and title in (entry / "cmdline").read_bytes():
+                ancestor = int(entry.name)
+                while ancestor > 1 and ancestor != os.getpid():
+                    status = (Path("/proc") / str(ancestor) / "stat").read_text()
+                    ancestor = int(status.rpartition(")")[2].split()[1])
+                if ancestor == os.getpid():
+                    found.append(int(entry.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+@pytest.mark.slow
+@quiet
+def test_trainings_by_ray_are_those_of_processes_also_if_a_worker_is_killed(tmp_path: Path) -> None:
+    """With one that waits for another. The run directory is a relative path, from where the run is started."""
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("the processes of Ray are listed by Linux alone")
+    config = nogs.Run(
+        nogs.Machine(tmp_path / "here", device="cpu"),
+        nogs.Source(data=f"npz:{write_npz(tmp_path / 'images.npz')}"),
+        GEOMETRY,
+        annotate=30,
+        methods=("ps-ram", "ram"),
+        seeds=(0,),
+        iterations=300,
+        batch_size=32,
+        validate_every=20,
+        network=NETWORK,
+        jobs=2,
+    )
+    here = nogs.run(config)
+    there = Path(os.path.relpath(tmp_path / "there"))
+    log = there / "train" / "ram-seed0" / "log.jsonl"
+
+    def kill() -> None:
+        wait_for(lambda: log.exists() and log.stat().st_size > 0, "the first validation")
+        for pid in descendants(b"ray::_task"):
+            os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    nogs.run(replace(config, machine=replace(config.machine, out=there), engine="ray"))
+    thread.join()
+    for name in ("train/ram-seed0", "train/ps-ram-seed0"):
+        weights = Path(name) / "model.safetensors"
+        assert (here.path / weights).read_bytes() == (there / weights).read_bytes()
+    assert "resumed" in RunDirectory(log.parent).provenance

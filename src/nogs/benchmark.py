@@ -152,7 +152,7 @@ def _located(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _run_of(config: Bench, name: str, options: Mapping[str, Any]) -> Run:
     """Return the run of one task. Raises UserError for an option that `nogs run` does not have, or a wrong value."""
     machine = Machine(config.machine.out / name, resume=True, device=config.machine.device)
-    plain = as_json(Run(machine, methods=config.methods, seeds=config.seeds, jobs=config.jobs))
+    plain = as_json(Run(machine, methods=config.methods, seeds=config.seeds, engine=config.engine, jobs=config.jobs))
     places = {key: part for part in (plain["source"], plain["geometry"], plain) for key in part if key not in COMMON}
     given = options if config.iterations is None else {**options, "iterations": config.iterations}
     with _naming(name):

@@ -1,16 +1,20 @@
-"""Where independent pieces of one work are computed: in this process, or by the workers of a Ray cluster.
+"""Where work is computed that is in independent parts: in this process, or by the workers of a Ray cluster.
 
-A work is a function of something that all pieces share, such as a posterior and a bank, and of a piece. Pieces may be
-computed in any order, on any machine, and again after a failure, so their results must depend on nothing else. What
-is shared is sent once to each worker. This module does not know what it computes.
+Pieces (`computing`) are small: a function of something that all share, such as a posterior and a bank, and of the
+piece. What is shared is sent once to each worker, and results come back. Tasks (`ray_tasks`) are long, and leave files
+in a directory that all workers see. Both may run in any order, on any machine, and again after a failure, so their
+results must depend on nothing else. This module does not know what it computes.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,6 +26,8 @@ Piece = TypeVar("Piece")
 Result = TypeVar("Result")
 Results = Callable[[Sequence[Piece]], Iterator[tuple[int, Result]]]
 """A function that yields (index, result) of each piece, in the order in which they are finished."""
+Submit = Callable[[Callable[[], None]], Future[None]]
+"""A function that starts another one elsewhere, and returns what is waited for."""
 LOCAL, RAY = "local", "ray"
 RETRIES = 3
 """How often a worker that died is started again, and its piece computed again."""
@@ -69,9 +75,8 @@ def _by_ray(
     stopped at the end.
     """
     ray = _connected(address, workers)
-    count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    count, threads = _workers_of(ray, workers)
     try:
-        threads = max(1, torch.get_num_threads() // count)
         place = [ray.put(shared)]  # in a list, so that Ray does not send the content with every piece
         actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
         actors = [actor.remote(work, threads) for _ in range(count)]
@@ -91,7 +96,9 @@ def _by_ray(
             while running:
                 (done, *_), _ = ray.wait(list(running))
                 index, worker = running.pop(done)
-                yield index, _result_of(ray, done)
+                with _plain_errors(ray):
+                    result = ray.get(done)
+                yield index, result
                 give(worker)
 
         yield results
@@ -100,6 +107,59 @@ def _by_ray(
     finally:
         if not address:
             ray.shutdown()
+
+
+@contextmanager
+def ray_tasks(engine: str, *, workers: int, gpus: int, directory: Path) -> Iterator[Submit]:
+    """Yield a function that starts tasks on the Ray cluster of ``engine``, each with one CPU and ``gpus`` GPUs.
+
+    Tasks run in the working directory of this process, if their machine has it. A task whose worker died is started
+    again, `RETRIES` times. An error within the context ends all tasks. ``directory``: what the tasks write to.
+
+    A future of a task raises UserError if its machine does not see ``directory``. Errors that leave the context are
+    those of the tasks themselves, RunError if a worker died too often, or UserError if the cluster has no GPUs.
+    """
+    address = engine.partition(":")[2]
+    ray = _connected(address, workers)
+    task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=RETRIES)(_task)
+    started: list[Any] = []
+
+    def submit(work: Callable[[], None]) -> Future[None]:
+        started.append(task.remote(work, threads, Path.cwd(), directory))
+        return started[-1].future()
+
+    try:
+        _, threads = _workers_of(ray, workers)
+        if gpus and not ray.cluster_resources().get("GPU"):  # else the tasks would wait forever
+            raise UserError(f"engine={engine}: no machine of the cluster has a GPU: choose device=cpu")
+        with _plain_errors(ray):
+            yield submit
+    except BaseException:
+        for reference in started:
+            ray.cancel(reference, force=True)
+        raise
+    finally:
+        if not address:
+            ray.shutdown()
+
+
+def _task(work: Callable[[], None], threads: int, home: Path, directory: Path) -> None:
+    """Do ``work`` on a worker, with relative paths as in ``home``."""
+    torch.set_num_threads(threads)
+    with suppress(OSError):
+        os.chdir(home)
+    if not directory.is_dir():
+        raise UserError(
+            f"out={directory}: the worker on {socket.gethostname()} does not see this directory: choose one on a file "
+            "system that all machines of the cluster share"
+        )
+    work()
+
+
+def _workers_of(ray: Any, workers: int) -> tuple[int, int]:
+    """Return the number of workers, by default one for each CPU of the cluster, and the threads of each."""
+    count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    return count, max(1, torch.get_num_threads() // count)
 
 
 def _connected(address: str, workers: int) -> Any:
@@ -125,10 +185,13 @@ def _connected(address: str, workers: int) -> Any:
     return ray
 
 
-def _result_of(ray: Any, reference: Any) -> Any:
+@contextmanager
+def _plain_errors(ray: Any) -> Iterator[None]:
+    """Raise what a work raised as itself, and RunError for a worker that died too often."""
+    died = ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError, ray.exceptions.NodeDiedError
     try:
-        return ray.get(reference)
-    except ray.exceptions.RayActorError:
+        yield
+    except (*died, ray.exceptions.OutOfMemoryError):
         raise RunError(
             f"a worker died {1 + RETRIES} times, perhaps for memory: use fewer workers; "
             "run it again with resume=True to go on from here"

@@ -1,4 +1,4 @@
-"""Where work runs: side by side in worker processes, or one after the other in this process.
+"""Where jobs run: side by side in worker processes or elsewhere, or one after the other in this process.
 
 A job is a function without arguments but its progress callback. This module is independent of what the jobs do. It
 starts them, waits for the jobs that they need, shows their progress, and ends all of them when one fails or the user
@@ -8,15 +8,17 @@ stops.
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from rich.progress import Progress, TaskID
 
+from nogs.engine import Submit
 from nogs.errors import RunError
 from nogs.runs.progress import Tick, numbered, progress_bars
 from nogs.runs.workers import begin, starting
@@ -40,18 +42,27 @@ class Job(NamedTuple):
     needs: str | None = None
 
 
-def run_jobs(jobs: Sequence[Job], *, at_once: int, whole: str | None = None) -> None:
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    at_once: int,
+    workers: AbstractContextManager[Submit] | None = None,
+    whole: str | None = None,
+) -> None:
     """Run all jobs, ``at_once`` at a time, with a progress bar for each. The first error ends all of them.
 
-    With ``at_once=1`` they run in this process. ``whole``: name of one more bar, which counts finished jobs; the bar of
-    a finished job is then hidden. Raises RunError if a worker process was killed.
+    ``workers``: what starts a job elsewhere; by default processes of this machine, or with ``at_once=1`` this one.
+    ``whole``: name of one more bar, which counts finished jobs; the bar of a finished job is then hidden.
+
+    Raises RunError if a worker process was killed.
     """
     with progress_bars() as progress:
         bars = _Bars(progress, jobs, whole)
-        if at_once == 1:
+        if workers is None and at_once == 1:
             _in_this_process(jobs, bars)
         else:
-            _in_workers(jobs, at_once, bars)
+            with workers or _processes(at_once) as submit:
+                _in_workers(jobs, at_once, submit, bars)
 
 
 class _Bars:
@@ -86,26 +97,37 @@ def _in_this_process(jobs: Sequence[Job], bars: _Bars) -> None:
         bars.finish(job.name)
 
 
-def _in_workers(jobs: Sequence[Job], at_once: int, bars: _Bars) -> None:
+def _in_workers(jobs: Sequence[Job], at_once: int, submit: Submit, bars: _Bars) -> None:
     waiting, running, finished = list(jobs), dict[Future[None], Job](), set[str]()
+    while waiting or running:
+        ready = [job for job in waiting if job.needs is None or job.needs in finished]
+        for job in ready[: at_once - len(running)]:
+            waiting.remove(job)
+            running[submit(partial(job.work, _no_progress))] = job
+        done, _ = wait(running, timeout=POLL_SECONDS, return_when=FIRST_COMPLETED)
+        for job in running.values():
+            steps, note = job.progress()
+            if note:
+                bars.show(job.name, steps, note)
+        for future in done:
+            future.result()
+            finished.add(name := running.pop(future).name)
+            bars.finish(name)
+
+
+@contextmanager
+def _processes(count: int) -> Iterator[Submit]:
+    """Yield a function that starts functions in ``count`` processes, which an error within the context ends."""
     context = multiprocessing.get_context("spawn")
-    threads = max(1, torch.get_num_threads() // at_once)
-    with ProcessPoolExecutor(at_once, mp_context=context, initializer=begin, initargs=(threads,)) as pool:
+    threads = max(1, torch.get_num_threads() // count)
+    with ProcessPoolExecutor(count, mp_context=context, initializer=begin, initargs=(threads,)) as pool:
+
+        def submit(work: Callable[[], None]) -> Future[None]:
+            with starting():
+                return pool.submit(work)
+
         try:
-            while waiting or running:
-                for job in [job for job in waiting if job.needs is None or job.needs in finished]:
-                    waiting.remove(job)
-                    with starting():
-                        running[pool.submit(job.work, _no_progress)] = job
-                done, _ = wait(running, timeout=POLL_SECONDS)
-                for job in running.values():
-                    steps, note = job.progress()
-                    if note:
-                        bars.show(job.name, steps, note)
-                for future in done:
-                    future.result()
-                    finished.add(name := running.pop(future).name)
-                    bars.finish(name)
+            yield submit
         except BrokenProcessPool:  # the pool ended the other processes already
             raise RunError(
                 "a training process was killed, perhaps for memory: use jobs=1; "

@@ -2,8 +2,8 @@
 
 Posterior, bank and search run only if a method learns from designed sequences. Each stage is a run directory below
 ``out``; a finished one is not done again. Trainings run side by side, each in a process on a core of its own
-(`nogs.jobs`), because networks this small do not gain from a second thread. A method that learns from recorded
-sequences waits for the training that is recorded.
+(`nogs.jobs`) or by a worker of Ray (`nogs.engine`), because networks this small do not gain from a second thread. A
+method that learns from recorded sequences waits for the training that is recorded.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from nogs.engine import check_engine
 from nogs.errors import UserError
 from nogs.evaluation.schema import CNNScores, Results, read_results
 from nogs.evaluation.typed_json import to_json
-from nogs.jobs import run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.extend import extend_run
@@ -48,7 +47,7 @@ from nogs.stages.evaluate import evaluate
 from nogs.stages.fit_posterior import fit_posterior
 from nogs.stages.report import draw_report
 from nogs.stages.search import search
-from nogs.trainings import at_once, job_of, trained_by, within
+from nogs.trainings import run_trainings, trained_by, within
 from nogs.weights import read_spec
 
 POSTERIOR_BATCH = 128
@@ -73,7 +72,7 @@ def run(config: Run) -> RunDirectory:
         sequences, path = searched.path, _searched_path(config, searched, numbering)
     trained = [trained_by(config, name, seed, sequences, path) for seed in config.seeds for name in config.methods]
     with numbering.next():
-        run_jobs([job_of(one) for one in trained], at_once=at_once(config))
+        run_trainings(config, trained)
     models = tuple(one.training.machine.out for one in trained)
     stopping = tuple(one.stopping.machine.out for one in trained if one.stopping)
     with numbering.next():

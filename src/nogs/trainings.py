@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from nogs.config.pipeline import Run
 from nogs.config.stages import FitStopping, Record, Train
 from nogs.config.table import stage_of
 from nogs.config.tune import Tune
-from nogs.jobs import Job
+from nogs.engine import LOCAL, ray_tasks
+from nogs.jobs import Job, run_jobs
 from nogs.runs.device import choose_device
 from nogs.runs.directory import RunDirectory
 from nogs.runs.progress import Tick
@@ -35,6 +37,17 @@ def within(config: Run, place: type | str, *parts: str) -> Machine:
     """Return the machine of a stage whose run directory is that of a configuration class, or has the name ``place``."""
     directory = place if isinstance(place, str) else stage_of(place).directory
     return replace(config.machine, out=config.machine.out.joinpath(directory, *parts), resume=True)
+
+
+def run_trainings(config: Run, trained: Sequence[Trained]) -> None:
+    """Do all trainings of a run, side by side, on this machine or by Ray."""
+    jobs = [job_of(one) for one in trained]
+    if config.engine == LOCAL:
+        run_jobs(jobs, at_once=at_once(config))
+        return
+    gpus = int(choose_device(config.machine.device).type == "cuda")
+    workers = ray_tasks(config.engine, workers=config.jobs, gpus=gpus, directory=config.machine.out)
+    run_jobs(jobs, at_once=config.jobs or len(jobs), workers=workers)
 
 
 def at_once(config: Run | Tune) -> int:

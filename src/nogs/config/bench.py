@@ -27,5 +27,7 @@ class Bench(Checked):
     """seeds of the trainings, each with every method"""
     iterations: Count | None = None
     """most iterations of each training, in place of those of the tasks"""
+    engine: str = "local"
+    """where searches and trainings are computed, as `nogs run` has it, unless a task says so itself"""
     jobs: Processes = 0
-    """trainings at the same time; 0: one for each core, or one on an accelerator"""
+    """trainings at the same time, and workers of ray; 0: one for each core, or one on an accelerator (ray: on each)"""

@@ -78,10 +78,10 @@ class Run(Checked):
     stopping: bool = True
     """also fit stopping heads to the networks of ps-nogs"""
     engine: str = "local"
-    """where the search computes its maps. local: in this process; ray: by workers on this machine; ray:ADDRESS: on a
-    cluster"""
+    """where maps of the search and trainings are computed. local: by processes of this machine; ray: by workers on this
+    machine; ray:ADDRESS: on a cluster, all machines of which must see the run directory"""
     jobs: Processes = 0
-    """trainings at the same time; 0: one for each core, or one on an accelerator. Also the workers of ray"""
+    """trainings at the same time, and workers of ray; 0: one for each core, or one on an accelerator (ray: on each)"""
     network: AttentionNetwork = field(default_factory=AttentionNetwork)
     gains: GainOptions = field(default_factory=GainOptions)
 
