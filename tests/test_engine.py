@@ -8,11 +8,13 @@ import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 import nogs
-from nogs.engine import check_engine, computing, ray_tasks
+from nogs.engine import _workers_of, check_engine, computing, ray_tasks
 from nogs.errors import RunError, UserError
 from nogs.jobs import Job, run_jobs
 from nogs.runs.directory import RunDirectory
@@ -51,6 +53,22 @@ def test_pieces_computed_here() -> None:
 
 quiet = pytest.mark.filterwarnings("ignore")
 """Ray's own processes and files warn."""
+
+
+@pytest.mark.parametrize(
+    ("workers", "gpus", "count"),
+    [(0, 0, 8), (3, 0, 3), (0, 1, 2), (1, 1, 1), (5, 1, 2)],
+)
+def test_no_more_workers_than_there_are_gpus_for(workers: int, gpus: int, count: int) -> None:
+    """Of a cluster with eight CPUs and two GPUs. More would wait for ever, and their pieces with them."""
+    cluster = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0, "GPU": 2.0})
+    found, threads = _workers_of(cluster, "ray", workers, gpus)
+    assert found == count
+    assert threads == max(1, torch.get_num_threads() // count)
+    without = SimpleNamespace(cluster_resources=lambda: {"CPU": 8.0})
+    if gpus:
+        with pytest.raises(UserError, match=r"^engine=ray: no machine of the cluster has a GPU"):
+            _workers_of(without, "ray", workers, gpus)
 
 
 @pytest.mark.slow

@@ -43,17 +43,18 @@ def check_engine(engine: str) -> None:
 
 
 def computing(
-    engine: str, work: Callable[[Shared, Piece], Result], shared: Shared, *, workers: int
+    engine: str, work: Callable[[Shared, Piece], Result], shared: Shared, *, workers: int, gpus: int = 0
 ) -> AbstractContextManager[Results[Piece, Result]]:
     """Return a context whose value computes pieces by ``engine``.
 
-    ``workers``: of Ray; 0: one for each CPU of the cluster. Raises UserError for an engine that does not exist or
-    cannot be reached, and RunError if a worker dies more than `RETRIES` times.
+    ``workers``: of Ray; 0: one for each CPU of the cluster. ``gpus``: of each worker of Ray, of which there are then no
+    more than the cluster has GPUs for. Raises UserError for an engine that does not exist or cannot be reached, or if
+    the cluster has no GPU, and RunError if a worker dies more than `RETRIES` times.
     """
     check_engine(engine)
     if engine == LOCAL:
         return _here(work, shared)
-    return _by_ray(engine.partition(":")[2], work, shared, workers=workers)
+    return _by_ray(engine, work, shared, workers=workers, gpus=gpus)
 
 
 @contextmanager
@@ -67,18 +68,19 @@ def _here(work: Callable[[Shared, Piece], Result], shared: Shared) -> Iterator[R
 
 @contextmanager
 def _by_ray(
-    address: str, work: Callable[[Shared, Piece], Result], shared: Shared, *, workers: int
+    engine: str, work: Callable[[Shared, Piece], Result], shared: Shared, *, workers: int, gpus: int
 ) -> Iterator[Results[Piece, Result]]:
     """Compute by actors, each of which gets what is shared once and computes its pieces one after the other.
 
     Without an address a cluster of this machine is started, whose ports are bound to the loopback interface, and
     stopped at the end.
     """
+    address = engine.partition(":")[2]
     ray = _connected(address, workers)
-    count, threads = _workers_of(ray, workers)
     try:
+        count, threads = _workers_of(ray, engine, workers, gpus)
         place = [ray.put(shared)]  # in a list, so that Ray does not send the content with every piece
-        actor = ray.remote(num_cpus=1, max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
+        actor = ray.remote(num_cpus=1, num_gpus=gpus, max_restarts=RETRIES, max_task_retries=RETRIES)(_Worker)
         actors = [actor.remote(work, threads) for _ in range(count)]
 
         def results(pieces: Sequence[Piece]) -> Iterator[tuple[int, Result]]:
@@ -129,9 +131,7 @@ def ray_tasks(engine: str, *, workers: int, gpus: int, directory: Path) -> Itera
         return started[-1].future()
 
     try:
-        _, threads = _workers_of(ray, workers)
-        if gpus and not ray.cluster_resources().get("GPU"):  # else the tasks would wait forever
-            raise UserError(f"engine={engine}: no machine of the cluster has a GPU: choose device=cpu")
+        _, threads = _workers_of(ray, engine, workers, gpus)
         with _plain_errors(ray):
             yield submit
     except BaseException:
@@ -156,9 +156,17 @@ def _task(work: Callable[[], None], threads: int, home: Path, directory: Path) -
     work()
 
 
-def _workers_of(ray: Any, workers: int) -> tuple[int, int]:
-    """Return the number of workers, by default one for each CPU of the cluster, and the threads of each."""
-    count = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+def _workers_of(ray: Any, engine: str, workers: int, gpus: int) -> tuple[int, int]:
+    """Return the number of workers, by default one for each CPU of the cluster, and the threads of each.
+
+    Raises UserError if each needs ``gpus`` GPUs and the cluster has fewer, because they would wait forever.
+    """
+    resources = ray.cluster_resources()
+    count = workers or max(1, int(resources.get("CPU", 1)))
+    if gpus:
+        count = min(count, int(resources.get("GPU", 0)) // gpus)
+        if count == 0:
+            raise UserError(f"engine={engine}: no machine of the cluster has a GPU: choose device=cpu")
     return count, max(1, torch.get_num_threads() // count)
 
 

@@ -66,10 +66,11 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
     annotated = data.annotated(fitted.config["annotate"], source.split_seed)
     retrieval = Retrieval(load_bank(indexed, data), posterior.grid, config.retrieval)
     estimator = Race(config.race, config.criterion, config.pooling) if config.strategy == "race" else exhaustive
+    gpus = int(device.type == "cuda")
     gain_map = CompletionGainMap(posterior, retrieval, estimator, config.first)
     with (
         ticking("sequences", len(annotated) * (T - 1), tick) as report,
-        computing(config.engine, map_chunk, gain_map, workers=config.jobs) as compute,
+        computing(config.engine, map_chunk, gain_map, workers=config.jobs, gpus=gpus) as compute,
         torch.inference_mode(),
     ):
         chunks = Chunks(run, config, compute, posterior.grid, data, annotated, T, report)
