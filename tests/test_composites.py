@@ -78,6 +78,13 @@ def test_overviews_are_means_of_whole_composites(px: int) -> None:
     torch.testing.assert_close(found.overview(rows, px), overview(found[:], rows, px), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("px", "view_px"), [(16, 16), (13, 16), (17, 24), (25, 48)])
+def test_views_are_reduced_by_a_whole_number(px: int, view_px: int) -> None:
+    found, rows = composites(2), torch.tensor([4, 0, 5])
+    assert found.view_px(px) == view_px
+    torch.testing.assert_close(found.view(rows, px), overview(found[:], rows, view_px), rtol=0, atol=0)
+
+
 def test_a_paste_changes_nothing_outside_of_it() -> None:
     found = composites(3)
     plain = found.photographs[found.photograph]

@@ -30,7 +30,7 @@ class Composites(Drawn):
     its first pixel, its side in pixels, and its brightness in per cent. Later pastes cover earlier ones, and one of
     side 0 is not drawn. Every paste lies inside its photograph and leaves one pixel free at its border.
 
-    Overviews are computed for all composites when they are first needed, and kept.
+    Photographs that are reduced to overviews are kept.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Composites(Drawn):
         pastes: Int[Tensor, "N S 5"],
     ) -> None:
         self.photographs, self.cutouts, self.photograph, self.pastes = photographs, cutouts, photograph, pastes
-        self._overviews: dict[int, UInt8[Tensor, "N 3 v v"]] = {}
+        self._reduced: dict[int, UInt8[Tensor, "P 3 v v"]] = {}
 
     @property
     def shape(self) -> torch.Size:
@@ -67,9 +67,31 @@ class Composites(Drawn):
         return drawn
 
     def overview(self, rows: Int[Tensor, " B"], px: int) -> UInt8[Tensor, "B 3 v v"]:
-        if px not in self._overviews:
-            self._overviews[px] = self.drawn(px) if self.image_px % px else self._reduced(px)
-        return self._overviews[px][rows]
+        """Return the composites ``rows`` reduced to ``px`` pixels a side, each the mean of the pixels that it covers.
+
+        If ``px`` divides H, photographs are reduced once, and then only the surroundings of pastes are drawn.
+        """
+        if self.image_px % px:
+            return reduced(self[rows], px)
+        if px not in self._reduced:
+            self._reduced[px] = torch.cat([reduced(some, px) for some in self.photographs.split(8)])
+        overviews, block = self._reduced[px][self.photograph[rows]], self.image_px // px
+        for b, s in (self.pastes[rows][..., 3] > 0).nonzero().tolist():
+            corner, side = self.pastes[rows[b], s, 1:3], int(self.pastes[rows[b], s, 3])
+            first = corner // block
+            span = int(((corner + side - 1) // block - first).max()) + 1
+            first = first.clamp_max(px - span)
+            around = self.squares((first * block)[None, None], rows[b, None], span * block)[0, 0]
+            i, j = first.tolist()
+            overviews[b, :, i : i + span, j : j + span] = averaged(around, block)
+        return overviews
+
+    def view_px(self, px: int) -> int:
+        return min(v for v in range(px, self.image_px + 1) if self.image_px % v == 0)
+
+    def view(self, rows: Int[Tensor, " n"], px: int) -> UInt8[Tensor, "n 3 v v"]:
+        """Return the images ``rows`` reduced by a whole number, to ``px`` pixels a side or more."""
+        return self[rows] if self.view_px(px) == self.image_px else self.overview(rows, self.view_px(px))
 
     def content(self) -> Iterator[bytes]:
         """Yield the pastes, the cut-outs, and every `SAMPLED_PX`-th line and column of the photographs."""
@@ -87,19 +109,6 @@ class Composites(Drawn):
         of = slice(on[0].start - top, on[0].stop - top), slice(on[1].start - left, on[1].stop - left)
         below, pixels = onto[:, on[0], on[1]], pixels[:, of[0], of[1]]
         below.copy_(below.float().lerp(pixels, alpha[of]).round())
-
-    def _reduced(self, px: int) -> UInt8[Tensor, "N 3 v v"]:
-        """Return all overviews of ``px`` pixels a side, a divisor of H. Only the surroundings of pastes are drawn."""
-        block = self.image_px // px
-        every = torch.cat([reduced(some, px) for some in self.photographs.split(8)])[self.photograph]
-        for row, paste in (self.pastes[..., 3] > 0).nonzero().tolist():
-            first = self.pastes[row, paste, 1:3] // block
-            span = int(((self.pastes[row, paste, 1:3] + self.pastes[row, paste, 3] - 1) // block - first).max()) + 1
-            first = first.clamp_max(px - span)
-            around = self.squares((first * block)[None, None], torch.tensor([row], device=self.device), span * block)
-            i, j = first.tolist()
-            every[row, :, i : i + span, j : j + span] = averaged(around[0, 0], block)
-        return every
 
 
 def faded(side: int, device: torch.device) -> Float[Tensor, "s s"]:
