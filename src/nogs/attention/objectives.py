@@ -18,19 +18,21 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from nogs.attention.network import Rollout
+from nogs.data.imageset import NO_LABEL
 from nogs.information import entropy
 
 
 def label_loss(class_logits: Float[Tensor, "B T C"], labels: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
-    """Return the cross-entropy of the label in nats, averaged over the T predictions."""
+    """Return the cross-entropy of the label in nats, averaged over the T predictions; 0 where there is no label."""
     T = class_logits.shape[1]
-    per_step = F.cross_entropy(class_logits.flatten(0, 1), labels.repeat_interleave(T), reduction="none")
+    per_step = F.cross_entropy(
+        class_logits.flatten(0, 1), labels.repeat_interleave(T), reduction="none", ignore_index=NO_LABEL
+    )
     return per_step.unflatten(0, (-1, T)).mean(1)
 
 
@@ -73,11 +75,11 @@ def partially_supervised_loss(
     """Return label loss + REINFORCE (images that are not ``supervised``) + supervised loss, each a mean over images.
 
     ``supervised``: which images were run along given locations. ``supervised_labels``: whether their label loss
-    counts too, as published. Without it they train the location head alone: a few teacher-forced images would
-    overfit the classifier, and would not show it the policy's own locations.
+    counts too, as published, if they have a label. Without it they train the location head alone: a few teacher-forced
+    images would overfit the classifier, and would not show it the policy's own locations.
     """
     free = ~supervised
-    labelled = torch.ones_like(free) if supervised_labels else free
+    labelled = labels != NO_LABEL if supervised_labels else free
     loss = _mean(label_loss(rollout.class_logits, labels), labelled) + _mean(reinforce_loss(rollout, labels), free)
     return loss + _mean(supervised_loss(rollout), supervised)
 

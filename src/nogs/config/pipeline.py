@@ -29,7 +29,7 @@ class Run(Checked):
     source: Source = field(default_factory=Source)
     geometry: Geometry = field(default_factory=Geometry)
     annotate: Count = 600
-    """training images that sequences are designed for"""
+    """images that sequences are designed for: unlabelled ones if there are any, else training images"""
     methods: Names = ("ram", "ps-nogs")
     """any of ram, ps-nogs, ws-ram, ps-ram, ps-hgs, act, gain, gain-nogs, dime, gdfs, and the controls random, centre
     and path"""

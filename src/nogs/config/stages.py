@@ -62,7 +62,8 @@ class FitPosterior(Checked):
     network: PosteriorNetwork = field(default_factory=PosteriorNetwork)
     optimisation: Optimisation = field(default_factory=Optimisation)
     annotate: Count = 600
-    """training images left out of the fit, because sequences are designed for them later"""
+    """training images left out of the fit, because sequences are designed for them later; if there are unlabelled
+    images, as many of these, and none is left out"""
     focus: Share = 0.8
     """share of training locations drawn where glimpses reduce the validation loss most (lookahead posterior)"""
 
@@ -74,7 +75,7 @@ class BuildBank(Checked):
     machine: Machine
     source: Source = field(default_factory=Source)
     images: Path | None = None
-    """folder of images to index in place of the training images; any number, kept as compressed shards"""
+    """folder of images to index in place of training and unlabelled images; any number, kept as compressed shards"""
     components: Count = 256
     """principal components of the index"""
     mirror: bool = True

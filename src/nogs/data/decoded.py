@@ -8,6 +8,7 @@ from nogs.config.groups import Source
 from nogs.data import cache
 from nogs.data.drawn import Drawn
 from nogs.data.files import is_utf8
+from nogs.data.imageset import NO_LABEL
 from nogs.data.listing import Arrays, Faults, Listing
 from nogs.data.notices import notice
 
@@ -32,7 +33,8 @@ def decoded(listing: Listing, source: Source, faults: Faults) -> Arrays:
 def _warn_of_twins(listing: Listing, twins: list[tuple[int, int]]) -> None:
     """Print a notice if files with the same pixels are in two classes."""
     labels, classes = listing.about.labels, listing.about.classes
-    apart = [(one, other) for one, other in twins if labels[one] != labels[other]]
+    known = [(one, other) for one, other in twins if NO_LABEL not in (labels[one], labels[other])]
+    apart = [(one, other) for one, other in known if labels[one] != labels[other]]
     if apart:
         one, other = apart[0]
         notice(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Int, UInt8
@@ -13,8 +13,13 @@ from nogs.data.memory import check_memory
 from nogs.data.pixels import Pixels
 from nogs.errors import UserError
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+Split = Literal["train", "val", "test", "unlabelled"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+"""The splits whose images have labels."""
+UNLABELLED: Split = "unlabelled"
+"""The split of images without a label, which complete others and get sequences; its number is len(SPLITS)."""
+NO_LABEL = -1
+"""The label of an image without one."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,8 @@ class ImageSet:
 
     ``images``: uint8 in [0, 255], channels first (1 grey, 3 RGB).
     ``labels``: [N], the index in ``classes`` of each image's class; or [N, K] of 0/1 for a multi-label set, and then
-    ``classes`` names the K labels.
-    ``split``: 0 train, 1 val, 2 test, as in `SPLITS`.
+    ``classes`` names the K labels. `NO_LABEL` for unlabelled images.
+    ``split``: 0 train, 1 val, 2 test, as in `SPLITS`; 3 unlabelled.
     ``groups``: images of one group (one person) are in one split, and do not complete each other. If groups are
     unknown, each image is a group.
     ``names``: the name of each image in its source, a file or a row.
@@ -77,13 +82,19 @@ class ImageSet:
 
     def members(self, split: Split) -> Int[Tensor, " n"]:
         """Return the indices of the images of a split, ascending."""
-        return (self.split == SPLITS.index(split)).nonzero()[:, 0]
+        return (self.split == (*SPLITS, UNLABELLED).index(split)).nonzero()[:, 0]
 
     def annotated(self, count: int, seed: int) -> Int[Tensor, " n"]:
-        """Return the indices of the training images that get sequences: a seeded draw, at most half of the split.
+        """Return the indices of the images that get sequences, a seeded draw that is the same in every stage.
 
-        The posterior is not trained on them. Every stage draws the same ones.
+        They are unlabelled images if there are any. Otherwise they are at most half of the training images, and the
+        posterior is not trained on them.
         """
-        train = self.members("train")
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
-        return train[order[: min(count, len(train) // 2)]]
+        unlabelled, train = self.members(UNLABELLED), self.members("train")
+        among, most = (unlabelled, len(unlabelled)) if len(unlabelled) else (train, len(train) // 2)
+        order = torch.randperm(len(among), generator=torch.Generator().manual_seed(seed))
+        return among[order[: min(count, most)]]
+
+    def bank_members(self) -> Int[Tensor, " n"]:
+        """Return the indices of the images that complete others: training and unlabelled ones, ascending."""
+        return torch.cat((self.members("train"), self.members(UNLABELLED))).sort().values

@@ -19,7 +19,7 @@ from nogs.config.groups import Source
 from nogs.data.decoded import decoded
 from nogs.data.drawn import Drawn
 from nogs.data.files import check_regular, is_utf8
-from nogs.data.imageset import ImageSet
+from nogs.data.imageset import NO_LABEL, ImageSet
 from nogs.data.listing import Annotations, Arrays, Faults, Listing
 from nogs.data.sources.celeba import celeba
 from nogs.data.sources.celebahq import celebahq
@@ -199,7 +199,8 @@ def _check_names(classes: Sequence[str], spec: str) -> None:
 def _check_classes(about: Annotations, spec: str) -> None:
     if len(about.classes) < 2:
         raise UserError(f"data={spec}: there is only one class, {about.classes[0]}; give two or more")
-    for name, count in zip(about.classes, np.bincount(about.labels, minlength=len(about.classes)), strict=True):
+    labels = about.labels[about.labels != NO_LABEL]
+    for name, count in zip(about.classes, np.bincount(labels, minlength=len(about.classes)), strict=True):
         if count == 0:
             raise UserError(f"data={spec}: class {name} has no image; add some, or leave the class out")
         if count == 1 and about.split is None:

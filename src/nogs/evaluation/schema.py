@@ -54,7 +54,10 @@ class PosteriorScores:
 
 @dataclass(frozen=True)
 class SequenceScores:
-    """The posterior along designed sequences, on training images that it was not fitted to.
+    """The posterior along designed sequences, on images that it was not fitted to.
+
+    ``count``: of designed sequences. The images are the training images with sequences, or the validation images,
+    along sequences of others, if unlabelled images have sequences.
 
     ``shuffled_*``: along the sequence of another image. ``random_*``: at random locations. ``chance_nll_nats``: of the
     class frequencies of these images. ``worth``: of the posterior along designed

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
+from nogs.data import ImageSet
+from nogs.data.imageset import UNLABELLED
 from nogs.errors import UserError
 from nogs.runs.directory import RunDirectory, read_run
 from nogs.runs.identity import first_difference
@@ -105,6 +107,19 @@ def one_path(run: RunDirectory, sequences: Sequences, *, glimpses: int, location
             "run `nogs search` with pooling=1"
         )
     return tuple(cells[0].tolist())
+
+
+def on_labelled_images(sequences: Sequences, data: ImageSet, *, generator: Generator) -> Sequences:
+    """Return sequences of images that have labels, to score a posterior along them.
+
+    These are ``sequences`` themselves, or, if their images have no labels, the validation images, each along the cells
+    of an image that is drawn from ``sequences``.
+    """
+    val = data.members("val")
+    if not torch.isin(sequences.images, data.members(UNLABELLED)).any():
+        return sequences
+    rows = torch.randint(len(sequences.images), (len(val),), generator=generator)
+    return Sequences(val, sequences.cells[rows])
 
 
 def cells_of_another(sequences: Sequences, *, generator: Generator) -> Int[Tensor, "n T"]:

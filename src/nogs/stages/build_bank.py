@@ -1,6 +1,6 @@
-"""Stage build-bank: index the training images or other images by PCA, for retrieval.
+"""Stage build-bank: index the training and unlabelled images, or other images, by PCA, for retrieval.
 
-For training images only the latents are stored, because the images are in the data. Other images, possibly millions,
+For images of the data only the latents are stored, because their pixels are there. Other images, possibly millions,
 are decoded once, projected, and stored in compressed shards (`nogs.completion.shards`). PCA is fitted on a sample
 first. Each shard is a file and a row of the log with its checksum, so that a killed build continues at its last shard.
 Only one shard is in memory at a time.
@@ -55,7 +55,7 @@ def build_bank(config: BuildBank, tick: Tick | None = None) -> RunDirectory:
 
 
 def _index_training_images(run: RunDirectory, config: BuildBank, data: ImageSet, tick: Tick | None) -> None:
-    members, generator = data.members("train"), chance(config.seed, 4)
+    members, generator = data.bank_members(), chance(config.seed, 4)
     with ticking("bank", len(members), tick) as report:
         report(0, "principal components")
         sample = members[fitting_sample(len(members), generator=generator)]

@@ -46,7 +46,7 @@ from nogs.posterior.protocol import Posterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, ticking
-from nogs.sequences.table import Sequences, cells_of_another, load_sequences
+from nogs.sequences.table import Sequences, cells_of_another, load_sequences, on_labelled_images
 from nogs.specs import HaltingSpec, HardAttentionSpec, PosteriorSpec
 from nogs.stopping.curves import THRESHOLDED, Outlook, macs_by_rule, recorded, stop_by_every_rule
 from nogs.weights import load_halting, load_network, load_stopping, read_spec
@@ -232,9 +232,11 @@ def _design(searched: RunDirectory, fitted: RunDirectory, device: torch.device, 
 def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, SequenceScores]:
     """Score the posterior on random locations (test split), and along designed, shuffled and random sequences.
 
-    Images with sequences are training images that the posterior was not fitted to.
+    Images with sequences are training images that the posterior was not fitted to, or stand for unlabelled ones
+    (`on_labelled_images`).
     """
-    sequences, posterior = design.sequences, design.posterior
+    posterior = design.posterior
+    sequences = on_labelled_images(design.sequences, data, generator=chance(18))
     T, L, test, images = sequences.cells.shape[1], len(posterior.grid), data.members("test"), sequences.images
 
     def along(images: Tensor, cells: Tensor) -> ByGlimpse:
@@ -245,14 +247,15 @@ def _score_design(design: Design, data: ImageSet) -> tuple[PosteriorScores, Sequ
     shuffled = along(images, cells_of_another(sequences, generator=chance(17)))
     random = along(images, torch.randint(L, tuple(sequences.cells.shape), generator=chance(9)))
     rows, useful = design.searched.rows(), design.searched.load_json("usefulness.json")
-    assert sequences.effective is not None  # a search keeps its maps
+    effective = design.sequences.effective
+    assert effective is not None  # a search keeps its maps
     return (
         PosteriorScores(design.fitted.rows()[-1]["wall_seconds"], **at_random.named("")),
         SequenceScores(
-            count=len(images),
+            count=len(design.sequences.images),
             seconds=sum(row["seconds"] for row in rows),
             posterior_evaluations=sum(row["posterior_evaluations"] for row in rows),
-            effective_sample_size_by_glimpse=tuple(sequences.effective.mean(0).tolist()[1:]),
+            effective_sample_size_by_glimpse=tuple(effective.mean(0).tolist()[1:]),
             chance_nll_nats=useful["chance_nll_nats"],
             worth=useful["worth"],
             **designed.named(""),

@@ -1,4 +1,4 @@
-"""Stage search: design near-optimal glimpse sequences for the annotated training images.
+"""Stage search: design near-optimal glimpse sequences for the annotated images.
 
 Glimpse t is chosen for all images before glimpse t + 1, because their maps may be pooled (`nogs.design.greedy`). The
 first map is the same for all images. Later maps are computed in chunks of images. A chunk is independent of the others
@@ -36,7 +36,7 @@ from nogs.posterior.protocol import Posterior, TrainablePosterior
 from nogs.runs.device import chance, choose_device
 from nogs.runs.directory import RunDirectory, finished_run, open_run, read_run
 from nogs.runs.progress import Tick, ticking
-from nogs.sequences.table import Sequences, save_sequences
+from nogs.sequences.table import Sequences, on_labelled_images, save_sequences
 from nogs.specs import PosteriorSpec
 from nogs.weights import load_network
 
@@ -79,12 +79,13 @@ def search(config: Search, tick: Tick | None = None) -> RunDirectory:
         )
         if config.regret and T > 1:
             run.save_json("regret.json", {"regret_nats_by_glimpse": chunks.regrets(designed)})
-        useful = _usefulness(posterior, data, annotated, designed.cells, labels)
+        sequences = Sequences(annotated, **designed._asdict())
+        useful = _usefulness(posterior, data, sequences, labels)
     run.save_json("usefulness.json", useful._asdict())
     save_sequences(
         run,
         "sequences",
-        Sequences(annotated, **designed._asdict()),
+        sequences,
         source=fitted.config["source"],
         geometry=fitted.config["geometry"],
         task=config.task or source.task,
@@ -250,11 +251,11 @@ def _same_images(config: Search, posterior: dict[str, Any], bank: dict[str, Any]
 def _usefulness(
     posterior: Posterior,
     data: ImageSet,
-    images: Int[Tensor, " n"],
-    cells: Int[Tensor, "n T"],
+    sequences: Sequences,
     labels: Int[Tensor, " N"],
 ) -> Usefulness:
-    """Return the posterior's usefulness along ``cells``, compared with uniformly drawn locations."""
+    """Return the posterior's usefulness along designed sequences, compared with uniformly drawn locations."""
+    images, cells = on_labelled_images(sequences, data, generator=chance(18))[:2]
     random = torch.randint(len(posterior.grid), tuple(cells.shape), generator=chance(9))
     along, elsewhere = (posterior_log_probs(posterior, data, images, at) for at in (cells, random))
     return usefulness(along, elsewhere, labels[images])

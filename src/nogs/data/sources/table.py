@@ -1,6 +1,7 @@
 """Read images listed in a CSV file: a header with column ``file``, one or more label columns, maybe ``split``.
 
-``file`` is relative to the CSV. Every column other than ``file`` and ``split`` is a label. The distinct values of a
+``file`` is relative to the CSV. Every column other than ``file`` and ``split`` is a label. Rows whose split is
+``unlabelled`` have no label, and what their label columns hold is not read. The distinct values of a
 single label column are the classes, sorted, or by value if all are integers. Several columns of 0/1, -1/1 or
 false/true are a multi-label set. Any column can be read alone as the ``task``; columns that are not 0/1 are then
 ignored. Errors call rows by their line in the file. The header is line 1.
@@ -19,7 +20,7 @@ from jaxtyping import Int
 
 from nogs.config.groups import Source
 from nogs.data.files import check_regular, is_zarr
-from nogs.data.imageset import SPLITS
+from nogs.data.imageset import NO_LABEL, SPLITS, UNLABELLED
 from nogs.data.listing import Annotations, Faults, Listing, in_order, split_numbers
 from nogs.errors import UserError
 
@@ -36,6 +37,10 @@ class Row(NamedTuple):
     line: int
     values: dict[str, str]
 
+    @property
+    def labelled(self) -> bool:
+        return self.values.get(SPLIT) != UNLABELLED
+
 
 def table(path: Path, source: Source, faults: Faults) -> Listing:
     """Return the images of a CSV file, in its order. The name of an image is its value of column ``file``."""
@@ -47,7 +52,7 @@ def table(path: Path, source: Source, faults: Faults) -> Listing:
     seen: dict[str, int] = {}
     for row in lines:
         name = row.values[FILE]
-        if reason := _fault(row.values, path.parent, targets, multilabel=multilabel):
+        if reason := _fault(row.values, path.parent, targets if row.labelled else (), multilabel=multilabel):
             faults.add(f"{path} line {row.line}", reason)
         elif name in seen:
             faults.add(f"{path} line {row.line}", f"column {FILE}: {name} is already in line {seen[name]}")
@@ -113,7 +118,7 @@ def _targets(path: Path, columns: Sequence[str], lines: Sequence[Row], task: str
 
 def _is_binary(lines: Sequence[Row], column: str) -> bool:
     """Return whether most values of a column that are not missing are 0/1, -1/1 or false/true."""
-    values = [value for row in lines if (value := row.values[column].lower()) not in _MISSING]
+    values = [value for row in lines if row.labelled and (value := row.values[column].lower()) not in _MISSING]
     return 2 * sum(value in _TRUTH for value in values) > len(values)
 
 
@@ -127,8 +132,8 @@ def _fault(values: dict[str, str], root: Path, targets: Sequence[str], *, multil
                 f"column {target}: {values[target]!r} is not 0 or 1, as each of several labels must be; "
                 "to use one column, give its name as `task`"
             )
-    if SPLIT in values and values[SPLIT] not in SPLITS:
-        return f"column {SPLIT}: {values[SPLIT]!r} is not train, val or test"
+    if SPLIT in values and values[SPLIT] not in (*SPLITS, UNLABELLED):
+        return f"column {SPLIT}: {values[SPLIT]!r} is not train, val, test or unlabelled"
     file = root / values[FILE]
     if not values[FILE] or not file.exists():
         return f"column {FILE}: there is no file {values[FILE]!r} in {root}"
@@ -139,7 +144,7 @@ def _fault(values: dict[str, str], root: Path, targets: Sequence[str], *, multil
 
 def _classes(path: Path, good: Sequence[Row], target: str) -> tuple[tuple[str, ...], Int[np.ndarray, " N"]]:
     """Return the classes of one column and the label of each row. Raises UserError for a target of regression."""
-    values = [row.values[target] for row in good]
+    values = [row.values[target] for row in good if row.labelled]
     classes = in_order(values)
     numbers = [number for name in classes if (number := _number(name)) is not None]
     measured = len(numbers) == len(classes) and any(number % 1 for number in numbers)
@@ -149,7 +154,8 @@ def _classes(path: Path, good: Sequence[Row], target: str) -> tuple[tuple[str, .
             "is not supported; give classes"
         )
     of = {name: which for which, name in enumerate(classes)}
-    return classes, np.array([of[value] for value in values], dtype=np.int64)
+    labels = [of[row.values[target]] if row.labelled else NO_LABEL for row in good]
+    return classes, np.array(labels, dtype=np.int64)
 
 
 def _number(text: str) -> float | None:
@@ -162,10 +168,13 @@ def _number(text: str) -> float | None:
 
 def _signs(path: Path, good: Sequence[Row], targets: Sequence[str]) -> Int[np.ndarray, "N K"]:
     """Return labels 0/1. A column with both 0 and -1 is refused, because one of them may mean unknown."""
-    signs = np.array([[_TRUTH[row.values[t].lower()] for t in targets] for row in good], dtype=np.int64)
-    signs = signs.reshape(len(good), len(targets))
+    labelled = [row for row in good if row.labelled]
+    signs = np.array([[_TRUTH[row.values[t].lower()] for t in targets] for row in labelled], dtype=np.int64)
+    signs = signs.reshape(len(labelled), len(targets))
     for column, target in enumerate(targets):
         if {-1, 0} <= set(signs[:, column].tolist()):
-            line = good[int((signs[:, column] == -1).argmax())].line
+            line = labelled[int((signs[:, column] == -1).argmax())].line
             raise UserError(f"{path} line {line}, column {target}: has -1 beside 0 and 1; write 0/1 or -1/1")
-    return (signs > 0).astype(np.int64)
+    labels = np.full((len(good), len(targets)), NO_LABEL, dtype=np.int64)
+    labels[[row.labelled for row in good]] = signs > 0
+    return labels

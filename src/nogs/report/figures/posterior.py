@@ -31,8 +31,8 @@ def section(material: Material) -> Section | None:
     return Section(
         "posterior",
         "The posterior, and what its designs are worth",
-        f"On {scores.count} training images that the posterior was not fitted to. After all glimpses its loss is "
-        f"{nats(designed)} nats along the image’s own sequence, {nats(shuffled)} along another image’s and "
+        f"{scores.count} sequences, scored on images that the posterior was not fitted to. After all glimpses its "
+        f"loss is {nats(designed)} nats along the image’s own sequence, {nats(shuffled)} along another image’s and "
         f"{nats(random)} at random locations; class frequencies alone have {nats(scores.chance_nll_nats)}. Its "
         f"confidence is off by {points(scores.calibration_error_by_glimpse[-1]).lstrip('+')} at designed locations and "
         f"{points(scores.random_calibration_error_by_glimpse[-1]).lstrip('+')} at random ones. Designing a sequence "
