@@ -168,7 +168,7 @@ def test_no_permission_is_one_line(tmp_path, monkeypatch):
         ("file,label", ["0.png,1", "0.png,0"], "line 3: column file: 0.png is already in line 2"),
         ("file,a,b", ["0.png,1,2"], "line 2: column b: '2' is not 0 or 1"),
         ("file,a,b", ["0.png,1,0", "1.png,0,-1", "2.png,1,1"], "line 3, column b: has -1 beside 0"),
-        ("file,label,split", ["0.png,1,valid"], "line 2: column split: 'valid' is not train, val or test"),
+        ("file,label,split", ["0.png,1,valid"], "line 2: column split: 'valid' is not train, val, test or unlabelled"),
         ("file,label,split", ["0.png,1,val", "1.png,0,val"], "no image is in the train split"),
         ("file,label", [f"{i}.png,a" for i in range(6)], "only one class, a"),
         ("file,label", ["0.png,a", "1.png,b", "2.png,b"], "class a has 1 image"),
