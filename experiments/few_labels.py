@@ -42,13 +42,13 @@ TASKS = ("Smiling", "Eyeglasses", "Male")
 STRATIFIED = "Eyeglasses"
 IMAGE_PX = 64
 SEQUENCES = 300
-ITERATIONS = {"ram": 2000, "path": 1000, "ps-nogs": 1000, "gain": 1000, "gain-nogs": 1000, "dime": 1000}
+ITERATIONS = {"path": 600, "ps-nogs": 600, "ram": 1500, "gain-nogs": 600, "gain": 600}
 ON_LABELLED = ("path", "ps-nogs")
 """Methods that are also trained without unlabelled images."""
 JITTER, AVERAGE = 2, 0.98
 CNNS = (("mobilenet-v2", 24, 0.25), ("mobilenet-v2", 48, 0.25), (UPPER_BOUND, 64, 1.0))
 """Architecture, resolution in pixels and width of whole-image CNNs."""
-CNN_ITERATIONS, CNN_LEARNING_RATE, BATCH, EVERY = 400, 2e-3, 64, 50
+CNN_ITERATIONS, CNN_LEARNING_RATE, BATCH, EVERY = 300, 2e-3, 64, 50
 SHIFT = 4
 """Most pixels of 64 by which images are shifted in the training of CNNs; half of them are mirrored too."""
 
@@ -98,14 +98,13 @@ def silent(done: int, note: str) -> None:
 def train(out: Path, seed: int, labelled: int, task: str) -> None:
     """Train every method on one table and evaluate them. What is finished is not done again."""
     for name, methods, annotate in (
-        ("labelled", ON_LABELLED, labelled // 4),
         ("all", tuple(ITERATIONS), SEQUENCES),
+        ("labelled", ON_LABELLED, labelled // 4),
     ):
         source = Source(data=f"csv:{out}/draw{seed}-n{labelled}-{name}.csv", task=task, image_size=IMAGE_PX)
         at = out / f"{task}-draw{seed}-n{labelled}" / name
-        if name == "labelled":
-            whole_images(at.parent / "cnns.json", load(source), seed)
         compare(at, source, methods, annotate, seed)
+    whole_images(out / f"{task}-draw{seed}-n{labelled}" / "cnns.json", load(source), seed)
 
 
 def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, seed: int) -> None:
@@ -114,7 +113,7 @@ def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, s
     def machine(name: str) -> nogs.Machine:
         return nogs.Machine(at / name, resume=True, device="cpu")
 
-    fitting = Optimisation(600, 128, 1e-3, EVERY, 0, seed, average=AVERAGE)
+    fitting = Optimisation(400, 128, 2e-3, EVERY, 0, seed, average=AVERAGE)
     nogs.fit_posterior(
         nogs.FitPosterior(
             machine("posterior"), source, network=PosteriorNetwork(), optimisation=fitting, annotate=annotate
