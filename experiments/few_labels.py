@@ -43,6 +43,12 @@ STRATIFIED = "Eyeglasses"
 IMAGE_PX = 64
 SEQUENCES = 300
 ITERATIONS = {"path": 600, "ps-nogs": 600, "ram": 1500, "gain-nogs": 600, "gain": 600}
+PATIENCE = {"ram": 600, "gain-nogs": 0}
+"""Iterations without a better validation loss after which a training stops, `LEAST_PATIENCE` for the other methods.
+
+gain-nogs is never stopped, because what it learns from changes until its last iteration.
+"""
+LEAST_PATIENCE = 250
 ON_LABELLED = ("path", "ps-nogs")
 """Methods that are also trained without unlabelled images."""
 JITTER, AVERAGE = 2, 0.98
@@ -67,7 +73,12 @@ def order(positive: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw(celeba: Path, out: Path, seed: int) -> None:
-    """Write the tables of one draw. Those with all images list the same files, so that these are decoded once."""
+    """Write the tables of one draw, unless they exist.
+
+    Those with all images list the same files, so that these are decoded once.
+    """
+    if (out / f"draw{seed}-n{LABELLED[-1]}-labelled.csv").exists():
+        return
     faces = load(Source(data=f"celeba:{celeba}", image_size=IMAGE_PX))
     rng = np.random.default_rng(seed)
     positive = faces.labels[:, faces.classes.index(STRATIFIED)].numpy() == 1
@@ -129,7 +140,15 @@ def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, s
             nogs.Train(
                 machine(f"train-{method}"),
                 source,
-                optimisation=Optimisation(ITERATIONS[method], BATCH, 1e-3, EVERY, 0, seed, average=AVERAGE),
+                optimisation=Optimisation(
+                    ITERATIONS[method],
+                    BATCH,
+                    1e-3,
+                    EVERY,
+                    PATIENCE.get(method, LEAST_PATIENCE),
+                    seed,
+                    average=AVERAGE,
+                ),
                 method=method,
                 sequences=sequences,
                 jitter=JITTER,
