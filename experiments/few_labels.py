@@ -124,7 +124,7 @@ def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, s
     def machine(name: str) -> nogs.Machine:
         return nogs.Machine(at / name, resume=True, device="cpu")
 
-    fitting = Optimisation(400, 128, 2e-3, EVERY, 0, seed, average=AVERAGE)
+    fitting = Optimisation(600, 128, 2e-3, EVERY, 0, seed, average=AVERAGE)
     nogs.fit_posterior(
         nogs.FitPosterior(
             machine("posterior"), source, network=PosteriorNetwork(), optimisation=fitting, annotate=annotate
@@ -156,7 +156,7 @@ def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, s
             silent,
         )
     models = tuple(at / f"train-{method}" for method in methods)
-    nogs.evaluate(nogs.Evaluate(machine("evaluation"), models, at / "sequences", examples=0), silent)
+    nogs.evaluate(nogs.Evaluate(machine("evaluation"), models, at / "sequences", examples=1), silent)
 
 
 def whole_images(file: Path, data: ImageSet, seed: int) -> None:
