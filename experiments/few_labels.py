@@ -42,7 +42,7 @@ TASKS = ("Smiling", "Eyeglasses", "Male")
 STRATIFIED = "Eyeglasses"
 IMAGE_PX = 64
 SEQUENCES = 300
-ITERATIONS = {"path": 600, "ps-nogs": 600, "ram": 1500, "gain-nogs": 600, "gain": 600}
+ITERATIONS = {"path": 1200, "ps-nogs": 1500, "ram": 2000, "gain-nogs": 1000, "gain": 1500}
 PATIENCE = {"ram": 600, "gain-nogs": 0}
 """Iterations without a better validation loss after which a training stops, `LEAST_PATIENCE` for the other methods.
 
@@ -108,14 +108,14 @@ def silent(done: int, note: str) -> None:
 
 def train(out: Path, seed: int, labelled: int, task: str) -> None:
     """Train every method on one table and evaluate them. What is finished is not done again."""
-    for name, methods, annotate in (
-        ("all", tuple(ITERATIONS), SEQUENCES),
-        ("labelled", ON_LABELLED, labelled // 4),
-    ):
-        source = Source(data=f"csv:{out}/draw{seed}-n{labelled}-{name}.csv", task=task, image_size=IMAGE_PX)
-        at = out / f"{task}-draw{seed}-n{labelled}" / name
-        compare(at, source, methods, annotate, seed)
-    whole_images(out / f"{task}-draw{seed}-n{labelled}" / "cnns.json", load(source), seed)
+    at = out / f"{task}-draw{seed}-n{labelled}"
+
+    def source(name: str) -> Source:
+        return Source(data=f"csv:{out}/draw{seed}-n{labelled}-{name}.csv", task=task, image_size=IMAGE_PX)
+
+    compare(at / "all", source("all"), tuple(ITERATIONS), SEQUENCES, seed)
+    whole_images(at / "cnns.json", load(source("labelled")), seed)
+    compare(at / "labelled", source("labelled"), ON_LABELLED, labelled // 4, seed)
 
 
 def compare(at: Path, source: Source, methods: tuple[str, ...], annotate: int, seed: int) -> None:
