@@ -52,9 +52,9 @@ LEAST_PATIENCE = 250
 ON_LABELLED = ("path", "ps-nogs")
 """Methods that are also trained without unlabelled images."""
 JITTER, AVERAGE = 2, 0.98
-CNNS = (("mobilenet-v2", 48, 0.25), (UPPER_BOUND, 32, 1.0))
+CNNS = ((UPPER_BOUND, 32, 1.0), (UPPER_BOUND, 48, 1.0))
 """Architecture, resolution in pixels and width of whole-image CNNs."""
-CNN_ITERATIONS, CNN_LEARNING_RATE, BATCH, EVERY = 300, 2e-3, 64, 50
+CNN_ITERATIONS, CNN_LEARNING_RATE, BATCH, EVERY = 800, 2e-3, 64, 50
 SHIFT = 4
 """Most pixels of 64 by which images are shifted in the training of CNNs; half of them are mirrored too."""
 
