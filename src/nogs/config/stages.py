@@ -216,8 +216,8 @@ class Evaluate(Checked):
     """run directories of train"""
     sequences: Path | None = None
     """run directory of search, to score it with its posterior and bank, and to show examples; none: networks alone"""
-    examples: Natural = 6
-    """test images that sequences are designed for, as examples in the report"""
+    examples: Count = 6
+    """test images that sequences are designed for, as examples in the report; one or more"""
     stopping: tuple[Path, ...] = ()
     """run directories of fit-stopping on seeds of one method, for curves of accuracy over mean glimpses"""
     halting: tuple[Path, ...] = ()
