@@ -193,30 +193,6 @@ def test_the_regression_trains_the_location_head_alone(overview_px: int, monkeyp
     only_the_location_head_learns(whole, label)
 
 
-def test_held_out_images_train_the_location_head_and_all_others_the_rest() -> None:
-    """Gradients on a batch are those on each fold: of the label on five images, of the gains on three held out."""
-    plain = training(TILES)
-    gains = replace(plain.config.gains, exploration=0.0)  # else cells depend on the image's place in the batch
-    plain = plain._replace(config=replace(plain.config, gains=gains))
-    images, held = torch.arange(8), torch.tensor([1, 4, 6])
-    held_out = torch.zeros(len(plain.labels), dtype=torch.bool)
-    held_out[held] = True
-    known = plain._replace(held_out=held_out)
-
-    def gradients(of: Training, batch: Tensor) -> dict[str, Tensor]:
-        of.network.zero_grad()
-        gain_step(of, batch, Generator().manual_seed(3)).backward()
-        return {name: p.grad.clone() for name, p in of.network.named_parameters() if p.grad is not None}
-
-    together = gradients(known, images)
-    of_held, of_others = gradients(plain, held), gradients(plain, torch.tensor([0, 2, 3, 5, 7]))
-    for name, found in together.items():
-        torch.testing.assert_close(found, (of_held if name.startswith("locator") else of_others)[name])
-    for alone in (held, torch.tensor([0, 2])):  # a batch of one fold
-        for found in gradients(known, alone).values():
-            assert found.isfinite().all()
-
-
 @pytest.mark.parametrize(("foresight", "lowered"), [(0.9, True), (0.0, False)])
 def test_with_foresight_predicted_gains_begin_near_zero(foresight: float, lowered: bool) -> None:
     known = training(TILES, foresight=foresight)

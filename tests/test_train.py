@@ -16,11 +16,9 @@ from nogs.attention.objectives import entropy_loss, label_loss, reinforce_loss, 
 from nogs.attention.train_step import Training, label_only_step, reinforce_step
 from nogs.config.groups import Geometry, Machine, Supervision
 from nogs.config.stages import Train
-from nogs.data.imageset import ImageSet
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
 from nogs.sequences.table import Sequences
-from nogs.stages.train import _held_out
 
 T, K = 2, 3
 PATH = (8, 2)
@@ -133,22 +131,3 @@ def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:
         if gradient is not None and gradient.any()
     }
     assert moved == {"embedding", "core", "classifier"}
-
-
-def test_images_that_gains_are_learned_from_are_whole_groups_of_the_train_split() -> None:
-    """Of 40 training images in groups of four, a quarter is three groups of ten, or two."""
-    labels = torch.arange(60) % 2
-    data = ImageSet(
-        images=torch.zeros(60, 1, 8, 8, dtype=torch.uint8),
-        labels=labels,
-        classes=("a", "b"),
-        split=torch.tensor([0] * 40 + [1] * 10 + [2] * 10),
-        groups=torch.arange(60) // 4,
-        names=tuple(map(str, range(60))),
-    )
-    held = _held_out(data, 0.25, 0)
-    assert not held[40:].any()
-    assert int(held.sum()) in (8, 12)
-    by_group = held[:40].view(10, 4)
-    assert torch.equal(by_group.all(1), by_group.any(1))
-    assert not torch.equal(held, _held_out(data, 0.25, 1))

@@ -22,9 +22,6 @@ Where we differ, and why:
 - As a first glimpse, the K locations also train the classifier. A classifier that never saw a place gains nothing
   there, so a policy that follows realised gains would never look there. With foresight they train it at every glimpse:
   what a glimpse leads to shows only if the classifier has practised the two together.
-- With ``held_out`` > 0, gains are learned from that share of the images alone, which the classifier never learns from.
-  On images that it knows by heart a glimpse gains little anywhere (cross-fitting, Chernozhukov et al. 2018, with one
-  fold).
 - A location that is taken in place of the one of greatest predicted gain is drawn by the logits, and with foresight
   uniformly: a glimpse that leads to much looks worthless until what it leads to has been learned.
 
@@ -108,11 +105,10 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
     choose = exploring(gains.exploration, generator, draw=draw)
     locate = partial(attached_logits, network) if gains.foresight else None
     weights = [1] * T if gains.foresight else [T] + [0] * (T - 1)
-    teach, measure = fold_weights(training, images)
     state = network.begin(pixels, images)
     class_logits = network.classifier(state.h)
     before = log_likelihood(class_logits, labels)
-    label, regression = -(before * teach).mean(), torch.zeros((), device=pixels.device)
+    label, regression = -before.mean(), torch.zeros((), device=pixels.device)
     for t in range(T):
         # Without foresight the classifier learns from candidates as a first glimpse alone.
         with torch.set_grad_enabled(weights[t] > 0):
@@ -127,24 +123,11 @@ def gain_step(training: Training, images: Int[Tensor, " b"], generator: Generato
             realised = realised + gains.foresight * next_gains
         predicted = predicted_gain(step.location_logits, class_logits.detach())
         at_cells = predicted.gather(1, torch.cat((anywhere, step.cells[:, None]), dim=1))
-        errors = (at_cells - realised.clamp(-most, most)).square() * measure
+        errors = (at_cells - realised.clamp(-most, most)).square()
         regression = regression + errors[:, :K].mean() + errors[:, K].mean()
-        label = label - (after * teach).mean() - weights[t] * (of_candidates * teach).mean()
+        label = label - after.mean() - weights[t] * of_candidates.mean()
         state, class_logits, before = step.state, next_logits, after
     return (label + regression) / T
-
-
-def fold_weights(training: Training, images: Int[Tensor, " b"]) -> tuple[Float[Tensor, "b 1"], Float[Tensor, "b 1"]]:
-    """Return the weight of each image in the label loss, and in the regression of gains.
-
-    Weights of 0 leave out images of the other fold, and the others are equal, with a mean of 1 over the batch.
-    """
-    if training.held_out is None:
-        every = torch.ones(len(images), 1, device=images.device)
-        return every, every
-    held = training.held_out[images].float()[:, None]
-    least = 1 / len(images)
-    return (1 - held) / (1 - held).mean().clamp_min(least), held / held.mean().clamp_min(least)
 
 
 def candidate_cells(images: int, count: int, locations: int, generator: Generator) -> Int[Tensor, "b K"]:

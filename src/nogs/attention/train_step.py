@@ -36,8 +36,6 @@ class Training(NamedTuple):
     """Glimpse sequences to imitate, for methods that have them."""
     pixels: Pixels
     labels: Int[Tensor, " N"]
-    held_out: Bool[Tensor, " N"] | None = None
-    """Which images gains are learned from alone; None: all images train gains and the classifier."""
 
 
 Loss = Callable[[Int[Tensor, " b"], Generator], Float[Tensor, ""]]

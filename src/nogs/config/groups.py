@@ -239,9 +239,6 @@ class GainOptions(Checked):
     pretraining_glimpses: Count | None = None
     """most random locations of an image in these iterations, all different; half of the batches have as many, the
     others fewer. By default `glimpses` locations that may repeat"""
-    held_out: Share = 0.0
-    """share of the training images, in whole groups, that `gain` learns gains from and keeps from the classifier, so
-    that no gain is realised on an answer learned by heart; the others then train the classifier alone"""
     foresight: Share = 0.0
     """weight of the best gain after a glimpse in what `gain` predicts of it; 0: the gain of one glimpse alone. Above 0
     the gains also train the recurrent core, and explored locations are drawn uniformly"""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
@@ -20,10 +20,8 @@ from nogs.attention.methods import OBJECTIVES, chooser, method, scheduled
 from nogs.attention.train_step import Training
 from nogs.config.groups import Together
 from nogs.config.stages import Train
-from nogs.data import ImageSet, fingerprint, load
-from nogs.data.imageset import SPLITS
+from nogs.data import fingerprint, load
 from nogs.data.jittered import Jittered
-from nogs.data.splits import cut
 from nogs.errors import UserError
 from nogs.glimpses.initial import initialise
 from nogs.runs.device import chance, choose_device
@@ -111,8 +109,7 @@ def _train(config: Train, tick: Tick | None, world: World) -> None:
         config.supervised_batch if sequences is None else world.share_of(config.supervised_batch, "supervised_batch")
     )
     own = replace(config, supervised_batch=taught)
-    held_out = _held_out(data, config.gains.held_out, o.seed).to(device) if config.gains.held_out else None
-    trained, loss, halting = OBJECTIVES[row.policy](Training(own, network, choose, sequences, seen, labels, held_out))
+    trained, loss, halting = OBJECTIVES[row.policy](Training(own, network, choose, sequences, seen, labels))
 
     def step(batch: Int[Tensor, " b"], generator: Generator) -> Tensor:
         with seen.drawing(generator) if isinstance(seen, Jittered) else nullcontext():
@@ -175,12 +172,6 @@ def _scores(looks: Looks, labels: Int[Tensor, " n"], *, halting_cost: float | No
         return figures
     glimpses = looks.steps.float().mean().item()
     return {**figures, "cost_nats": figures["nll_nats"] + halting_cost * glimpses, "mean_glimpses": glimpses}
-
-
-def _held_out(data: ImageSet, share: float, seed: int) -> Bool[Tensor, " N"]:
-    """Draw about a ``share`` of the training images of each class, whole groups, to learn gains from alone."""
-    among = data.split == SPLITS.index("train")
-    return torch.from_numpy(cut(among.numpy(), data.labels.numpy(), groups=data.groups.numpy(), share=share, seed=seed))
 
 
 def _sequences(config: Train) -> Sequences:
