@@ -2,9 +2,9 @@
 
     python experiments/gtsdb.py DATA GLIMPSE_SIZE STRIDE GLIMPSES [--limits] > places.csv
 
-A sequence looks at the limit first, if there is one, and then at the other signs, each from the location whose centre is
-nearest to that of the sign. What is left of it goes to the next nearest locations of the first sign. With ``--limits``
-composites without a limit have no sequence.
+A sequence looks at the limit first, if there is one, and then at the other signs, each at the location whose centre is
+nearest to that of the sign. The glimpses that are left go to the next nearest locations of the first sign. With
+``--limits`` composites without a limit have no sequence.
 """
 
 from __future__ import annotations
