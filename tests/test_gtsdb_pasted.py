@@ -207,6 +207,14 @@ def test_a_limit_without_crops_is_one_line(tmp_path: Path) -> None:
         read(make(tmp_path / "set", kinds=(1, 12)))
 
 
+def test_photographs_that_all_show_a_limit_are_one_line(tmp_path: Path) -> None:
+    root = make(tmp_path / "set")
+    lines = [f"{number:05}.ppm;14;6;22;12;{1 + number % 2}" for number in NUMBERS]
+    (root / "FullIJCNN2013" / "gt.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match="all training photographs show a limit"):
+        read(root)
+
+
 def test_a_folder_without_crops_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "FullIJCNN2013").mkdir()
     with pytest.raises(UserError, match=r"GTSRB.* is missing"):

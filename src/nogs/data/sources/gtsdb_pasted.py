@@ -82,6 +82,8 @@ def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
         raise UserError(f"data={source.data}: photographs and crops must have less than two million pixels")
     if photographs.shape[1] != 3 or cutouts.shape[1] != 3:
         raise UserError(f"data={source.data}: photographs and crops must be in colour")
+    if NONE not in about.classes:
+        raise UserError(f"data={source.data}: all training photographs show a limit, so signs can be pasted into none")
     split = _split(about, source.split_seed)
     side_px, learned = photographs.shape[-1], (split == TRAIN).nonzero()[0]
     looks = _looks(root / PHOTOGRAPHS, about.names, side_px, source)
