@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from nogs.engine import _workers_of, check_engine, computing, ray_tasks
 from nogs.errors import RunError, UserError
 from nogs.jobs import Job, run_jobs
 from nogs.runs.directory import RunDirectory
+from nogs.runs.progress import Tick
 from staged import GEOMETRY, NETWORK, Stages, silent
 from tiny import wait_for, write_npz
 
@@ -125,11 +127,8 @@ def wrong(mark: Path, tick: object) -> None:
     raise UserError(f"mark={mark}: is wrong")
 
 
-def jobs_of(folder: Path, **works: object) -> list[Job]:
-    return [
-        Job(name, partial(work, folder / name), lambda: (0, ""), total=1)  # type: ignore[arg-type]
-        for name, work in works.items()
-    ]
+def jobs_of(folder: Path, **works: Callable[[Path, Tick], None]) -> list[Job]:
+    return [Job(name, partial(work, folder / name), lambda: (0, ""), total=1) for name, work in works.items()]
 
 
 @pytest.mark.slow

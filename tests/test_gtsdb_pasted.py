@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import nogs
-from nogs.config.groups import Source
+from nogs.config.groups import Fit, Source
 from nogs.data.composites import Composites
-from nogs.data.imageset import ImageSet
+from nogs.data.imageset import SPLITS, ImageSet
 from nogs.data.listing import Annotations
 from nogs.data.sources import gtsdb_pasted, gtsrb
 from nogs.data.sources.gtsdb import LIMITS
@@ -58,8 +58,8 @@ def make(root: Path, *, kinds: tuple[int, ...] = (1, 2, 4, 6, 12)) -> Path:
     return root
 
 
-def read(root: Path, *, fit: str = "pad", skip_bad: bool = False) -> ImageSet:
-    return nogs.load(Source(data=f"gtsdb-pasted:{root}", fit=fit, skip_bad=skip_bad))  # type: ignore[arg-type]
+def read(root: Path, *, fit: Fit = "pad", skip_bad: bool = False) -> ImageSet:
+    return nogs.load(Source(data=f"gtsdb-pasted:{root}", fit=fit, skip_bad=skip_bad))
 
 
 def pasted(images: ImageSet) -> Composites:
@@ -77,7 +77,7 @@ def test_val_and_test_are_untouched_photographs_as_gtsdb_has_them(tmp_path: Path
     root = make(tmp_path / "set")
     images, published = read(root), nogs.load(Source(data=f"gtsdb:{root / 'FullIJCNN2013'}", fit="pad"))
     place = {name: i for i, name in enumerate(published.names)}
-    of_split = {split: images.members(split).tolist() for split in ("val", "test")}  # type: ignore[arg-type]
+    of_split = {split: images.members(split).tolist() for split in SPLITS[1:]}
     for i in of_split["val"] + of_split["test"]:
         torch.testing.assert_close(images.images[torch.tensor([i])][0], published.images[place[images.names[i]]])
         assert images.classes[images.labels[i]] == published.classes[published.labels[place[images.names[i]]]]
@@ -115,7 +115,7 @@ def test_half_show_a_limit_each_as_often_and_some_have_other_signs(
 
 @pytest.mark.parametrize(("fit", "centre"), [("pad", (17.0, 18.0)), ("crop", (9.0, 10.0))])
 def test_signs_are_pasted_where_signs_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: str, centre: tuple[float, float]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fit: Fit, centre: tuple[float, float]
 ) -> None:
     """The centre of `SIGN` is at row 9 and column 18; padding adds 8 rows above, and the crop drops 8 columns."""
     monkeypatch.setattr(gtsdb_pasted, "MOVED", 0.0)

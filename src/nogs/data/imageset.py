@@ -17,7 +17,9 @@ Split = Literal["train", "val", "test", "unlabelled"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 """The splits whose images have labels."""
 UNLABELLED: Split = "unlabelled"
-"""The split of images without a label, which complete others and get sequences; its number is len(SPLITS)."""
+"""The split of images without a label, which complete others and get sequences."""
+ALL_SPLITS = (*SPLITS, UNLABELLED)
+"""The splits in the order of their numbers."""
 NO_LABEL = -1
 """The label of an image without one."""
 
@@ -29,7 +31,7 @@ class ImageSet:
     ``images``: uint8 in [0, 255], channels first (1 grey, 3 RGB).
     ``labels``: [N], the index in ``classes`` of each image's class; or [N, K] of 0/1 for a multi-label set, and then
     ``classes`` names the K labels. `NO_LABEL` for unlabelled images.
-    ``split``: 0 train, 1 val, 2 test, as in `SPLITS`; 3 unlabelled.
+    ``split``: 0 train, 1 val, 2 test, 3 unlabelled, as in `ALL_SPLITS`.
     ``groups``: images of one group (one person) are in one split, and do not complete each other. If groups are
     unknown, each image is a group.
     ``names``: the name of each image in its source, a file or a row.
@@ -82,7 +84,7 @@ class ImageSet:
 
     def members(self, split: Split) -> Int[Tensor, " n"]:
         """Return the indices of the images of a split, ascending."""
-        return (self.split == (*SPLITS, UNLABELLED).index(split)).nonzero()[:, 0]
+        return (self.split == ALL_SPLITS.index(split)).nonzero()[:, 0]
 
     def annotated(self, count: int, seed: int) -> Int[Tensor, " n"]:
         """Return the indices of the images that get sequences, a seeded draw that is the same in every stage.

@@ -12,7 +12,7 @@ from jaxtyping import Int, UInt8
 
 from nogs.data.drawn import Drawn
 from nogs.data.frame import Box, Cut
-from nogs.data.imageset import SPLITS, UNLABELLED
+from nogs.data.imageset import ALL_SPLITS
 from nogs.data.notices import notice
 from nogs.errors import UserError
 
@@ -130,5 +130,5 @@ def in_order(classes: Iterable[str]) -> tuple[str, ...]:
 
 def split_numbers(names: Iterable[str]) -> Int[np.ndarray, " N"]:
     """Return the number of each split by name, as in `ImageSet.split`, and -1 for a name that is not one."""
-    numbers = {str(name): which for which, name in enumerate((*SPLITS, UNLABELLED))}
+    numbers = {str(name): which for which, name in enumerate(ALL_SPLITS)}
     return np.array([numbers.get(name, -1) for name in names], dtype=np.int64)

@@ -60,7 +60,7 @@ UNUSED = -1
 """In place of the class of a crop that is not pasted."""
 
 
-class Look(NamedTuple):
+class PlacedSign(NamedTuple):
     """A sign: its photograph's index, its class, and its centre (row, column) and side length there, in pixels."""
 
     photograph: int
@@ -86,11 +86,11 @@ def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
         raise UserError(f"data={source.data}: all training photographs show a limit, so signs can be pasted into none")
     split = _split(about, source.split_seed)
     side_px, learned = photographs.shape[-1], (split == TRAIN).nonzero()[0]
-    looks = _looks(root / PHOTOGRAPHS, about.names, side_px, source)
-    kinds = np.where(_held_out(photographs, split, cutouts, cut_out, looks), UNUSED, cut_out.labels)
+    placed = _placed_signs(root / PHOTOGRAPHS, about.names, side_px, source)
+    kinds = np.where(_held_out(photographs, split, cutouts, cut_out, placed), UNUSED, cut_out.labels)
     rng = np.random.default_rng(source.split_seed)
     photograph = rng.choice(learned[about.labels[learned] == about.classes.index(NONE)], COMPOSITES)
-    seen = [look for look in looks if split[look.photograph] == TRAIN]
+    seen = [sign for sign in placed if split[sign.photograph] == TRAIN]
     pastes, limits = _pastes(kinds, seen, side_px, rng, [name for name in about.classes if name != NONE])
     untouched = np.zeros((len(photographs), *pastes.shape[1:]), dtype=np.int64)
     of_all = np.concatenate((np.arange(len(photographs)), photograph))
@@ -123,24 +123,24 @@ def _held_out(
     split: Int[np.ndarray, " P"],
     cutouts: UInt8[np.ndarray, "M 3 s s"],
     cut_out: Annotations,
-    looks: list[Look],
+    placed: list[PlacedSign],
 ) -> Bool[np.ndarray, " M"]:
     """Return which crops are of a track that shows a limit which a photograph of val or test shows."""
-    held = [look for look in looks if split[look.photograph] != TRAIN and look.kind in LIMITS]
-    windows = [_window(photographs[look.photograph], look) for look in held]
-    return showing(cutouts, cut_out, windows, np.array([look.kind for look in held], dtype=np.int64))
+    held = [sign for sign in placed if split[sign.photograph] != TRAIN and sign.kind in LIMITS]
+    windows = [_window(photographs[sign.photograph], sign) for sign in held]
+    return showing(cutouts, cut_out, windows, np.array([sign.kind for sign in held], dtype=np.int64))
 
 
-def _window(photograph: UInt8[np.ndarray, "3 H H"], look: Look) -> UInt8[np.ndarray, "3 s s"]:
+def _window(photograph: UInt8[np.ndarray, "3 H H"], sign: PlacedSign) -> UInt8[np.ndarray, "3 s s"]:
     """Return a sign with the margin that crops have."""
-    side = min(max(MIN_SIGN_PX, round(look.side * (1 + 2 * MARGIN))), photograph.shape[-1])
-    top, left = (min(max(0, round(at - side / 2)), photograph.shape[-1] - side) for at in (look.row, look.column))
+    side = min(max(MIN_SIGN_PX, round(sign.side * (1 + 2 * MARGIN))), photograph.shape[-1])
+    top, left = (min(max(0, round(at - side / 2)), photograph.shape[-1] - side) for at in (sign.row, sign.column))
     return photograph[:, top : top + side, left : left + side]
 
 
-def _looks(root: Path, names: Sequence[str], side_px: int, source: Source) -> list[Look]:
+def _placed_signs(root: Path, names: Sequence[str], side_px: int, source: Source) -> list[PlacedSign]:
     """Return all signs of the photographs ``names`` whose centres the squares keep."""
-    looks = []
+    placed = []
     index = {name: i for i, name in enumerate(names)}
     sizes: dict[str, tuple[int, int]] = {}
     for name, box, kind in signs(root, index, Faults(skip=True)):
@@ -149,23 +149,23 @@ def _looks(root: Path, names: Sequence[str], side_px: int, source: Source) -> li
                 sizes[name] = image.size
         square = shown(*sizes[name], source.fit)
         down, across = side_px / (square.bottom - square.top), side_px / (square.right - square.left)
-        look = Look(
+        sign = PlacedSign(
             index[name],
             kind,
             ((box.top + box.bottom) / 2 - square.top) * down,
             ((box.left + box.right) / 2 - square.left) * across,
             float(np.sqrt((box.bottom - box.top) * down * (box.right - box.left) * across)),
         )
-        if 0 <= look.row < side_px and 0 <= look.column < side_px:
-            looks.append(look)
-    return looks
+        if 0 <= sign.row < side_px and 0 <= sign.column < side_px:
+            placed.append(sign)
+    return placed
 
 
 def _pastes(
-    kinds: Int[np.ndarray, " M"], looks: list[Look], side_px: int, rng: Generator, limits: list[str]
+    kinds: Int[np.ndarray, " M"], placed: list[PlacedSign], side_px: int, rng: Generator, limits: list[str]
 ) -> tuple[Int[np.ndarray, "N S 5"], list[str]]:
     """Return the pastes of all composites, other signs first and a limit last, and the limit that each shows."""
-    if not looks:
+    if not placed:
         raise UserError("no training photograph shows a sign, so sizes and places are unknown; unpack all of gtsdb")
     pools = {LIMITS[kind]: (kinds == kind).nonzero()[0] for kind in LIMITS}
     others = (~np.isin(kinds, [*LIMITS, UNUSED])).nonzero()[0]
@@ -179,17 +179,17 @@ def _pastes(
         shows.append(limit)
         pasted = [rng.choice(others) for _ in range(rng.integers(OTHERS + 1))] if len(others) else []
         for slot, cutout in enumerate(pasted):
-            of_one[slot] = _paste(int(cutout), looks, side_px, rng)
+            of_one[slot] = _paste(int(cutout), placed, side_px, rng)
         if limit != NONE:
-            of_one[OTHERS] = _paste(int(rng.choice(pools[limit])), looks, side_px, rng)
+            of_one[OTHERS] = _paste(int(rng.choice(pools[limit])), placed, side_px, rng)
     return pastes, shows
 
 
-def _paste(cutout: int, looks: list[Look], side_px: int, rng: Generator) -> Int[np.ndarray, " 5"]:
+def _paste(cutout: int, placed: list[PlacedSign], side_px: int, rng: Generator) -> Int[np.ndarray, " 5"]:
     """Return a paste of a cut-out with about the place and the size of some sign."""
-    look = looks[rng.integers(len(looks))]
-    sign_px = max(MIN_SIGN_PX, look.side * rng.uniform(*RESIZED))
+    sign = placed[rng.integers(len(placed))]
+    sign_px = max(MIN_SIGN_PX, sign.side * rng.uniform(*RESIZED))
     side = min(round(sign_px * (1 + 2 * MARGIN)), side_px - 2)
-    centre = np.array((look.row, look.column)) + rng.normal(0, MOVED * side_px, 2)
+    centre = np.array((sign.row, sign.column)) + rng.normal(0, MOVED * side_px, 2)
     first = np.clip(np.round(centre - side / 2), 1, side_px - 1 - side).astype(np.int64)
     return np.array((cutout, *first, side, rng.integers(BRIGHTNESS[0], BRIGHTNESS[1] + 1)))

@@ -20,7 +20,7 @@ from jaxtyping import Int
 
 from nogs.config.groups import Source
 from nogs.data.files import check_regular, is_zarr
-from nogs.data.imageset import NO_LABEL, SPLITS, UNLABELLED
+from nogs.data.imageset import ALL_SPLITS, NO_LABEL, UNLABELLED
 from nogs.data.listing import Annotations, Faults, Listing, in_order, split_numbers
 from nogs.errors import UserError
 
@@ -132,7 +132,7 @@ def _fault(values: dict[str, str], root: Path, targets: Sequence[str], *, multil
                 f"column {target}: {values[target]!r} is not 0 or 1, as each of several labels must be; "
                 "to use one column, give its name as `task`"
             )
-    if SPLIT in values and values[SPLIT] not in (*SPLITS, UNLABELLED):
+    if SPLIT in values and values[SPLIT] not in ALL_SPLITS:
         return f"column {SPLIT}: {values[SPLIT]!r} is not train, val, test or unlabelled"
     file = root / values[FILE]
     if not values[FILE] or not file.exists():
