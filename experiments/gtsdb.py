@@ -2,7 +2,7 @@
 
     python experiments/gtsdb.py DATA GLIMPSE_SIZE STRIDE GLIMPSES > places.csv
 
-A sequence begins at the location whose centre is nearest to that of the sign, and goes on with the next nearest ones.
+A sequence is the location whose centre is nearest to that of the sign, over and over.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def main(data: str, glimpse_px: int, stride_px: int, glimpses: int) -> None:
     for image in (limit[:, 3] > 0).nonzero()[:, 0].tolist():
         _, row, column, side, _ = limit[image].tolist()
         centre = torch.tensor((row, column)) + (side - glimpse_px) / 2
-        nearest = (corners - centre).square().sum(1).topk(glimpses, largest=False).indices
-        for step, (top, left) in enumerate(corners[nearest].tolist(), start=1):
+        top, left = corners[(corners - centre).square().sum(1).argmin()].tolist()
+        for step in range(1, glimpses + 1):
             rows.writerow((images.names[image], "", step, top, left, ""))
 
 

@@ -95,7 +95,10 @@ def test_a_command_that_does_not_parse(args: tuple[str, ...], culprit: str, tmp_
         ("run --out x --glimpses 3 4", r"nogs: 4: `nogs run` takes no such argument; see `nogs run --help`"),
         ("train --out x --methods ram", r"nogs: --methods: `nogs train` .*; did you mean --method\?"),
         ("train --out x --method x", r"nogs: --method x does not exist: choose among ram, ps-nogs\b.*"),
-        ("train --out x --supervision strict", r"nogs: .*'strict'.*'--supervision'.*'location', 'published'.*"),
+        (
+            "train --out x --supervision strict",
+            r"nogs: .*'strict'.*'--supervision'.*'location', 'published'.*",
+        ),
         ("train --out x --hidden 1.5", r"nogs: .*--hidden: .*'1.5'; .*--hidden INT hidden units.*"),
         (
             "search --bank x",

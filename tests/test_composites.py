@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,7 @@ def composites(seed: int = 0) -> Composites:
     return Composites(
         torch.from_numpy(rng.integers(0, 256, (3, 3, H, H), dtype=np.uint8)),
         torch.from_numpy(rng.integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)),
+        torch.tensor([True, False, True, False]),
         torch.from_numpy(rng.integers(0, 3, N)),
         torch.from_numpy(pastes),
     )
@@ -45,8 +48,12 @@ def pasted(composites: Composites) -> Tensor:
             for i in range(side):
                 for j in range(side):
                     opacity = 1.0
-                    for k in (i, j):
-                        opacity *= min(1.0, min(k + 0.5, side - k - 0.5) / side / FADE)
+                    if composites.round[cutout]:
+                        radius = math.dist((i + 0.5, j + 0.5), (side / 2, side / 2)) / side
+                        opacity = min(1.0, max(0.0, (0.5 - radius) / FADE))
+                    else:
+                        for k in (i, j):
+                            opacity *= min(1.0, min(k + 0.5, side - k - 0.5) / side / FADE)
                     for c in range(3):
                         value = min(255.0, small[0, c, i, j].item() * percent / 100)
                         below = image[c, row + i, column + j].item()
@@ -99,4 +106,7 @@ def test_content_tells_composites_apart() -> None:
     one, other = composites(4), composites(4)
     assert b"".join(one.content()) == b"".join(other.content())
     other.pastes[0, 0, 1] += 1
+    assert b"".join(one.content()) != b"".join(other.content())
+    other.pastes[0, 0, 1] -= 1
+    other.round[0] = False
     assert b"".join(one.content()) != b"".join(other.content())

@@ -101,6 +101,12 @@ def test_composites_show_the_limit_that_their_label_names_on_training_photograph
         assert images.groups[row] == photograph
 
 
+def test_circular_signs_are_pasted_as_circles(tmp_path: Path) -> None:
+    composites = pasted(read(make(tmp_path / "set")))
+    kinds = (composites.cutouts[:, 0, 0, 0].long() - 50) // 10
+    assert composites.round.tolist() == [kind != 12 for kind in kinds.tolist()]  # 12: priority road, a diamond
+
+
 def test_half_show_a_limit_each_as_often_and_some_have_other_signs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,11 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from given import following
+from nogs.attention import train_step
 from nogs.attention.choosers import Chooser, greedy, sampling
 from nogs.attention.methods import METHODS, chooser
 from nogs.attention.network import HardAttention, previous_states
 from nogs.attention.objectives import entropy_loss, label_loss, reinforce_loss, supervised_loss
-from nogs.attention.train_step import Training, label_only_step, reinforce_step
+from nogs.attention.train_step import Training, corrected, draw_batch, label_only_step, reinforce_step
 from nogs.config.groups import Geometry, Machine, Supervision
 from nogs.config.stages import Train
 from nogs.glimpses.fovea import look
@@ -131,3 +132,66 @@ def test_a_step_along_a_path_descends_the_label_loss_of_every_image() -> None:
         if gradient is not None and gradient.any()
     }
     assert moved == {"embedding", "core", "classifier"}
+
+
+def test_dataset_aggregation_that_always_corrects_follows_the_given_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of cells that do not show each other, each is the right one in turn: then it is supervision as published."""
+    monkeypatch.setattr(train_step, "CORRECTED", 1.0)
+    sequences = Sequences(torch.tensor([3, 8, 1, 4]), torch.tensor([[0, 4], [8, 1], [2, 5], [7, 3]]))
+    known = training("ps-nogs", "dagger")._replace(sequences=sequences)
+    chance = Generator().manual_seed(5)
+    rows = torch.randint(4, (K,), generator=chance)
+    taught, given = sequences.images[rows], sequences.cells[rows]
+    led = corrected(known.network, known.pixels, taught, given, chance)
+    expected = known.network(known.pixels, taught, glimpses=T, choose=following(given, greedy))
+    for ours, theirs in zip(led, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    published = training("ps-nogs", "published")._replace(sequences=sequences, network=known.network)
+    # The uniform numbers that decide on corrections come after the free images', so both draw the same batch.
+    torch.testing.assert_close(
+        reinforce_step(known, FREE, Generator().manual_seed(5)),
+        reinforce_step(published, FREE, Generator().manual_seed(5)),
+    )
+
+
+def test_dataset_aggregation_teaches_the_first_cell_that_its_own_glimpses_have_not_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Never corrected, an image looks where it would anyway; what it is taught is found by hand, glimpse by glimpse."""
+    monkeypatch.setattr(train_step, "CORRECTED", 0.0)
+    torch.manual_seed(4)
+    grid, steps = Grid(image_px=12, glimpse_px=6, stride_px=2), 3
+    network = HardAttention(grid, channels=1, classes=2, hidden=8)
+    pixels = torch.randint(0, 256, (10, 1, 12, 12), dtype=torch.uint8)
+    images = torch.tensor([7, 2, 5, 0, 9, 1])
+    own = network(pixels, images, glimpses=steps, choose=greedy)
+    given = torch.randint(len(grid), (len(images), steps))
+    given[0] = own.cells[0]  # shown one after another
+    given[1] = own.cells[1, 0]  # shown by the first glimpse: then nothing is taught
+    led = corrected(network, pixels, images, given, Generator().manual_seed(5))
+    torch.testing.assert_close(led.cells, own.cells)
+    torch.testing.assert_close(led.class_logits, own.class_logits)
+    logits = network.logits_along(own.cells, own.states, network.begin(pixels, images)).log_softmax(-1)
+    kinds = set()
+    for b, cells in enumerate(given.tolist()):
+        shown: set[int] = set()
+        for t in range(steps):
+            left = [cell for cell in cells if cell not in shown]
+            expected = logits[b, t, left[0]] if left else torch.zeros(())
+            torch.testing.assert_close(led.log_policy[b, t], expected)
+            kinds.add("nothing" if not left else "first" if left[0] == cells[0] else "later")
+            top, column = (int(v) for v in grid.top_left_px(own.cells[b, t]))
+            for cell in cells:
+                row, col = (int(v) + 3 for v in grid.top_left_px(torch.tensor(cell)))
+                if top <= row < top + 6 and column <= col < column + 6:
+                    shown.add(cell)
+    assert kinds == {"nothing", "first", "later"}
+    assert not led.log_policy[1, 1:].any()
+
+
+@pytest.mark.parametrize("supervision", ["published", "dagger"])
+def test_images_with_given_cells_take_places_of_the_batch(supervision: Supervision) -> None:
+    batch = draw_batch(training("ps-nogs", supervision), FREE, Generator().manual_seed(5))
+    assert len(batch.images) == len(FREE)
+    assert batch.supervised.sum() == K
+    assert batch.supervised_labels

@@ -85,6 +85,16 @@ def test_pixels_are_those_of_reduced_images_each_once(grid: Grid) -> None:
             assert share == pytest.approx(min(1, (pixels + 4) / grid.image_px**2))
 
 
+@pytest.mark.parametrize("grid", GRIDS)
+def test_a_cell_covers_those_whose_centres_its_square_has(grid: Grid) -> None:
+    """Against the pixels of each square, doubled so that a centre between two pixels is one."""
+    cells, every = torch.arange(len(grid)), squares(grid)
+    for cell, (top, left, side) in enumerate(every):
+        pixels = {(2 * top + i, 2 * left + j) for i in range(2 * side) for j in range(2 * side)}
+        expected = [(2 * row + size, 2 * column + size) in pixels for row, column, size in every]
+        assert grid.covers(torch.full_like(cells, cell), cells).tolist() == expected
+
+
 def test_what_was_seen_in_less_detail_counts_less() -> None:
     grid, px = Grid(24, 4, 4, zoom=3), 6
     overview = Overview(grid, px, channels=1, width=8)

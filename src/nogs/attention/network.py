@@ -130,7 +130,7 @@ class HardAttention(nn.Module):
         begin = self.begin(images, rows)
         steps = self.unroll(images, rows, begin=begin, glimpses=glimpses, choose=choose)
         cells, states, log_policy = stack_trajectory(steps)
-        return self._rollout(cells, states, log_policy, begin)
+        return self.outputs(cells, states, log_policy, begin)
 
     def begin(self, images: Pixels, rows: Int[Tensor, " B"]) -> State:
         """Return the state of the images ``rows`` before glimpse 1: of nothing, or what the overview shows."""
@@ -226,7 +226,7 @@ class HardAttention(nn.Module):
 
     def rollout(self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State) -> Rollout:
         """Return the output of every head for the hidden ``states`` after glimpses at any ``cells``."""
-        return self._rollout(cells, states, location_log_probs(cells, self.logits_along(cells, states, begin)), begin)
+        return self.outputs(cells, states, location_log_probs(cells, self.logits_along(cells, states, begin)), begin)
 
     def logits_along(
         self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], begin: State
@@ -238,7 +238,10 @@ class HardAttention(nn.Module):
         seen = F.pad(self.overview.glimpsed(cells)[:, :-1], (0, 0, 0, 0, 1, 0)).cummax(1).values
         return self.location_logits(earlier, Scene(begin.scene.features[:, None], seen))
 
-    def _rollout(self, cells: Tensor, states: Tensor, log_policy: Tensor, begin: State) -> Rollout:
+    def outputs(
+        self, cells: Int[Tensor, "B T"], states: Float[Tensor, "B T h"], log_policy: Float[Tensor, "B T"], begin: State
+    ) -> Rollout:
+        """Return the output of every head, of which ``log_policy`` of the location head is known."""
         baselines = self.baseline(previous_states(states, begin.h))[..., 0]
         return Rollout(cells, log_policy, baselines, self.classifier(states), states)
 

@@ -15,14 +15,17 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Generator, Tensor, nn
 
-from nogs.attention.choosers import Chooser
-from nogs.attention.network import HardAttention, Rollout
+from nogs.attention.choosers import Chooser, greedy
+from nogs.attention.network import HardAttention, Rollout, location_log_probs, stack_states
 from nogs.attention.objectives import entropy_loss, label_loss, partially_supervised_loss
 from nogs.config.stages import Train
 from nogs.data.pixels import Pixels
 from nogs.glimpses.fovea import look
 from nogs.sequences.table import Sequences
 from nogs.stopping.halting import HaltingUnit
+
+CORRECTED = 0.5
+"""Probability with which a supervised image of dataset aggregation takes the right cell, not the network's own."""
 
 
 class Training(NamedTuple):
@@ -52,13 +55,13 @@ class Objective(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Images of one step: b along cells that the method chooses, and k along given cells after them."""
+    """Images of one step: b along cells that the method chooses, and after them k that have given cells."""
 
     images: Int[Tensor, " n"]
     rollout: Rollout
     labels: Int[Tensor, " n"]
     supervised: Bool[Tensor, " n"]
-    """Which images were run along given cells."""
+    """Which images have given cells."""
     supervised_labels: bool
     """Whether these train embedding, core and classifier too, as published."""
 
@@ -81,23 +84,62 @@ def reinforce_step(training: Training, images: Int[Tensor, " b"], generator: Gen
 def draw_batch(training: Training, images: Int[Tensor, " b"], generator: Generator) -> Batch:
     """Run the network on the images of a step, along its own cells and along given cells.
 
-    With ``supervision="published"`` the images with given cells take places of the batch; with ``"location"`` they
-    are added to it and train the location head alone.
+    With ``supervision="location"`` the images with given cells are added to the batch and train the location head
+    alone. Otherwise they take places of the batch, and follow the given cells (``"published"``) or, in part, the
+    network's own choices (``"dagger"``).
     """
     config, network, pixels = training.config, training.network, training.pixels
     taught, given = supervised_batch(training, generator)
-    published = config.supervision == "published"
-    free = images[len(taught) :] if published else images
+    location_alone = config.supervision == "location"
+    free = images if location_alone else images[len(taught) :]
     rollout = network(pixels, free, glimpses=config.geometry.glimpses, choose=training.choose(generator))
     if len(taught):
-        begin = network.begin(pixels, taught)
-        # Where they train the location head alone, their states need no gradient.
-        with torch.set_grad_enabled(published):
-            states = network.encode(look(pixels, network.grid, given, taught), begin)
-        rollout = Rollout(*map(torch.cat, zip(rollout, network.rollout(given, states, begin), strict=True)))
+        if config.supervision == "dagger":
+            led = corrected(network, pixels, taught, given, generator)
+        else:
+            begin = network.begin(pixels, taught)
+            # Where they train the location head alone, their states need no gradient.
+            with torch.set_grad_enabled(not location_alone):
+                states = network.encode(look(pixels, network.grid, given, taught), begin)
+            led = network.rollout(given, states, begin)
+        rollout = Rollout(*map(torch.cat, zip(rollout, led, strict=True)))
     images = torch.cat((free, taught))
     supervised = torch.arange(len(images), device=images.device) >= len(free)
-    return Batch(images, rollout, training.labels[images], supervised, published)
+    return Batch(images, rollout, training.labels[images], supervised, not location_alone)
+
+
+def corrected(
+    network: HardAttention,
+    pixels: Pixels,
+    images: Int[Tensor, " k"],
+    given: Int[Tensor, "k T"],
+    generator: Generator,
+) -> Rollout:
+    """Run ``images`` along the network's likeliest cells, each corrected to the given one with probability `CORRECTED`.
+
+    At each step the right cell is the first of ``given`` that no glimpse has shown yet (`Grid.covers`). The log-policy
+    of the rollout is that of the right cell, and 0 once all are shown. So the location head learns what to do after a
+    miss of its own, which it never sees along given cells: dataset aggregation (Ross, Gordon and Bagnell 2011, *A
+    Reduction of Imitation Learning and Structured Prediction to No-Regret Online Learning*, section 3), with a new
+    data set at each step.
+    """
+    begin = state = network.begin(pixels, images)
+    shown = torch.zeros_like(given, dtype=torch.bool)
+    log_policy, steps = [], []
+    for t in range(given.shape[1]):
+        first = (~shown).int().argmax(1, keepdim=True)
+        right, sought = given.gather(1, first)[:, 0], ~shown.all(1)
+        corrects = sought & (torch.rand(len(given), generator=generator, device=given.device) < CORRECTED)
+
+        def choose(logits: Tensor, t: int, right: Tensor = right, corrects: Tensor = corrects) -> Tensor:
+            return torch.where(corrects, right, greedy(logits, t))
+
+        step = network.step(pixels, images, state=state, t=t, choose=choose)
+        log_policy.append(location_log_probs(right, step.location_logits) * sought)
+        shown = shown | network.grid.covers(step.cells[:, None].expand_as(given), given)
+        state = step.state
+        steps.append(step)
+    return network.outputs(*stack_states(steps), torch.stack(log_policy, dim=1), begin)
 
 
 def partial_supervision(training: Training, batch: Batch) -> Float[Tensor, ""]:

@@ -65,7 +65,7 @@ Range = Annotated[
     ),
     VALUE,
 ]
-Supervision = Literal["location", "published"]
+Supervision = Literal["location", "published", "dagger"]
 Strategy = Literal["race", "exhaustive"]
 Schedule = Literal["constant", "cosine"]
 Initial = Literal["torch", "he"]

@@ -70,7 +70,8 @@ class Run(Checked):
     strategy: Strategy = "race"
     """race: coarse to fine, with early elimination of locations; exhaustive: each location on each completion"""
     supervision: Supervision = "location"
-    """location: sequences train the location head alone; published: the classifier too"""
+    """location: sequences train the location head alone; published: the classifier too; dagger: both, on states that
+    the network's own choices lead to"""
     cnns: bool = False
     """also train small whole-image CNNs of many costs"""
     cnn_sizes: Sizes = ()

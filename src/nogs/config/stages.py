@@ -130,7 +130,9 @@ class Train(Checked):
     """run directory of search, record or sequences import, for methods that learn from sequences"""
     supervision: Supervision = "location"
     """location: sequences train the location head alone, in addition to the batch;
-    published: images with sequences are part of the batch, follow them, and train the classifier too"""
+    published: images with sequences are part of the batch, follow them, and train the classifier too;
+    dagger: as published, but they follow the network's own choices half of the time, and are taught the first given
+    location that no glimpse has shown yet"""
     supervised_batch: Count = 16
     """images with sequences in each iteration"""
     entropy_bonus: Weight | None = None

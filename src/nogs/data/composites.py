@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,10 +25,11 @@ SAMPLED_PX = 8
 class Composites(Drawn):
     """N square colour images of H pixels a side, uint8 in [0, 255].
 
-    ``photographs``: shared by composites. ``cutouts``: square pictures of objects. ``photograph``: the index of each
-    composite's photograph. ``pastes``: for each paste of a composite the index of its cut-out, the row and column of
-    its first pixel, its side in pixels, and its brightness in per cent. Later pastes cover earlier ones, and one of
-    side 0 is not drawn. Every paste lies inside its photograph and leaves one pixel free at its border.
+    ``photographs``: shared by composites. ``cutouts``: square pictures of objects, and ``round``: which of them show
+    their inscribed circle alone. ``photograph``: the index of each composite's photograph. ``pastes``: for each paste
+    of a composite the index of its cut-out, the row and column of its first pixel, its side in pixels, and its
+    brightness in per cent. Later pastes cover earlier ones, and one of side 0 is not drawn. Every paste lies inside its
+    photograph and leaves one pixel free at its border.
 
     Photographs that are reduced to overviews are kept.
     """
@@ -37,10 +38,12 @@ class Composites(Drawn):
         self,
         photographs: UInt8[Tensor, "P 3 H H"],
         cutouts: UInt8[Tensor, "M 3 s s"],
+        round: Bool[Tensor, " M"],
         photograph: Int[Tensor, " N"],
         pastes: Int[Tensor, "N S 5"],
     ) -> None:
         self.photographs, self.cutouts, self.photograph, self.pastes = photographs, cutouts, photograph, pastes
+        self.round = round
         self._reduced: dict[int, UInt8[Tensor, "P 3 v v"]] = {}
 
     @property
@@ -53,7 +56,7 @@ class Composites(Drawn):
 
     def to(self, device: torch.device) -> Composites:
         """Return the same composites on ``device``."""
-        parts = self.photographs, self.cutouts, self.photograph, self.pastes
+        parts = self.photographs, self.cutouts, self.round, self.photograph, self.pastes
         return Composites(*(part.to(device) for part in parts))
 
     def squares(self, first: Int[Tensor, "B T 2"], rows: Int[Tensor, " B"], side: int) -> UInt8[Tensor, "B T 3 s s"]:
@@ -96,14 +99,17 @@ class Composites(Drawn):
     def content(self) -> Iterator[bytes]:
         """Yield the pastes, the cut-outs, and every `SAMPLED_PX`-th line and column of the photographs."""
         sampled = self.photographs[:, :, ::SAMPLED_PX, ::SAMPLED_PX]
-        for part in (self.photograph, self.pastes, self.cutouts, sampled):
+        for part in (self.photograph, self.pastes, self.cutouts, self.round, sampled):
             yield part.contiguous().numpy().tobytes()
 
     def _paste(self, onto: UInt8[Tensor, "3 h w"], paste: Int[Tensor, " 5"], place: list[int]) -> None:
         """Draw a paste onto a part of its composite, in place; ``place``: (row, column) of its first pixel there."""
         cutout, _, _, side, percent = paste.tolist()
         small = F.interpolate(self.cutouts[None, cutout].float(), (side, side), mode="bilinear", antialias=True)[0]
-        pixels, alpha = (small * (percent / 100)).clamp(0, 255), faded(side, onto.device)
+        pixels, alpha = (
+            (small * (percent / 100)).clamp(0, 255),
+            faded(side, onto.device, circle=bool(self.round[cutout])),
+        )
         (top, left), (height, width) = place, onto.shape[1:]
         on = slice(max(0, top), min(height, top + side)), slice(max(0, left), min(width, left + side))
         of = slice(on[0].start - top, on[0].stop - top), slice(on[1].start - left, on[1].stop - left)
@@ -111,8 +117,11 @@ class Composites(Drawn):
         below.copy_(below.float().lerp(pixels, alpha[of]).round())
 
 
-def faded(side: int, device: torch.device) -> Float[Tensor, "s s"]:
+def faded(side: int, device: torch.device, *, circle: bool) -> Float[Tensor, "s s"]:
     """Return the opacity of the pixels of a paste: 1 inside, falling linearly to 0 at its border."""
     centre = (torch.arange(side, device=device) + 0.5) / side
+    if circle:
+        radius = torch.hypot(centre[:, None] - 0.5, centre - 0.5)
+        return ((0.5 - radius) / FADE).clamp(0, 1)
     along = (torch.minimum(centre, 1 - centre) / FADE).clamp_max(1)
     return torch.outer(along, along)

@@ -138,6 +138,12 @@ class Grid(Checked):
         row, column, side = self.squares_px(cells).unbind(-1)
         return (torch.stack((row, column), dim=-1) + side[..., None] / 2) * (2 / self.image_px) - 1
 
+    def covers(self, cells: Int[Tensor, "*batch"], others: Int[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
+        """Return whether the square at each of ``cells`` has the centre of that at the cell of ``others``."""
+        squares, other = self.squares_px(cells), self.squares_px(others)
+        inside = other[..., :2] + other[..., 2:] / 2 - squares[..., :2]
+        return ((inside >= 0) & (inside < squares[..., 2:])).all(-1)
+
     def nearest_cells(self, top_left_px: Real[Tensor, "*batch 2"]) -> Int[Tensor, "*batch"]:
         """Return the cell of the finest level whose top-left pixel is nearest to each (row, column), in pixels."""
         offsets = torch.tensor(self.offsets_px, device=top_left_px.device)

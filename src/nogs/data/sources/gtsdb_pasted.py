@@ -10,7 +10,8 @@ The folder holds both benchmarks as their archives unpack:
 A third of the first 600 photographs are the val split, and the last 300 the test split; both are untouched. The train
 split has the others untouched, and `COMPOSITES` composites (`nogs.data.composites`) of those that show no limit. A
 composite shows at most one more limit, each limit as often, and up to `OTHERS` other signs, so that a pasted sign alone
-tells nothing. Sizes and places are those of signs in training photographs, varied.
+tells nothing. Sizes and places are those of signs in training photographs, varied. Of circular signs the circle alone
+is pasted: no photograph has the square around one.
 
 The two benchmarks were recorded on the same drives, so crops of a limit that looks like one in a val or test photograph
 are not pasted (`nogs.data.sources.gtsrb.showing`).
@@ -37,7 +38,7 @@ from nogs.data.files import check_present
 from nogs.data.frame import shown
 from nogs.data.listing import Annotations, Arrays, Faults
 from nogs.data.sources.gtsdb import LIMITS, NONE, gtsdb, signs
-from nogs.data.sources.gtsrb import MARGIN, gtsrb, showing
+from nogs.data.sources.gtsrb import MARGIN, ROUND, gtsrb, showing
 from nogs.data.splits import TRAIN, VAL, cut
 from nogs.errors import UserError
 
@@ -97,6 +98,7 @@ def gtsdb_pasted(root: Path, source: Source, faults: Faults) -> Arrays:
     composites = Composites(
         torch.from_numpy(photographs),
         torch.from_numpy(cutouts),
+        torch.from_numpy(np.isin(cut_out.labels, ROUND)),
         torch.from_numpy(of_all),
         torch.from_numpy(np.concatenate((untouched, pastes))),
     )

@@ -25,6 +25,8 @@ from nogs.errors import UserError
 HEADER = "Filename;Width;Height;Roi.X1;Roi.Y1;Roi.X2;Roi.Y2;ClassId"
 MARGIN = 0.1
 """Share of a sign's side that is kept of its surroundings on each side."""
+ROUND = (*range(11), *range(15, 18), *range(32, 43))
+"""Classes of circular signs, all limits among them."""
 EVERY = 5
 """Step between the crops of a track that are used."""
 COMPARED_PX = 24
