@@ -112,8 +112,7 @@ class Learner:
             falling = (1 + math.cos(math.pi * max(0.0, share - WARM) / (1 - WARM))) / 2
             adam.learning_rate = RATES[phase] * min(share / WARM, falling)
             adam.zero_grad()
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
-                loss = F.cross_entropy(self.network(pixels.to(self.device)), labels.to(self.device))
+            loss = F.cross_entropy(self.network(pixels.to(self.device)), labels.to(self.device))
             loss.backward()
             adam.step()
             train_loss = loss.item()
