@@ -70,10 +70,10 @@ def test_parts_in_more_depth() -> None:
 def test_an_overview_is_counted_once_however_many_glimpses_follow() -> None:
     """By hand: two networks and a step of the core once, then the location head of each glimpse."""
     network = HardAttention(Grid(24, 8, 4), channels=1, classes=3, hidden=64, overview_px=8)
-    once = 8 * 8 * 16 * 9 + 2 * 8 * 8 * 16 * 16 * 9  # features of the location head
+    once = 8 * 8 * 16 * 9 + 2 * 8 * 8 * 16 * 16 * 9 + 8 * 8 * 16 * 2 * 9  # features of the location head, and of places
     once += 8 * 8 * 16 * 9 + 4 * 4 * 32 * (16 * 9) + 2 * 2 * 32 * 128 + 128 * 64  # embedding
     once += 3 * (64 + 64) * 64
-    head = 8 * 8 * 16 * 3 * 9 + 64 * 16 + 8 * 8 * 16
+    head = 8 * 8 * 16 * 9 + 64 * 16 + 8 * 8 * 16
     parts = parts_of_glimpse(network, channels=1)
     assert parts["locator"] == head
     assert "overview" not in parts

@@ -10,6 +10,7 @@ from nogs.attention.choosers import greedy, sampling
 from nogs.attention.classify import classify, look_at_all
 from nogs.attention.network import HardAttention, stack_states
 from nogs.attention.overview import FLAT_PX, LocationMap, Overview, Scene, cells_of_detail
+from nogs.data.pixels import overview
 from nogs.errors import UserError
 from nogs.glimpses.fovea import look
 from nogs.glimpses.grid import Grid
@@ -33,8 +34,8 @@ def test_glimpsed_pixels_are_those_whose_centres_lie_in_the_glimpse(
     image_px: int, glimpse_px: int, stride_px: int, px: int
 ) -> None:
     grid = Grid(image_px, glimpse_px, stride_px)
-    overview = Overview(grid, px, channels=1, width=8)
-    for cell, mask in enumerate(overview.glimpsed(torch.arange(len(grid)))):
+    read = Overview(grid, px, channels=1, width=8)
+    for cell, mask in enumerate(read.glimpsed(torch.arange(len(grid)))):
         top, left = grid.top_left_px(torch.tensor(cell)).tolist()
         for i in range(px):
             for j in range(px):
@@ -56,6 +57,29 @@ def test_the_heads_along_given_cells_are_those_of_the_rollout_itself() -> None:
     whole = net(images, glimpses=T, choose=sampling(Generator().manual_seed(1)))
     for found, expected in zip(net.rollout(cells, states, begin), whole, strict=True):
         torch.testing.assert_close(found, expected)
+
+
+def test_logits_are_those_of_one_network_over_features_what_was_seen_places_and_state() -> None:
+    """What does not change during a rollout is computed once; here all of it is, at every step, without a broadcast."""
+    net, images = network(Grid(24, 8, 4)), noise(5, 24)
+    head = net.locator
+    assert isinstance(head, LocationMap)
+    assert net.overview
+    begin = net.begin(images, torch.arange(5))
+    assert begin.scene
+    cells = torch.randint(len(net.grid), (5, T), generator=Generator().manual_seed(3))
+    states = net.encode(look(images, net.grid, cells), begin)
+    _, features = net.overview(overview(images, torch.arange(5), 6))
+    along = net.logits_along(cells, states, begin)
+    for b in range(5):
+        for t in range(T):
+            seen = sum(net.overview.glimpsed(cells[b, :t]), torch.zeros(6, 6)).clamp_max(1)
+            h = states[b, t - 1] if t else begin.h[b]
+            mixed = features[b] + head.seen(torch.cat((seen[None], head.places))) + head.state(h)[:, None, None]
+            expected = head.out(mixed.relu()[None])
+            points = head.centres.view(1, 5, 5, 2)
+            logits = torch.nn.functional.grid_sample(expected, points, padding_mode="border", align_corners=False)
+            torch.testing.assert_close(along[b, t], logits.flatten())
 
 
 def test_what_was_seen_changes_where_to_look() -> None:

@@ -154,9 +154,10 @@ class HardAttention(nn.Module):
 
     def after_overview(self, pixels: UInt8[Tensor, "B c v v"]) -> State:
         """Return the state after glimpse 0, the overview ``pixels``, of a network that has one."""
-        if self.overview is None:
+        if self.overview is None or not isinstance(self.locator, LocationMap):
             raise ValueError("this network has no overview")
-        embedded, scene = self.overview(pixels)
+        embedded, features = self.overview(pixels)
+        scene = Scene(self.locator.placed(features), torch.zeros_like(features[:, 0]))
         return self.read(self.of_nothing(pixels.shape[0], pixels.device), embedded)._replace(scene=scene)
 
     def location_logits(self, h: Float[Tensor, "*batch h"], scene: Scene | None = None) -> Float[Tensor, "*batch L"]:

@@ -32,8 +32,8 @@ INITIAL_LOGIT = -3.0
 class Scene(NamedTuple):
     """The input of the location head beside the hidden state of B images.
 
-    ``features``: of the overview, v x v. ``seen``: 1 where the centre of an overview pixel lies in a glimpse taken, and
-    2^-k if the finest of these glimpses is of zoom level k.
+    ``features``: of the overview, v x v, and of the place of each pixel. ``seen``: 1 where the centre of an overview
+    pixel lies in a glimpse taken, and 2^-k if the finest of these glimpses is of zoom level k.
     """
 
     features: Float[Tensor, "*batch f v v"]
@@ -64,11 +64,10 @@ class Overview(nn.Module):
         self.covered: Tensor
         self.lines: Tensor
 
-    def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Scene]:
-        """Return the embedding of the overview for the core, and the scene before the first glimpse."""
+    def forward(self, overview: UInt8[Tensor, "B c v v"]) -> tuple[Float[Tensor, "B e"], Float[Tensor, "B f v v"]]:
+        """Return the embedding of the overview for the core, and its features for the location head."""
         pixels = to_unit(overview)
-        features = self.features(pixels)
-        return self.embedding(pixels).relu(), Scene(features, torch.zeros_like(features[:, 0]))
+        return self.embedding(pixels).relu(), self.features(pixels)
 
     def glimpsed(self, cells: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch v v"]:
         """Return 2^-k for pixels of the overview whose centres lie in the glimpse at each cell, of level k; else 0."""
@@ -90,6 +89,7 @@ class LocationMap(nn.Module):
         super().__init__()
         self.finer = math.ceil(grid.side / side_px)
         self.seen = nn.Conv2d(3, WIDTH, 3, padding=1)
+        """Reads what was seen, and the places, rows then columns."""
         self.state = nn.Linear(hidden, WIDTH, bias=False)
         self.sides = tuple(level.side for level in grid.levels)
         self.out = nn.Conv2d(WIDTH, grid.zoom * self.finer**2, 1)
@@ -101,17 +101,28 @@ class LocationMap(nn.Module):
         self.places: Tensor
         self.centres: Tensor
 
+    def placed(self, features: Float[Tensor, "B f v v"]) -> Float[Tensor, "B f v v"]:
+        """Return features of the overview with those of where each of its pixels is, which no glimpse changes."""
+        return features + F.conv2d(self.places[None], self.seen.weight[:, 1:], self.seen.bias, padding=1)
+
     def forward(self, h: Float[Tensor, "*batch h"], scene: Scene) -> Float[Tensor, "*batch L"]:
-        """Return the logits of every cell. ``scene`` may have fewer leading dimensions of size 1."""
+        """Return the logits of every cell, from a scene of `placed` features.
+
+        ``scene.features`` may have fewer leading dimensions, or some of size 1.
+        """
         batch = h.shape[:-1]
-        features = scene.features.expand(*batch, *scene.features.shape[-3:]).flatten(0, -4)
         seen = scene.seen.expand(*batch, *scene.seen.shape[-2:]).flatten(0, -3)[:, None]
-        # `len` of a tensor would fix the batch size of an exported graph.
-        places = self.places.expand(seen.shape[0], -1, -1, -1)
-        mixed = features + self.seen(torch.cat((seen, places), dim=1)) + self.state(h.flatten(0, -2))[..., None, None]
-        maps = F.pixel_shuffle(self.out(mixed.relu()), self.finer).split(1, dim=1)
+        # Its strides say that channels are last in memory, as they are in the features.
+        weight = self.seen.weight[:, :1].clone(memory_format=torch.channels_last)
+        mixed = scene.features + F.conv2d(seen, weight, padding=1).unflatten(0, batch)
+        mixed = mixed.add_(self.state(h)[..., None, None]).relu_().flatten(0, -4)
+        maps = self.out(mixed)
+        if self.finer > 1:
+            maps = F.pixel_shuffle(maps, self.finer)
         logits = []
-        for map, side, centres in zip(maps, self.sides, self.centres.split([s**2 for s in self.sides]), strict=True):
+        for map, side, centres in zip(
+            maps.split(1, dim=1), self.sides, self.centres.split([s**2 for s in self.sides]), strict=True
+        ):
             points = centres.view(side, side, 2).expand(map.shape[0], side, side, 2)
             logits.append(F.grid_sample(map, points, padding_mode="border", align_corners=False).view(*batch, side**2))
         return torch.cat(logits, dim=-1)

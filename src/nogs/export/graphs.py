@@ -128,7 +128,8 @@ def export_graphs(network: HardAttention, *, channels: int, policy: bool, rule: 
         begin = to_onnx(Begin(network, policy=policy), {"overview": small})
         if policy:
             with torch.no_grad():
-                _, scene = overview(small)
+                scene = network.after_overview(small).scene
+            assert scene is not None
             inputs |= {"features": scene.features, "seen": scene.seen}
     return Graphs(to_onnx(Step(network, policy=policy, rule=rule), inputs), begin)
 
